@@ -1,0 +1,49 @@
+# Every target sets up what it needs: a virtual environment in .venv, remade when setup.py changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOLO_LEARN := solo-learn==1.0.2
+
+.PHONY: demo test test-slow lint types build-check check clean
+
+demo: $(READY)
+	$(BIN)/python -m solo_bridge demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# Build wheel and sdist, install each into an empty environment, import both packages there.
+build-check: $(READY)
+	rm -rf dist build .venv-empty
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv .venv-empty
+	.venv-empty/bin/python -m pip install --quiet dist/*.whl
+	cd / && "$(CURDIR)/.venv-empty/bin/python" "$(CURDIR)/tests/check_installed.py"
+	.venv-empty/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.tar.gz
+	cd / && "$(CURDIR)/.venv-empty/bin/python" "$(CURDIR)/tests/check_installed.py"
+	rm -rf .venv-empty
+
+check: test lint types build-check
+
+# solo-learn's only release pins torch 1.9.1, so it comes without its dependencies; what it needs
+# at run time is in the extra [solo], which [dev] contains.
+$(READY): setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(SOLO_LEARN)
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .venv-empty build dist runs *.egg-info

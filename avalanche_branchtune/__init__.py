@@ -1,0 +1,24 @@
+"""Branch-tuning for any Avalanche strategy.
+
+Liu, Zhu, Liu, "Branch-Tuning: Balancing Stability and Plasticity for Continual
+Self-Supervised Learning", arXiv 2403.18266.
+"""
+
+from avalanche_branchtune.branches import BranchConv2d, BranchLinear
+from avalanche_branchtune.norms import fix_norms, restore_norms
+from avalanche_branchtune.plugin import BranchTuningPlugin
+from avalanche_branchtune.surgery import Expansion, compress, expand, is_expanded
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BranchConv2d",
+    "BranchLinear",
+    "BranchTuningPlugin",
+    "Expansion",
+    "compress",
+    "expand",
+    "fix_norms",
+    "is_expanded",
+    "restore_norms",
+]

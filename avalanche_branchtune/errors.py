@@ -1,0 +1,79 @@
+"""Typed errors: each names the thing and the value, and says what to do.
+
+Every error derives from :class:`BranchTuneError` and from the built-in
+exception a user would already be catching (``ValueError``, ``OSError`` …).
+"""
+
+from __future__ import annotations
+
+
+class BranchTuneError(Exception):
+    """Base class of every error this project raises on purpose."""
+
+
+class UnknownOptionError(BranchTuneError, ValueError):
+    """An option was given a value that is not one of the known ones."""
+
+
+class ExpansionError(BranchTuneError, RuntimeError):
+    """The model is not in the state that the operation needs."""
+
+
+class NothingToBranchError(BranchTuneError, ValueError):
+    """No layer in scope can receive a branch."""
+
+
+class UnbranchableLayerError(BranchTuneError, TypeError):
+    """A layer that was asked for cannot receive a branch."""
+
+
+class OptimizerMismatchError(BranchTuneError, ValueError):
+    """The optimizer does not hold the parameters of the model."""
+
+
+class IncompatiblePluginError(BranchTuneError, TypeError):
+    """Two plugins cannot do their work together."""
+
+
+class EmptyExperienceError(BranchTuneError, ValueError):
+    """An experience has no samples to train on."""
+
+
+class BatchSizeError(BranchTuneError, ValueError):
+    """A minibatch is too small for the layers or the loss it meets."""
+
+
+class ViewsError(BranchTuneError, ValueError):
+    """The views of a minibatch do not fit the self-supervised method."""
+
+
+class LabelError(BranchTuneError, ValueError):
+    """A label lies outside the classes that were declared."""
+
+
+class NonFiniteLossError(BranchTuneError, FloatingPointError):
+    """The loss became NaN or infinite; the model keeps its last good weights."""
+
+
+class UnreadableImageError(BranchTuneError, OSError):
+    """An image file could not be decoded."""
+
+
+class MissingDirectoryError(BranchTuneError, FileNotFoundError):
+    """A directory that should hold data does not exist or holds none."""
+
+
+class UnsupportedSoloLearnError(BranchTuneError, ImportError):
+    """The solo-learn that was found, or its absence, cannot be worked with."""
+
+
+def expected_one_of(argument: str, value: object, known: list[str]) -> UnknownOptionError:
+    """Build the error for an unknown option value.
+
+    :param argument: what was set, as the user wrote it, for example
+        ``BranchTuningPlugin(branch=…)``.
+    :param value: the value that was given.
+    :param known: the values that are known.
+    :return: the error, to be raised by the caller.
+    """
+    return UnknownOptionError(f"{argument}: expected one of {', '.join(known)}; got {value!r}")

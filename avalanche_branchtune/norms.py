@@ -1,0 +1,125 @@
+"""Fixing and restoring normalisation layers: the only place that sets their modes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from avalanche_branchtune.errors import ExpansionError, expected_one_of
+from avalanche_branchtune.surgery import Scope, in_scope
+
+NORMS: dict[str, type[nn.Module]] = {
+    "BatchNorm1d": nn.BatchNorm1d,
+    "BatchNorm2d": nn.BatchNorm2d,
+    "BatchNorm3d": nn.BatchNorm3d,
+    "SyncBatchNorm": nn.SyncBatchNorm,
+    "GroupNorm": nn.GroupNorm,
+    "LayerNorm": nn.LayerNorm,
+}
+"""Normalisation layers by name; subclasses count as their base."""
+
+PAPER_NORMS = ("BatchNorm2d", "SyncBatchNorm")
+"""What the paper fixes: the BatchNorm2d of the network (SyncBatchNorm is its distributed form)."""
+
+MODES = ("affine", "eval", "none")
+
+Norms: TypeAlias = Sequence[str | type[nn.Module]]
+
+_RECORD = "_fixed_norm_record"
+
+
+def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
+    """Refuse unknown norm options and resolve the layers' names.
+
+    :param mode: see :func:`fix_norms`.
+    :param norms: names of :data:`NORMS`, or module classes.
+    :return: the classes.
+    :raises UnknownOptionError: for an unknown mode or norm.
+    """
+    if mode not in MODES:
+        raise expected_one_of("norm mode", mode, list(MODES))
+    kinds = []
+    for norm in (norms,) if isinstance(norms, str | type) else norms:
+        kind = NORMS.get(norm) if isinstance(norm, str) else norm
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise expected_one_of("norms", norm, [*NORMS, "a module class"])
+        kinds.append(kind)
+    return tuple(kinds)
+
+
+def fix_norms(
+    model: nn.Module,
+    mode: str = "affine",
+    *,
+    norms: Norms = PAPER_NORMS,
+    scope: Scope = None,
+) -> tuple[str, ...]:
+    """Fix normalisation layers until :func:`restore_norms`, in place.
+
+    :param model: any module.
+    :param mode: ``"affine"`` (weight and bias do not learn, running
+        statistics keep updating: Liu et al., arXiv 2403.18266), ``"eval"``
+        (statistics are fixed too; holds in every forward pass, whatever calls
+        ``model.train()``) or ``"none"``.
+    :param norms: which layers: names of :data:`NORMS` or module classes.
+    :param scope: which modules, see :func:`avalanche_branchtune.surgery.in_scope`.
+    :return: qualified names of the fixed layers.
+    :raises UnknownOptionError: for an unknown mode or norm.
+    :raises ExpansionError: if a layer is fixed already.
+    """
+    kinds = check_norms(mode, norms)
+    if mode == "none":
+        return ()
+    chosen = {n: m for n, m in in_scope(model, scope) if isinstance(m, kinds)}
+    for name, module in chosen.items():
+        if _RECORD in vars(module):
+            raise ExpansionError(
+                f"fix_norms: {name} is fixed already: call restore_norms(model) first"
+            )
+    for module in chosen.values():
+        own = {n: p for n, p in module._parameters.items() if p is not None}
+        record: dict[str, Any] = {
+            "requires_grad": {n: p.requires_grad for n, p in own.items()},
+            "training": module.training,
+        }
+        for p in own.values():
+            p.requires_grad_(False)
+            p.grad = None
+        if mode == "eval":
+            record["hook"] = module.register_forward_pre_hook(_hold_eval, prepend=True)
+            module.training = False
+        setattr(module, _RECORD, record)
+    return tuple(chosen)
+
+
+def restore_norms(model: nn.Module) -> tuple[str, ...]:
+    """Undo :func:`fix_norms`; a model without fixed layers is left as it is.
+
+    :param model: any module, also a deep or unpickled copy of the fixed one.
+    :return: qualified names of the restored layers.
+    """
+    fixed = {n: m for n, m in model.named_modules() if _RECORD in vars(m)}
+    for module in fixed.values():
+        record = vars(module).pop(_RECORD)
+        for name, requires_grad in record["requires_grad"].items():
+            getattr(module, name).requires_grad_(requires_grad)
+        if "hook" in record:
+            record["hook"].remove()
+            module.training = record["training"] and model.training
+    return tuple(fixed)
+
+
+def requires_grad_before(module: nn.Module) -> dict[str, bool]:
+    """Tell which parameters of a layer required gradients before it was fixed.
+
+    :param module: any module.
+    :return: parameter name → ``requires_grad``; empty if the layer is not fixed.
+    """
+    return dict(vars(module).get(_RECORD, {}).get("requires_grad", {}))
+
+
+def _hold_eval(module: nn.Module, args: Any) -> None:
+    # A hook, not a one-off .eval(): any model.train() in between would undo that.
+    module.training = False

@@ -1,0 +1,69 @@
+"""Keeping an optimizer right while branches come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import Optimizer
+
+from avalanche_branchtune.branches import Branched
+from avalanche_branchtune.errors import OptimizerMismatchError
+
+
+def join_optimizer(optimizer: Optimizer, model: nn.Module) -> int:
+    """Put the trainable branches of a model into the groups of their kernels.
+
+    :param optimizer: holds the model's own parameters.
+    :param model: an expanded model.
+    :return: number of branch parameters that were added.
+    :raises OptimizerMismatchError: if a branched kernel is in no group.
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, Branched)}
+    trainable = {
+        name: [b for b in layer.branches.values() if b.requires_grad]
+        for name, layer in layers.items()
+    }
+    missing = [n for n, b in trainable.items() if b and id(layers[n].weight) not in groups]
+    if missing:
+        raise missing_parameters([f"{n}.weight" for n in missing])
+    added = 0
+    for name, branches in trainable.items():
+        for branch in branches:
+            if id(branch) not in groups:
+                groups[id(layers[name].weight)]["params"].append(branch)
+                added += 1
+    return added
+
+
+def leave_optimizer(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> int:
+    """Take parameters and their state out of an optimizer; all other state stays.
+
+    :param optimizer: any optimizer.
+    :param parameters: what leaves.
+    :return: number of parameters that were removed.
+    """
+    leaving = {id(p): p for p in parameters}
+    removed = 0
+    for group in optimizer.param_groups:
+        kept = [p for p in group["params"] if id(p) not in leaving]
+        removed += len(group["params"]) - len(kept)
+        group["params"][:] = kept
+    for p in leaving.values():
+        optimizer.state.pop(p, None)
+    return removed
+
+
+def missing_parameters(names: list[str]) -> OptimizerMismatchError:
+    """Build the error for an optimizer that does not hold the model's parameters.
+
+    :param names: qualified names of the parameters it misses.
+    :return: the error, to be raised by the caller.
+    """
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return OptimizerMismatchError(
+        f"the optimizer misses {len(names)} of the model's parameters: {shown}. Build it from the "
+        "parameters of the very model that the strategy trains (not of a copy), or freeze with "
+        "requires_grad_(False) what must not learn"
+    )

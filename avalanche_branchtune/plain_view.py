@@ -1,0 +1,152 @@
+"""Show an expanded model to parameter regularisers as if it were not expanded.
+
+EWC, SI and MAS compare named parameters with their earlier values.  While a
+model is expanded its kernels stand still and branches move instead, so such a
+penalty would be blind to what is learnt.  Under this view the kernel's name
+stands for the folded kernel, ``W + Σ pad(B)``: penalties then reach the
+branches through it, and importances keep the names of the plain network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from avalanche.training.plugins import (
+    EWCPlugin,
+    MASPlugin,
+    SynapticIntelligencePlugin,
+)
+from torch import Tensor, nn
+
+from avalanche_branchtune.branches import Branched
+from avalanche_branchtune.errors import IncompatiblePluginError
+from avalanche_branchtune.norms import requires_grad_before
+
+_EVENTS: dict[type, tuple[str, ...]] = {
+    EWCPlugin: ("before_backward",),
+    MASPlugin: ("before_backward",),
+    SynapticIntelligencePlugin: (
+        "before_training_exp",
+        "before_training_iteration",
+        "before_backward",
+        "after_training_iteration",
+    ),
+}
+"""Events of each regulariser that read the model's named parameters during an experience."""
+
+
+class PlainView:
+    """A model's modules and parameters under the names of the plain network.
+
+    With gradients enabled the folded kernels are differentiable; without,
+    they are detached copies whose ``grad`` is the gradient for the folded
+    kernel.  Everything else is passed on to the model.
+
+    :param model: an expanded model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """See the class."""
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass everything else on to the model."""
+        return getattr(self._model, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model."""
+        return self._model(*args, **kwargs)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Iterate over the plain network's parameters."""
+        for _, p in self.named_parameters(recurse=recurse):
+            yield p
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over the plain network's parameters with their names, in its order."""
+        layers = dict(self._model.named_modules()) if recurse else {"": self._model}
+        for name, p in self._model.named_parameters(recurse=recurse):
+            owner, _, own_name = name.rpartition(".")
+            layer = layers.get(owner)
+            full_name = f"{prefix}.{name}" if prefix else name
+            if isinstance(layer, Branched):
+                if own_name == "weight":
+                    yield full_name, self._kernel(layer)
+                elif own_name not in layer.branches:
+                    yield full_name, self._still(p, layer.original_requires_grad[own_name])
+            elif layer is not None and own_name in (fixed := requires_grad_before(layer)):
+                yield full_name, self._still(p, fixed[own_name])
+            else:
+                yield full_name, p
+
+    @staticmethod
+    def _kernel(layer: Branched) -> Tensor:
+        if torch.is_grad_enabled():
+            return layer.folded_weight()
+        kernel = PlainView._still(layer.folded_weight(), layer.original_requires_grad["weight"])
+        if kernel.requires_grad:
+            kernel.grad = layer.folded_gradient()
+        return kernel
+
+    @staticmethod
+    def _still(p: Tensor, requires_grad: bool) -> Tensor:
+        # A frozen parameter that would be trainable in the plain network: present, not moving.
+        alias = p.detach().requires_grad_(requires_grad)
+        if requires_grad:
+            alias.grad = torch.zeros_like(alias)
+        return alias
+
+
+class _OnPlainView:
+    """A plugin's callback, run with ``strategy.model`` shown as the plain network."""
+
+    def __init__(self, plugin: Any, event: str) -> None:
+        self.plugin = plugin
+        self.event = event
+
+    def __call__(self, strategy: Any, *args: Any, **kwargs: Any) -> Any:
+        model = strategy.model
+        strategy.model = PlainView(model)
+        try:
+            return getattr(type(self.plugin), self.event)(self.plugin, strategy, *args, **kwargs)
+        finally:
+            strategy.model = model
+
+
+def show_plain(plugins: list[Any], model: nn.Module) -> None:
+    """Let the regularisers among some plugins see an expanded model as the plain one.
+
+    :param plugins: a strategy's plugins.
+    :param model: the expanded model.
+    :raises IncompatiblePluginError: for SI beside low-rank branches: SI needs
+        the gradient of the folded weight, which low-rank factors do not give.
+    """
+    for plugin in plugins:
+        for kind, events in _EVENTS.items():
+            if not isinstance(plugin, kind):
+                continue
+            low_rank = any(
+                "branch_up" in m.branches for m in model.modules() if isinstance(m, Branched)
+            )
+            if low_rank and kind is SynapticIntelligencePlugin:
+                raise IncompatiblePluginError(
+                    "SynapticIntelligencePlugin beside low-rank branches: the gradient of the "
+                    'folded weight is not known; use BranchTuningPlugin(linear="full")'
+                )
+            for event in events:
+                setattr(plugin, event, _OnPlainView(plugin, event))
+
+
+def show_as_is(plugins: list[Any]) -> None:
+    """Undo :func:`show_plain`.
+
+    :param plugins: a strategy's plugins.
+    """
+    for plugin in plugins:
+        for event, callback in list(vars(plugin).items()):
+            if isinstance(callback, _OnPlainView):
+                delattr(plugin, event)

@@ -1,0 +1,237 @@
+"""BranchTuningPlugin: hooks and settings; surgery, norms and optimizers do the work."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche.training.plugins import SupervisedPlugin
+from torch import nn
+
+from avalanche_branchtune.branches import Branch, Branched, LinearBranch, check_branch, check_linear
+from avalanche_branchtune.errors import (
+    EmptyExperienceError,
+    IncompatiblePluginError,
+    UnknownOptionError,
+    expected_one_of,
+)
+from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
+from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
+from avalanche_branchtune.plain_view import show_as_is, show_plain
+from avalanche_branchtune.surgery import (
+    Scope,
+    backbone_scope,
+    compress,
+    expand,
+    in_scope,
+    is_expanded,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExperienceSummary:
+    """What one experience trained.
+
+    :param experience: index of the experience, from 0.
+    :param layers: number of branched layers.
+    :param norms: number of fixed normalisation layers.
+    :param branch_parameters: number of scalars in branches that learn.
+    :param trainable_parameters: number of scalars that learn, branches included.
+    :param frozen_parameters: number of scalars that do not.
+    :param skipped: layers in scope that could not be branched, with the reason.
+    """
+
+    experience: int
+    layers: int
+    norms: int
+    branch_parameters: int
+    trainable_parameters: int
+    frozen_parameters: int
+    skipped: dict[str, str]
+
+    def __str__(self) -> str:
+        """Return the line that is printed."""
+        line = (
+            f"Branch-tuning, experience {self.experience}: {self.layers} branched layers, "
+            f"{self.norms} fixed norms, {self.trainable_parameters:,} trainable "
+            f"({self.branch_parameters:,} in branches) and {self.frozen_parameters:,} frozen "
+            "parameters"
+        )
+        if self.skipped:
+            line += "; not branched: " + ", ".join(f"{n} ({r})" for n, r in self.skipped.items())
+        return line
+
+
+class BranchTuningPlugin(SupervisedPlugin):
+    """Branch-tuning: learn each new experience in branches, then merge them.
+
+    From the second experience on (the first, if ``pretrained``), every
+    convolution in scope gets zero-initialised branches, its kernel and the
+    BatchNorm affine parameters stand still, and after the experience the
+    branches are merged into the kernels: the network keeps its size, and no
+    old data or old model is kept.  Liu, Zhu, Liu, arXiv 2403.18266.
+
+    Works in any order beside other plugins: it moves itself to the front of
+    ``strategy.plugins``, so that the others' ``after_training_exp`` sees the
+    merged network.  EWC, SI and MAS see the folded kernels while the model is
+    expanded (:mod:`avalanche_branchtune.plain_view`).
+
+    If training is interrupted, the model stays expanded and can be saved, or
+    merged with :func:`avalanche_branchtune.compress`; the next ``train`` call
+    merges what was learnt and starts anew.
+
+    :param branch: branch of a k×k convolution: ``"1x1"``, ``"1x3+3x1"`` (1×k
+        and k×1, the paper's default), ``"3x3"`` (k×k) or a callable from
+        ``(height, width)`` to a list of sizes.
+    :param linear: branch of linear layers, for transformers: ``"none"``,
+        ``"full"`` or a rank.
+    :param scope: which modules: None for the model's backbones (sub-modules
+        called ``backbone``, ``encoder`` or their ``momentum_`` pairs; the
+        whole model if there are none), or names, patterns or a predicate, see
+        :func:`avalanche_branchtune.surgery.in_scope`.
+    :param norm_mode: ``"affine"``, ``"eval"`` or ``"none"``, see
+        :func:`avalanche_branchtune.fix_norms`.
+    :param norms: which normalisation layers; BatchNorm2d and SyncBatchNorm by
+        default, as in the paper.
+    :param norm_scope: which modules' norms: None for the whole model, else as
+        ``scope``.
+    :param pretrained: True to branch from the first experience on.
+    :param unbranchable: ``"error"`` or ``"skip"``, see
+        :func:`avalanche_branchtune.expand`.
+    :param verbose: print a summary line for each experience.
+    :raises UnknownOptionError: for an unknown option.
+    """
+
+    supports_distributed = False
+
+    def __init__(
+        self,
+        branch: Branch = "1x3+3x1",
+        *,
+        linear: LinearBranch = "none",
+        scope: Scope = None,
+        norm_mode: str = "affine",
+        norms: Norms = PAPER_NORMS,
+        norm_scope: Scope = None,
+        pretrained: bool = False,
+        unbranchable: str = "error",
+        verbose: bool = True,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        try:
+            check_branch(branch)
+            check_linear(linear)
+            check_norms(norm_mode, norms)
+            if unbranchable not in ("error", "skip"):
+                raise expected_one_of("unbranchable", unbranchable, ["error", "skip"])
+        except UnknownOptionError as error:
+            raise UnknownOptionError(f"BranchTuningPlugin: {error}") from None
+        self.branch = branch
+        self.linear = linear
+        self.scope = scope
+        self.norm_mode = norm_mode
+        self.norms = norms
+        self.norm_scope = norm_scope
+        self.pretrained = pretrained
+        self.unbranchable = unbranchable
+        self.verbose = verbose
+        self.summaries: list[ExperienceSummary] = []
+        """One entry for each experience that was trained in branches."""
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Go to the front of the plugins and refuse what cannot work."""
+        if any(isinstance(p, BranchTuningPlugin) and p is not self for p in strategy.plugins):
+            raise IncompatiblePluginError(
+                "two BranchTuningPlugins in one strategy would branch layers twice: keep one"
+            )
+        # A new list: the loop that calls this event is still walking over the old one.
+        strategy.plugins = [self, *(p for p in strategy.plugins if p is not self)]
+        self._finish_interrupted(strategy)
+        self._check_optimizer(strategy)
+
+    def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse an experience without samples before anything is changed."""
+        if len(strategy.experience.dataset) == 0:
+            index = strategy.clock.train_exp_counter
+            raise EmptyExperienceError(f"experience {index} has no samples to train on")
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Expand the network, fix its norms and let the branches join the optimizer."""
+        experience = strategy.clock.train_exp_counter
+        if experience == 0 and not self.pretrained:
+            return
+        self._finish_interrupted(strategy)
+        model = strategy.model
+        expansion = expand(
+            model,
+            self.branch,
+            linear=self.linear,
+            scope=self._scope(model),
+            unbranchable=self.unbranchable,
+        )
+        try:
+            fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
+            join_optimizer(strategy.optimizer, model)
+            show_plain(strategy.plugins, model)
+        except Exception:
+            self._close(strategy)
+            raise
+        self._summarise(experience, model, len(expansion.branched), len(fixed), expansion.skipped)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Merge the branches and put everything else back as it was."""
+        self._close(strategy)
+
+    def _scope(self, model: nn.Module) -> Scope:
+        return backbone_scope(model) if self.scope is None else self.scope
+
+    def _close(self, strategy: Any) -> None:
+        layers = [m for m in strategy.model.modules() if isinstance(m, Branched)]
+        leave_optimizer(strategy.optimizer, [b for m in layers for b in m.branches.values()])
+        compress(strategy.model)
+        restore_norms(strategy.model)
+        show_as_is(strategy.plugins)
+
+    def _finish_interrupted(self, strategy: Any) -> None:
+        if is_expanded(strategy.model):
+            logger.warning(
+                "the model carries branches of an interrupted experience: merging what they learnt"
+            )
+            self._close(strategy)
+
+    def _check_optimizer(self, strategy: Any) -> None:
+        held = {id(p) for group in strategy.optimizer.param_groups for p in group["params"]}
+        missing = [
+            f"{name}.weight"
+            for name, module in in_scope(strategy.model, self._scope(strategy.model))
+            if isinstance(module, nn.Conv2d)
+            and isinstance(module._parameters.get("weight"), nn.Parameter)
+            and module.weight.requires_grad
+            and id(module.weight) not in held
+        ]
+        if missing:
+            raise missing_parameters(missing)
+
+    def _summarise(
+        self, experience: int, model: nn.Module, layers: int, norms: int, skipped: dict[str, str]
+    ) -> None:
+        branches = [
+            b for m in model.modules() if isinstance(m, Branched) for b in m.branches.values()
+        ]
+        parameters = list(model.parameters())
+        summary = ExperienceSummary(
+            experience=experience,
+            layers=layers,
+            norms=norms,
+            branch_parameters=sum(b.numel() for b in branches if b.requires_grad),
+            trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
+            skipped=skipped,
+        )
+        self.summaries.append(summary)
+        if self.verbose:
+            print(summary)

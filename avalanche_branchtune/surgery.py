@@ -1,0 +1,218 @@
+"""Expand and compress: pure functions over ``nn.Module``, no strategy needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from avalanche_branchtune.branches import (
+    Branch,
+    Branched,
+    LinearBranch,
+    add_branches,
+    branch_shapes,
+    check_branch,
+    check_linear,
+    why_unbranchable,
+)
+from avalanche_branchtune.errors import (
+    ExpansionError,
+    NothingToBranchError,
+    UnbranchableLayerError,
+    UnknownOptionError,
+    expected_one_of,
+)
+
+Scope: TypeAlias = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
+
+HEADS = frozenset({"head", "heads", "fc", "classifier", "projector", "predictor"})
+"""Names of output layers: their linear layers get no branch unless the scope names them."""
+
+BACKBONES = frozenset({"backbone", "encoder", "momentum_backbone", "momentum_encoder"})
+"""Names that mark a backbone inside a larger model."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What :func:`expand` did.
+
+    :param branched: qualified name → names of the branch parameters it received.
+    :param skipped: qualified name → why this layer received none.
+    """
+
+    branched: dict[str, tuple[str, ...]]
+    skipped: dict[str, str]
+
+
+def backbone_scope(model: nn.Module) -> tuple[str, ...]:
+    """Return the outermost backbones of a model, or the whole model if it names none.
+
+    :param model: any module.
+    :return: qualified names of sub-modules called ``backbone``, ``encoder``,
+        ``momentum_backbone`` or ``momentum_encoder``; ``("",)`` if there are none.
+    """
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inner = any(name.startswith(f"{outer}.") for outer in found)
+        if not inner and name.rpartition(".")[2] in BACKBONES and list(module.parameters()):
+            found.append(name)
+    return tuple(found) or ("",)
+
+
+def in_scope(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Module]]:
+    """Iterate over the modules that a scope selects, each object once.
+
+    :param model: the model.
+    :param scope: None for all modules; one or more qualified names or
+        ``fnmatch`` patterns, each selecting what it matches and everything
+        below; or a predicate of ``(name, module)``.
+    :return: iterator over ``(qualified name, module)``.
+    :raises UnknownOptionError: if a name or pattern matches nothing.
+    """
+    if scope is None or callable(scope):
+        for name, module in model.named_modules():
+            if scope is None or scope(name, module):
+                yield name, module
+        return
+    patterns = (scope,) if isinstance(scope, str) else tuple(scope)
+    unused = set(patterns)
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        prefixes = {"", *(".".join(parts[:i]) for i in range(1, len(parts) + 1))}
+        matching = {p for p in patterns if any(fnmatchcase(prefix, p) for prefix in prefixes)}
+        unused -= matching
+        if matching:
+            yield name, module
+    if unused:
+        children = ", ".join(n for n, _ in model.named_children())
+        raise UnknownOptionError(
+            f"scope {sorted(unused)}: no module of {type(model).__name__} has such a name; "
+            f"its children are: {children or 'none'}"
+        )
+
+
+def is_expanded(model: nn.Module) -> bool:
+    """Tell whether any layer of a model carries branches.
+
+    :param model: any module.
+    :return: True between :func:`expand` and :func:`compress`.
+    """
+    return any(isinstance(m, Branched) for m in model.modules())
+
+
+def _candidates(model: nn.Module, linear: LinearBranch, scope: Scope) -> dict[str, nn.Module]:
+    chosen: dict[str, nn.Module] = {}
+    for name, module in in_scope(model, scope):
+        if isinstance(module, nn.Linear):
+            if linear != "none" and not (_is_head(name) and not _names_layer(scope, name)):
+                chosen[name] = module
+        elif isinstance(module, _ConvNd):
+            chosen[name] = module
+    return chosen
+
+
+def _is_head(name: str) -> bool:
+    return any(part.removeprefix("momentum_") in HEADS for part in name.split("."))
+
+
+def _names_layer(scope: Scope, name: str) -> bool:
+    if scope is None or callable(scope):
+        return scope is not None
+    patterns = (scope,) if isinstance(scope, str) else scope
+    return any(fnmatchcase(name, p) for p in patterns)
+
+
+def expand(
+    model: nn.Module,
+    branch: Branch = "1x3+3x1",
+    *,
+    linear: LinearBranch = "none",
+    scope: Scope = None,
+    unbranchable: str = "error",
+) -> Expansion:
+    """Give every convolution in scope zero-initialised branches, in place.
+
+    The model computes exactly the same function (bit-equal: branches are
+    zero).  The layers' own parameters are frozen; a branch requires gradients
+    if the kernel did.  Liu et al., arXiv 2403.18266, Section 4.
+
+    :param model: any module; nothing is changed if an error is raised.
+    :param branch: ``"1x1"``, ``"1x3+3x1"``, ``"3x3"`` or a callable, see
+        :func:`avalanche_branchtune.branches.branch_shapes`.
+    :param linear: ``"none"``, ``"full"`` or a rank: the branch of linear
+        layers, for transformers.  Output layers (:data:`HEADS`) get none
+        unless the scope names them.
+    :param scope: which modules, see :func:`in_scope`; all by default.
+    :param unbranchable: ``"error"`` to refuse a model in which a layer in
+        scope cannot be branched; ``"skip"`` to list it in the result and let
+        it train as usual.
+    :return: what was branched and what was not.
+    :raises ExpansionError: if the model is expanded already.
+    :raises NothingToBranchError: if no layer in scope can be branched.
+    :raises UnbranchableLayerError: see ``unbranchable``.
+    :raises UnknownOptionError: for an unknown option.
+    """
+    check_branch(branch)
+    check_linear(linear)
+    if unbranchable not in ("error", "skip"):
+        raise expected_one_of("unbranchable", unbranchable, ["error", "skip"])
+    if is_expanded(model):
+        raise ExpansionError(
+            "expand: the model is expanded already; nested expansion is not possible: "
+            "call compress(model) first"
+        )
+    candidates = _candidates(model, linear, scope)
+    users = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    modules = dict(model.named_modules())
+    skipped = {
+        name: reason
+        for name, layer in candidates.items()
+        if (reason := _refusal(layer, modules[name.rpartition(".")[0]], users))
+    }
+    if skipped and unbranchable == "error":
+        listing = "; ".join(f"{name} ({reason})" for name, reason in skipped.items())
+        raise UnbranchableLayerError(
+            f"expand: {len(skipped)} layer(s) in scope cannot be branched: {listing}. "
+            'Leave them out of scope, or pass unbranchable="skip" to let them train as usual.'
+        )
+    chosen = {name: m for name, m in candidates.items() if name not in skipped}
+    if not chosen:
+        raise NothingToBranchError(
+            f"expand: no layer of {type(model).__name__} in scope {scope!r} can be branched: "
+            "expected at least one nn.Conv2d"
+            + (" (for linear layers pass linear='full' or a rank)" if linear == "none" else "")
+        )
+    for m in chosen.values():  # a callable may refuse a kernel: find out before any change
+        if isinstance(m, nn.Conv2d):
+            branch_shapes((m.kernel_size[0], m.kernel_size[1]), branch)
+    branched = {n: tuple(add_branches(m, branch, linear).branches) for n, m in chosen.items()}
+    return Expansion(branched=branched, skipped=skipped)
+
+
+def _refusal(layer: nn.Module, parent: nn.Module, users: Counter[int]) -> str | None:
+    weight = layer._parameters.get("weight")
+    if weight is not None and users[id(weight)] > 1:
+        return "its weight is shared with another layer"
+    return why_unbranchable(layer, parent)
+
+
+def compress(model: nn.Module) -> tuple[str, ...]:
+    """Merge all branches into their kernels, in place: ``W ← W + Σ pad(B)``.
+
+    Afterwards the model computes the same function and has its original
+    classes, parameter objects, names, order and ``requires_grad``.  A model
+    without branches is left as it is, so this is safe in an exception handler.
+
+    :param model: any module.
+    :return: qualified names of the layers that were merged.
+    """
+    merged = {n: m for n, m in model.named_modules() if isinstance(m, Branched)}
+    for layer in merged.values():
+        layer.merge()
+    return tuple(merged)

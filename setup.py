@@ -1,0 +1,60 @@
+"""Metadata of the distribution; tools are configured in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# What solo-learn really needs at run time: solo-learn itself cannot be listed, because its only
+# release (1.0.2) pins torch==1.9.1. Install it with: pip install --no-deps solo-learn==1.0.2
+SOLO = [
+    "einops>=0.4",
+    "lightning>=2.1",
+    "omegaconf>=2.1",
+    "pytorch-lightning>=2.1",  # solo-learn 1.0.2 imports it under its old name
+    "scipy>=1.7",
+    "timm>=0.9",
+    "torchmetrics>=0.11",
+    "tqdm>=4.60",
+]
+TEST = [
+    "hypothesis>=6.80",
+    "pytest>=7.4",
+    "quadprog>=0.1.11",  # the solver that Avalanche's GEM asks qpsolvers for
+]
+
+setup(
+    name="avalanche-branchtune",
+    version="0.1.0",
+    description=(
+        "Branch-tuning for continual self-supervised learning: an Avalanche plugin, and a bridge "
+        "that trains solo-learn's methods over Avalanche's streams"
+    ),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["avalanche_branchtune*", "solo_bridge*"]),
+    package_data={"avalanche_branchtune": ["py.typed"], "solo_bridge": ["py.typed"]},
+    install_requires=[
+        "avalanche-lib>=0.6,<0.7",  # 0.5 has another benchmarks API; 0.7 is not there to be tested
+        "matplotlib>=3.6",
+        "numpy>=1.24",
+        "scikit-learn>=1.2",
+        "torch>=2.1",
+        "torchvision>=0.16",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "solo": SOLO,
+        "test": TEST,
+        "dev": [*SOLO, *TEST, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,1 @@
+"""solo-learn under Avalanche streams."""

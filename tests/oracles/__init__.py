@@ -1,0 +1,1 @@
+"""Slow, obvious re-statements of the maths."""
