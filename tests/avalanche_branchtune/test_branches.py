@@ -351,7 +351,11 @@ def test_model_without_convolutions_is_refused() -> None:
 
 def test_scope_by_name_pattern_and_predicate() -> None:
     model = nn.ModuleDict({"backbone": net(), "projector": net()})
-    assert set(expand(model, scope="backbone").branched) == {"backbone.0", "backbone.3", "backbone.4"}
+    assert set(expand(model, scope="backbone").branched) == {
+        "backbone.0",
+        "backbone.3",
+        "backbone.4",
+    }
     compress(model)
     assert set(expand(model, scope=["*.0", "projector.3"]).branched) == {
         "backbone.0",
