@@ -1,1 +1,29 @@
-"""solo-learn under Avalanche streams."""
+"""solo-learn's methods over Avalanche's streams.
+
+Importing this package needs solo-learn; ``python -m solo_bridge doctor`` says
+what is there, what will work and what to do.
+"""
+
+import sys as _sys
+
+# `python -m solo_bridge doctor` imports this package first, and must run without solo-learn.
+_DOCTOR = _sys.argv[:2] == ["-m", "doctor"] and "solo_bridge" in _sys.orig_argv
+
+if not _DOCTOR:
+    from solo_bridge.compat import load as _load
+
+    _load()
+
+    from solo_bridge.method import SelfSupervisedMethod, SoloMethod, available_methods
+    from solo_bridge.strategy import SelfSupervised
+    from solo_bridge.views import Augmentation, EvalTransform, solo_views
+
+    __all__ = [
+        "Augmentation",
+        "EvalTransform",
+        "SelfSupervised",
+        "SelfSupervisedMethod",
+        "SoloMethod",
+        "available_methods",
+        "solo_views",
+    ]

@@ -1,0 +1,1 @@
+"""Stability and plasticity of what was learnt."""

@@ -1,0 +1,6 @@
+"""One file per solo-learn API generation; nothing else in the project tests versions."""
+
+from solo_bridge.compat.detect import COMMANDS, Found, find, load
+from solo_bridge.compat.generation import Generation, MethodSettings
+
+__all__ = ["COMMANDS", "Found", "Generation", "MethodSettings", "find", "load"]

@@ -1,0 +1,1 @@
+"""The neighbouring methods as plugins, one file each."""

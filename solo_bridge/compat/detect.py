@@ -1,0 +1,136 @@
+"""Which solo-learn is installed, and can it be worked with."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avalanche_branchtune.errors import UnsupportedSoloLearnError
+
+if TYPE_CHECKING:
+    from solo_bridge.compat.generation import Generation
+
+COMMANDS = (
+    'pip install "avalanche-branchtune[solo]"',
+    "pip install --no-deps solo-learn==1.0.2",
+)
+"""What installs a solo-learn that works; --no-deps because 1.0.2 pins torch==1.9.1."""
+
+_HOW = "Install it with:\n  " + "\n  ".join(COMMANDS)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found before anything of solo-learn was imported.
+
+    :param location: folder of the package ``solo``, or None.
+    :param version: version in the installed metadata, or None for a source tree.
+    :param needs_pl_bolts: True if its code imports ``pl_bolts``.
+    """
+
+    location: Path | None
+    version: str | None
+    needs_pl_bolts: bool
+
+
+def find() -> Found:
+    """Look for solo-learn without importing it.
+
+    :return: what was found.
+    """
+    spec = importlib.util.find_spec("solo")
+    if spec is None or not spec.submodule_search_locations:
+        return Found(None, None, False)
+    location = Path(next(iter(spec.submodule_search_locations)))
+    version = None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        distribution = importlib.metadata.distribution("solo-learn")
+        # A source tree earlier on the path hides an installed release: its version says nothing.
+        if Path(str(distribution.locate_file("solo"))).resolve() == location.resolve():
+            version = distribution.version
+    base = location / "methods" / "base.py"
+    text = base.read_text(encoding="utf-8") if base.is_file() else ""
+    return Found(location, version, "import pl_bolts" in text or "from pl_bolts" in text)
+
+
+@lru_cache(maxsize=1)
+def load() -> Generation:
+    """Import solo-learn and return the adapter for its API generation.
+
+    :return: the adapter.
+    :raises UnsupportedSoloLearnError: if it is missing, cannot be imported or
+        has an API that is not known; says what to do.
+    """
+    found = find()
+    if found.location is None:
+        raise UnsupportedSoloLearnError(f"solo_bridge needs solo-learn. {_HOW}")
+    try:
+        with warnings.catch_warnings(), pl_bolts_for(found):
+            warnings.simplefilter("ignore")
+            base = importlib.import_module("solo.methods.base")
+            methods = importlib.import_module("solo.methods")
+    except ImportError as error:
+        raise UnsupportedSoloLearnError(
+            f"solo-learn at {found.location} cannot be imported: {error}. {_HOW}"
+        ) from error
+    arguments = inspect.signature(base.BaseMethod.__init__).parameters
+    if "cfg" in arguments:
+        from solo_bridge.compat.main_branch import MainBranch
+
+        return MainBranch(found, methods.METHODS)
+    if {"encoder", "backbone_args"} <= set(arguments):
+        from solo_bridge.compat.release_1_0_2 import Release102
+
+        return Release102(found, methods.METHODS)
+    raise UnsupportedSoloLearnError(
+        f"solo-learn {found.version or 'of unknown version'} at {found.location} has an API "
+        f"that is not known (neither release 1.0.2 nor the main branch). {_HOW}"
+    )
+
+
+@contextlib.contextmanager
+def pl_bolts_for(found: Found) -> Iterator[None]:
+    """Provide the one name that solo-learn 1.0.2 needs of ``pl_bolts``, while it is imported.
+
+    Nothing is done for a solo-learn that does not ask for it, or where a real
+    pl_bolts serves; afterwards ``sys.modules`` is as before.
+
+    :param found: the solo-learn that is about to be imported.
+    """
+    if not found.needs_pl_bolts or _real_pl_bolts_serves():
+        yield
+        return
+    from solo_bridge.compat.schedule import WarmupCosine
+
+    names = ("pl_bolts", "pl_bolts.optimizers", "pl_bolts.optimizers.lr_scheduler")
+    before = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "pl_bolts"}
+    for name in before:
+        del sys.modules[name]
+    stand_ins = {n: types.ModuleType(n) for n in names}
+    stand_ins[names[-1]].LinearWarmupCosineAnnealingLR = WarmupCosine  # type: ignore[attr-defined]
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def _real_pl_bolts_serves() -> bool:
+    try:
+        module = importlib.import_module("pl_bolts.optimizers.lr_scheduler")
+    except Exception:  # old releases fail in many ways on current torch and lightning
+        return False
+    return hasattr(module, "LinearWarmupCosineAnnealingLR")

@@ -1,0 +1,142 @@
+"""What the bridge asks of any solo-learn, whatever its generation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from solo_bridge.compat.detect import Found
+
+if TYPE_CHECKING:
+    from solo_bridge.views import Augmentation
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a solo-learn method is built from.
+
+    :param backbone: name of one of solo-learn's backbones, or a module that
+        maps ``(N, C, H, W)`` to ``(N, num_features)`` and says ``num_features``.
+    :param cifar_stem: 3×3 first convolution, stride 1, no max-pool (ResNets only).
+    :param num_classes: classes of solo-learn's online classifier, which is not trained here.
+    :param large_views: number of full-size views.
+    :param small_views: number of small views (multi-crop).
+    :param backbone_kwargs: arguments of the backbone's constructor.
+    :param method_kwargs: solo-learn's own settings of the method.
+    :param tau: first and last decay of the momentum network.
+    """
+
+    backbone: str | nn.Module = "resnet18"
+    cifar_stem: bool = True
+    num_classes: int = 10
+    large_views: int = 2
+    small_views: int = 0
+    backbone_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    method_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    tau: tuple[float, float] = (0.99, 1.0)
+
+
+class TrainerStandIn:
+    """What solo-learn's methods read of a Lightning trainer, and nothing else.
+
+    :param steps_per_epoch: optimizer steps in an epoch.
+    :param epochs: epochs of the experience.
+    """
+
+    def __init__(self, steps_per_epoch: int = 1, epochs: int = 1) -> None:
+        """See the class."""
+        self.global_step = 0
+        self.current_epoch = 0
+        self.max_epochs = epochs
+        self.estimated_stepping_batches = steps_per_epoch * epochs
+        self.num_training_batches = steps_per_epoch
+        self.train_dataloader = range(steps_per_epoch)  # only its length is read
+        self.accumulate_grad_batches = 1
+        self.world_size = 1
+        self.global_rank = 0
+        self.sanity_checking = False
+
+
+def ignore(*args: Any, **kwargs: Any) -> None:
+    """Take the place of Lightning's ``log`` and ``log_dict``."""
+
+
+class Generation(ABC):
+    """Adapter for one API generation of solo-learn.
+
+    :param found: what was found.
+    :param classes: solo-learn's own table of methods.
+    """
+
+    name: str
+
+    def __init__(self, found: Found, classes: Mapping[str, type]) -> None:
+        """See the class."""
+        self.found = found
+        self.classes = {n: c for n, c in classes.items() if n not in ("base", "linear")}
+
+    def build(self, name: str, settings: MethodSettings) -> Any:
+        """Build a method that computes its loss without labels and without a trainer.
+
+        :param name: solo-learn's name of the method.
+        :param settings: see :class:`MethodSettings`.
+        :return: solo-learn's own LightningModule.
+        """
+        module = self.construct(name, settings)
+        module.trainer = TrainerStandIn()
+        module.log = ignore
+        module.log_dict = ignore
+        self.silence_labels(module)
+        module.classifier.requires_grad_(False)
+        return module
+
+    @abstractmethod
+    def construct(self, name: str, settings: MethodSettings) -> Any:
+        """Call solo-learn's constructor."""
+
+    @abstractmethod
+    def silence_labels(self, module: Any) -> None:
+        """Make the class loss exactly zero, so that no label enters the loss."""
+
+    @abstractmethod
+    def end_batch(self, module: Any, batch: list[Any], index: int) -> None:
+        """Call the hook that follows an optimizer step (momentum update)."""
+
+    @abstractmethod
+    def backbone(self, module: Any) -> nn.Module:
+        """Return the method's online backbone."""
+
+    @abstractmethod
+    def pipeline(self, augmentation: Augmentation) -> Callable[[Any], Tensor]:
+        """Return solo-learn's augmentation pipeline, PIL image to ``(3, H, W)``."""
+
+    @abstractmethod
+    def many_views(
+        self, pipelines: list[Callable[[Any], Tensor]], counts: list[int]
+    ) -> Callable[[Any], list[Tensor]]:
+        """Return solo-learn's transform from a PIL image to a list of views."""
+
+    @abstractmethod
+    def lars(self, groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+        """Return solo-learn's LARS; settings lr, weight_decay, momentum, eta, clip, exclude."""
+
+    @abstractmethod
+    def warmup_cosine(self, optimizer: Optimizer, **settings: Any) -> LRScheduler:
+        """Return the scheduler; settings as of :class:`.schedule.WarmupCosine`."""
+
+
+def without_class_loss(out: dict[str, Any]) -> dict[str, Any]:
+    """Add a class loss and accuracies of zero to the outputs of a forward pass.
+
+    :param out: what solo-learn's ``forward`` returned, with ``feats`` ``(N, D)``.
+    :return: the same with ``loss``, ``acc1`` and ``acc5``.
+    """
+    zero = torch.zeros((), device=out["feats"].device)
+    return {**out, "loss": zero, "acc1": zero, "acc5": zero}

@@ -1,0 +1,139 @@
+"""solo-learn's main branch (1.0.3 and later): one omegaconf configuration per method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from solo_bridge.compat.generation import Generation, MethodSettings, without_class_loss
+from solo_bridge.views import Augmentation
+
+_OWN = "own_backbone"
+
+
+def _shared_step(module: Any, images: Tensor, targets: Any) -> dict[str, Any]:
+    return without_class_loss(module(images))
+
+
+class MainBranch(Generation):
+    """See :class:`solo_bridge.compat.generation.Generation`."""
+
+    name = "main branch"
+
+    def construct(self, name: str, settings: MethodSettings) -> Any:
+        """Call solo-learn's constructor."""
+        from omegaconf import OmegaConf
+
+        own = settings.backbone if isinstance(settings.backbone, nn.Module) else None
+        config = {
+            "method": name,
+            "backbone": {
+                "name": settings.backbone if own is None else _OWN,
+                "kwargs": dict(settings.backbone_kwargs),
+            },
+            "data": {
+                # The only way to ask for the CIFAR stem is to name a CIFAR data set.
+                "dataset": "cifar10" if settings.cifar_stem else "custom",
+                "num_classes": settings.num_classes,
+                "num_large_crops": settings.large_views,
+                "num_small_crops": settings.small_views,
+            },
+            "max_epochs": 1,
+            # Not used: the strategy builds optimizer and scheduler for each experience.
+            "optimizer": {
+                "name": "sgd",
+                "batch_size": 1,
+                "lr": 0.0,
+                "weight_decay": 0.0,
+                "classifier_lr": 0.0,
+            },
+            "scheduler": {"name": "none", "interval": "epoch"},
+            "momentum": {"base_tau": settings.tau[0], "final_tau": settings.tau[1]},
+            "method_kwargs": dict(settings.method_kwargs),
+        }
+        cls = self.classes[name]
+        registry: dict[str, Any] = cls._BACKBONES  # type: ignore[attr-defined]
+        if own is not None:
+            copies = iter([own])
+            registry[_OWN] = lambda method, **kwargs: next(copies, None) or copy.deepcopy(own)
+        try:
+            return cls(OmegaConf.create(config))
+        finally:
+            registry.pop(_OWN, None)
+
+    def silence_labels(self, module: Any) -> None:
+        """Make the class loss exactly zero."""
+        module._base_shared_step = partial(_shared_step, module)
+
+    def end_batch(self, module: Any, batch: list[Any], index: int) -> None:
+        """Call the hook that follows an optimizer step."""
+        module.on_train_batch_end(None, batch, index)
+
+    def backbone(self, module: Any) -> nn.Module:
+        """Return the method's online backbone."""
+        backbone: nn.Module = module.backbone
+        return backbone
+
+    def pipeline(self, augmentation: Augmentation) -> Callable[[Any], Tensor]:
+        """Return solo-learn's augmentation pipeline."""
+        from omegaconf import OmegaConf
+        from solo.data.pretrain_dataloader import build_transform_pipeline
+
+        a = augmentation
+        config = {
+            "crop_size": a.crop_size,
+            "mean": list(a.mean),
+            "std": list(a.std),
+            "rrc": {
+                "enabled": True,
+                "crop_min_scale": a.crop_min_scale,
+                "crop_max_scale": a.crop_max_scale,
+            },
+            "color_jitter": {
+                "prob": a.jitter_prob,
+                "brightness": a.brightness,
+                "contrast": a.contrast,
+                "saturation": a.saturation,
+                "hue": a.hue,
+            },
+            "grayscale": {"prob": a.grayscale_prob},
+            "gaussian_blur": {"prob": a.blur_prob},
+            "solarization": {"prob": a.solarization_prob},
+            "equalization": {"prob": a.equalization_prob},
+            "horizontal_flip": {"prob": a.flip_prob},
+        }
+        return build_transform_pipeline("custom", OmegaConf.create(config))
+
+    def many_views(
+        self, pipelines: list[Callable[[Any], Tensor]], counts: list[int]
+    ) -> Callable[[Any], list[Tensor]]:
+        """Return solo-learn's transform from a PIL image to a list of views."""
+        from solo.data.pretrain_dataloader import prepare_n_crop_transform
+
+        return prepare_n_crop_transform(pipelines, counts)
+
+    def lars(self, groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+        """Return solo-learn's LARS."""
+        from solo.utils.lars import LARS
+
+        return LARS(
+            groups,
+            lr=settings["lr"],
+            weight_decay=settings["weight_decay"],
+            momentum=settings["momentum"],
+            eta=settings["eta"],
+            clip_lr=settings["clip"],
+            exclude_bias_n_norm=settings["exclude"],
+        )
+
+    def warmup_cosine(self, optimizer: Optimizer, **settings: Any) -> LRScheduler:
+        """Return solo-learn's scheduler."""
+        from solo.utils.lr_scheduler import LinearWarmupCosineAnnealingLR
+
+        return LinearWarmupCosineAnnealingLR(optimizer, **settings)

@@ -1,0 +1,146 @@
+"""solo-learn 1.0.2, the only release on PyPI: about 25 keyword arguments per method."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from avalanche_branchtune.errors import UnknownOptionError
+from solo_bridge.compat.generation import Generation, MethodSettings, without_class_loss
+from solo_bridge.compat.schedule import WarmupCosine
+from solo_bridge.views import Augmentation
+
+# A constructor looks its backbone up by name, in a module of functions: a module of the user's is
+# handed in under this name, which is none of the ResNets (they are treated specially).
+_HOST = "vit_tiny"
+
+
+def _shared_step(module: Any, images: Tensor, targets: Any) -> dict[str, Any]:
+    return without_class_loss(module.base_forward(images))
+
+
+class Release102(Generation):
+    """See :class:`solo_bridge.compat.generation.Generation`."""
+
+    name = "release 1.0.2"
+
+    def construct(self, name: str, settings: MethodSettings) -> Any:
+        """Call solo-learn's constructor."""
+        from solo.utils import backbones
+
+        own = settings.backbone if isinstance(settings.backbone, nn.Module) else None
+        stem = {"cifar": True} if settings.cifar_stem and own is None else {}
+        arguments = {
+            "encoder": settings.backbone if own is None else _HOST,
+            "num_classes": settings.num_classes,
+            "backbone_args": {**settings.backbone_kwargs, **stem},
+            "num_large_crops": settings.large_views,
+            "num_small_crops": settings.small_views,
+            "base_tau_momentum": settings.tau[0],
+            "final_tau_momentum": settings.tau[1],
+            "momentum_classifier": False,
+            # Not used: the strategy builds optimizer and scheduler for each experience.
+            "max_epochs": 1,
+            "batch_size": 1,
+            "optimizer": "sgd",
+            "lars": False,
+            "lr": 0.0,
+            "weight_decay": 0.0,
+            "classifier_lr": 0.0,
+            "exclude_bias_n_norm": False,
+            "accumulate_grad_batches": 1,
+            "extra_optimizer_args": {},
+            "scheduler": "none",
+            "min_lr": 0.0,
+            "warmup_start_lr": 0.0,
+            "warmup_epochs": 0,
+            **settings.method_kwargs,
+        }
+        if own is None:
+            return self.classes[name](**arguments)
+        host = getattr(backbones, _HOST)
+        copies = iter([own])
+        setattr(backbones, _HOST, lambda **kwargs: next(copies, None) or copy.deepcopy(own))
+        try:
+            module = self.classes[name](**arguments)
+        finally:
+            setattr(backbones, _HOST, host)
+        module.encoder_name = type(own).__name__
+        return module
+
+    def silence_labels(self, module: Any) -> None:
+        """Make the class loss exactly zero."""
+        module._base_shared_step = partial(_shared_step, module)
+
+    def end_batch(self, module: Any, batch: list[Any], index: int) -> None:
+        """Call the hook that follows an optimizer step."""
+        hook = module.on_train_batch_end
+        dataloader = (0,) if "dataloader_idx" in inspect.signature(hook).parameters else ()
+        hook(None, batch, index, *dataloader)
+
+    def backbone(self, module: Any) -> nn.Module:
+        """Return the method's online backbone."""
+        backbone: nn.Module = module.encoder
+        return backbone
+
+    def pipeline(self, augmentation: Augmentation) -> Callable[[Any], Tensor]:
+        """Return solo-learn's augmentation pipeline."""
+        from solo.utils.pretrain_dataloader import prepare_transform
+
+        a = augmentation
+        if a.equalization_prob:
+            raise UnknownOptionError(
+                f"Augmentation(equalization_prob={a.equalization_prob}): solo-learn 1.0.2 has no "
+                "equalization; use 0.0 or solo-learn's main branch"
+            )
+        return prepare_transform(
+            "custom",
+            brightness=a.brightness,
+            contrast=a.contrast,
+            saturation=a.saturation,
+            hue=a.hue,
+            color_jitter_prob=a.jitter_prob,
+            gray_scale_prob=a.grayscale_prob,
+            horizontal_flip_prob=a.flip_prob,
+            gaussian_prob=a.blur_prob,
+            solarization_prob=a.solarization_prob,
+            min_scale=a.crop_min_scale,
+            max_scale=a.crop_max_scale,
+            crop_size=a.crop_size,
+            mean=a.mean,
+            std=a.std,
+        )
+
+    def many_views(
+        self, pipelines: list[Callable[[Any], Tensor]], counts: list[int]
+    ) -> Callable[[Any], list[Tensor]]:
+        """Return solo-learn's transform from a PIL image to a list of views."""
+        from solo.utils.pretrain_dataloader import prepare_n_crop_transform
+
+        return prepare_n_crop_transform(pipelines, counts)
+
+    def lars(self, groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+        """Return SGD in solo-learn's LARSWrapper."""
+        from solo.utils.lars import LARSWrapper
+
+        sgd = torch.optim.SGD(
+            groups,
+            lr=settings["lr"],
+            weight_decay=settings["weight_decay"],
+            momentum=settings["momentum"],
+        )
+        return LARSWrapper(
+            sgd, eta=settings["eta"], clip=settings["clip"], exclude_bias_n_norm=settings["exclude"]
+        )
+
+    def warmup_cosine(self, optimizer: Optimizer, **settings: Any) -> LRScheduler:
+        """Return the scheduler that stands in for pl_bolts'."""
+        return WarmupCosine(optimizer, **settings)

@@ -1,0 +1,52 @@
+"""Linear warm-up, then cosine decay, where solo-learn brings no scheduler of its own."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupCosine(LRScheduler):
+    """Learning rates that rise linearly and fall as half a cosine.
+
+    Step 0 has ``warmup_start_lr``, step ``warmup_epochs − 1`` the group's own
+    rate, step ``max_epochs`` has ``eta_min``.  The arguments are named as in
+    the class of pl_bolts that solo-learn 1.0.2 expects; "epochs" counts calls
+    of :meth:`step`, which may as well be iterations.
+
+    :param optimizer: the optimizer.
+    :param warmup_epochs: number of steps of the warm-up.
+    :param max_epochs: number of steps in all.
+    :param warmup_start_lr: rate of the first step.
+    :param eta_min: rate of the last step.
+    :param last_epoch: see :class:`torch.optim.lr_scheduler.LRScheduler`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup_epochs: float,
+        max_epochs: float,
+        warmup_start_lr: float = 0.0,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        """See the class."""
+        self.warmup_epochs = warmup_epochs
+        self.max_epochs = max_epochs
+        self.warmup_start_lr = warmup_start_lr
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return the groups' rates at the current step."""
+        t, warmup = self.last_epoch, self.warmup_epochs
+        if t < warmup:
+            share = t / max(1.0, warmup - 1)
+            start = self.warmup_start_lr
+            return [start + share * (float(base) - start) for base in self.base_lrs]
+        share = min(1.0, (t - warmup) / max(1.0, self.max_epochs - warmup))
+        factor = (1 + math.cos(math.pi * share)) / 2
+        return [self.eta_min + factor * (float(base) - self.eta_min) for base in self.base_lrs]

@@ -1,0 +1,260 @@
+"""A self-supervised method as an ``nn.Module`` with one loss call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+from solo_bridge.compat import MethodSettings, load
+from solo_bridge.compat.generation import TrainerStandIn
+from solo_bridge.defaults import DEFAULTS
+from solo_bridge.views import Augmentation, Views, check_views, resized, solo_views
+
+CIFAR_STEM_UP_TO = 64
+"""Largest image side, in pixels, for which a ResNet gets the CIFAR stem unless told otherwise."""
+
+
+class SelfSupervisedMethod(nn.Module):
+    """What :class:`solo_bridge.SelfSupervised` trains: views in, loss out.
+
+    A method of one's own needs :meth:`loss` and, for probes, :meth:`forward`;
+    the other hooks do nothing by default.
+    """
+
+    num_classes: int | None = None
+    """Labels must lie below this if it is set; they are checked, never learnt from."""
+
+    lr: float = 0.3
+    """Learning rate for a batch of 256, unless the strategy is given one."""
+
+    weight_decay: float = 1e-4
+    """Weight decay, unless the strategy is given one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the backbone's features.
+
+        :param x: images ``(N, C, H, W)``.
+        :return: features ``(N, D)``.
+        """
+        raise NotImplementedError
+
+    def loss(self, views: Sequence[Tensor]) -> Tensor:
+        """Return the self-supervised loss of a minibatch.
+
+        :param views: tensors ``(N, C, H, W)``, the same images in each.
+        :return: scalar.
+        """
+        raise NotImplementedError
+
+    def default_views(self) -> Views | None:
+        """Return the transform from an image to its views, or None to leave that to the data."""
+        return None
+
+    def check_views(self, views: Sequence[Tensor]) -> None:
+        """Refuse views that do not fit; raises :class:`ViewsError`."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups: one entry per part, with its own settings."""
+        return [{"name": "method", "params": list(self.parameters())}]
+
+    def start_experience(self, steps_per_epoch: int, epochs: int) -> None:
+        """Begin an experience: counters and schedules start anew."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin an epoch, counted from 0 in each experience."""
+
+    def after_step(self) -> None:
+        """Follow an optimizer step, for example with a momentum update."""
+
+
+class SoloMethod(SelfSupervisedMethod):
+    """A solo-learn method: its own modules and its own loss, without trainer and labels.
+
+    :param name: ``"simclr"``, ``"byol"``, ``"barlow_twins"`` …, see
+        :func:`available_methods`.
+    :param backbone: name of one of solo-learn's backbones, or any module from
+        ``(N, C, H, W)`` to ``(N, D)``.
+    :param image_size: side of the views in pixels.
+    :param num_classes: number of classes of the whole stream, against which
+        labels are checked; None if there are none.
+    :param large_views: number of full-size views.
+    :param small_views: number of small views (multi-crop).
+    :param cifar_stem: 3×3 stem without max-pool for ResNets; by default up to
+        64 pixels.
+    :param augmentations: pipelines of the views; the method's own by default.
+    :param backbone_kwargs: arguments of the backbone's constructor.
+    :param tau: first and last decay of the momentum network; by default the
+        method's.
+    :param method_kwargs: solo-learn's settings of the method, over the
+        defaults: ``proj_hidden_dim``, ``temperature`` …
+    :raises UnknownOptionError: for an unknown method, backbone or setting.
+    :raises UnsupportedSoloLearnError: if solo-learn is not there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backbone: str | nn.Module = "resnet18",
+        *,
+        image_size: int = 32,
+        num_classes: int | None = None,
+        large_views: int = 2,
+        small_views: int = 0,
+        cifar_stem: bool | None = None,
+        augmentations: Sequence[Augmentation] | None = None,
+        backbone_kwargs: Mapping[str, Any] | None = None,
+        tau: tuple[float, float] | None = None,
+        **method_kwargs: Any,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        generation = load()
+        problem = available_methods().get(name, "unknown")
+        if problem is not None:
+            works = [n for n, p in available_methods().items() if p is None]
+            raise expected_one_of(f"SoloMethod({name!r}): method", name, works)
+        defaults = DEFAULTS[name]
+        if small_views and not defaults.small_views:
+            raise UnknownOptionError(
+                f"SoloMethod({name!r}, small_views={small_views}): this method cannot compare "
+                "small views; use 0"
+            )
+        if isinstance(backbone, nn.Module) and not isinstance(
+            getattr(backbone, "num_features", None), int
+        ):
+            backbone.num_features = _features_dim(backbone, image_size)  # type: ignore[assignment]
+        if cifar_stem is None:
+            cifar_stem = image_size <= CIFAR_STEM_UP_TO
+        settings = MethodSettings(
+            backbone=backbone,
+            cifar_stem=cifar_stem,
+            num_classes=num_classes or 1,
+            large_views=large_views,
+            small_views=small_views,
+            backbone_kwargs=backbone_kwargs or {},
+            method_kwargs={**defaults.method_kwargs, **method_kwargs},
+            tau=tau or defaults.tau,
+        )
+        try:
+            self.solo = generation.build(name, settings)
+        except (AssertionError, KeyError, TypeError) as error:
+            raise UnknownOptionError(
+                f"SoloMethod({name!r}, {backbone if isinstance(backbone, str) else '…'!r}): "
+                f"solo-learn ({generation.name}) refuses these settings: {error!r}"
+            ) from error
+        self.name = name
+        self.image_size = image_size
+        self.num_classes = num_classes
+        self.large_views = large_views
+        self.small_views = small_views
+        self.lr = defaults.lr
+        self.weight_decay = defaults.weight_decay
+        self.augmentations = list(
+            augmentations
+            if augmentations is not None
+            else resized(defaults.augmentations, image_size)
+        )
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The online backbone: images ``(N, C, H, W)`` to features ``(N, D)``."""
+        return load().backbone(self.solo)
+
+    @property
+    def features_dim(self) -> int:
+        """Number of features, D."""
+        return int(self.solo.features_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the online backbone's features ``(N, D)`` of images ``(N, C, H, W)``."""
+        features: Tensor = self.backbone(x)
+        return features
+
+    def loss(self, views: Sequence[Tensor]) -> Tensor:
+        """Return solo-learn's own loss, to which no label contributes.
+
+        :param views: ``large_views + small_views`` tensors ``(N, C, H, W)``.
+        :return: scalar.
+        """
+        samples, device = views[0].shape[0], views[0].device
+        # Positives are found by index: within a minibatch every sample needs its own.
+        index = torch.arange(samples, device=device)
+        no_labels = torch.full((samples,), -1, device=device)
+        loss: Tensor = self.solo.training_step([index, list(views), no_labels], self._batch)
+        return loss
+
+    def default_views(self) -> Views:
+        """Return the transform from an image to this method's views."""
+        return solo_views(self.augmentations)
+
+    def check_views(self, views: Sequence[Tensor]) -> None:
+        """Refuse views that do not fit; see :func:`solo_bridge.views.check_views`."""
+        check_views(views, self.large_views, self.small_views, self.name)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return solo-learn's groups without the online classifier, which is not trained."""
+        groups = []
+        for group in self.solo.learnable_params:
+            if group.get("name") == "classifier":
+                continue
+            groups.append({**group, "params": list(group["params"])})
+        return groups
+
+    def start_experience(self, steps_per_epoch: int, epochs: int) -> None:
+        """Start solo-learn's counters and the momentum schedule anew."""
+        self.solo.trainer = TrainerStandIn(steps_per_epoch, epochs)
+        self.solo.max_epochs = epochs
+        updater = getattr(self.solo, "momentum_updater", None)
+        if updater is not None:
+            # It ends at its last value (1.0: nothing moves any more).
+            updater.cur_tau = updater.base_tau
+        self.solo.on_train_start()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell solo-learn that an epoch begins."""
+        self.solo.trainer.current_epoch = epoch
+        self.solo.on_train_epoch_start()
+
+    def after_step(self) -> None:
+        """Count the step and let solo-learn update its momentum network."""
+        trainer: TrainerStandIn = self.solo.trainer
+        index = self._batch
+        trainer.global_step += 1
+        load().end_batch(self.solo, [], index)
+
+    @property
+    def _batch(self) -> int:
+        trainer: TrainerStandIn = self.solo.trainer
+        return trainer.global_step % max(1, trainer.num_training_batches)
+
+
+def available_methods() -> dict[str, str | None]:
+    """Say which solo-learn methods work with the solo-learn that is installed.
+
+    :return: name → None if it works, else the reason why it does not.
+    """
+    return {
+        name: None if name in DEFAULTS else "not bridged yet" for name in sorted(load().classes)
+    }
+
+
+def _features_dim(backbone: nn.Module, size: int) -> int:
+    """Return the width of a backbone's features, by one forward pass in eval mode."""
+    parameter = next(backbone.parameters(), torch.zeros(0))
+    modes = {m: m.training for m in backbone.modules()}
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, 3, size, size).to(parameter))
+    for module, training in modes.items():
+        module.training = training
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UnknownOptionError(
+            f"SoloMethod(backbone={type(backbone).__name__}): expected features (N, D), got "
+            f"{shape}; end it with pooling and nn.Flatten()"
+        )
+    return int(features.shape[1])

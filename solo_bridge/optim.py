@@ -1,0 +1,109 @@
+"""Optimizer and schedule of one experience."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+
+OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
+SCHEDULERS = ("warmup_cosine", "none")
+
+MakeOptimizer: TypeAlias = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How each experience is optimised; a fresh optimizer and schedule each time.
+
+    :param name: ``"lars"`` (SGD with solo-learn's LARS), ``"sgd"``, ``"adam"``
+        or ``"adamw"``.
+    :param lr: learning rate, for the batch that is used.
+    :param weight_decay: weight decay.
+    :param momentum: momentum of SGD and LARS.
+    :param eta: trust coefficient of LARS.
+    :param clip: clip LARS's rate at the group's.
+    :param exclude_bias_and_norm: leave parameters with one axis out of LARS.
+    :param scheduler: ``"warmup_cosine"`` or ``"none"``.
+    :param warmup_epochs: epochs of the linear warm-up; None for 10, but at most a
+        tenth of the experience.
+    :param warmup_start_lr: rate of the first step.
+    :param min_lr: rate of the last step.
+    :raises UnknownOptionError: for an unknown optimizer or scheduler.
+    """
+
+    name: str = "lars"
+    lr: float = 0.3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    eta: float = 0.02
+    clip: bool = True
+    exclude_bias_and_norm: bool = True
+    scheduler: str = "warmup_cosine"
+    warmup_epochs: float | None = None
+    warmup_start_lr: float = 3e-5
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names."""
+        if self.name not in OPTIMIZERS:
+            raise expected_one_of("SelfSupervised(optimizer=…)", self.name, list(OPTIMIZERS))
+        if self.scheduler not in SCHEDULERS:
+            raise expected_one_of("SelfSupervised(scheduler=…)", self.scheduler, list(SCHEDULERS))
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """Build the optimizer.
+
+        :param groups: parameter groups, each may override lr and weight_decay.
+        :return: the optimizer.
+        """
+        if self.name == "lars":
+            from solo_bridge.compat import load
+
+            return load().lars(
+                groups,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                momentum=self.momentum,
+                eta=self.eta,
+                clip=self.clip,
+                exclude=self.exclude_bias_and_norm,
+            )
+        common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.name == "sgd":
+            return torch.optim.SGD(groups, momentum=self.momentum, **common)
+        return (torch.optim.Adam if self.name == "adam" else torch.optim.AdamW)(groups, **common)
+
+    def schedule(
+        self, optimizer: Optimizer, steps_per_epoch: int, epochs: int
+    ) -> LRScheduler | None:
+        """Build the schedule of one experience, to be stepped after each iteration.
+
+        :param optimizer: the experience's optimizer.
+        :param steps_per_epoch: iterations in an epoch.
+        :param epochs: epochs in the experience.
+        :return: the scheduler, or None for ``"none"``.
+        :raises UnknownOptionError: if the warm-up is longer than the experience.
+        """
+        if self.scheduler == "none":
+            return None
+        from solo_bridge.compat import load
+
+        warmup = min(10, epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+        if warmup > epochs:
+            raise UnknownOptionError(
+                f"SelfSupervised(warmup_epochs={warmup}): the experience has {epochs} epochs"
+            )
+        return load().warmup_cosine(
+            optimizer,
+            warmup_epochs=warmup * steps_per_epoch,
+            max_epochs=steps_per_epoch * epochs,
+            warmup_start_lr=self.warmup_start_lr if warmup > 0 else self.lr,
+            eta_min=self.min_lr,
+        )

@@ -1,0 +1,331 @@
+"""SelfSupervised: the Avalanche strategy that trains a method on streams of views."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from avalanche.core import BasePlugin
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.logging import InteractiveLogger
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates.base_sgd import BaseSGDTemplate
+from avalanche.training.templates.update_type import SGDUpdate
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avalanche_branchtune.errors import (
+    BatchSizeError,
+    EmptyExperienceError,
+    LabelError,
+    NonFiniteLossError,
+    expected_one_of,
+)
+from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.optim import MakeOptimizer, OptimizerSettings
+from solo_bridge.views import Views, as_view_list, with_views, yields_views
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "32": None,
+    "bf16": torch.bfloat16,
+    "16": torch.float16,
+}
+
+
+def loss_evaluator() -> EvaluationPlugin:
+    """Return the default evaluator: the loss of each epoch, with a progress bar.
+
+    :return: a new plugin (Avalanche's default one needs class outputs).
+    """
+    return EvaluationPlugin(
+        loss_metrics(epoch=True, experience=True), loggers=[InteractiveLogger()]
+    )
+
+
+class SelfSupervised(SGDUpdate, BaseSGDTemplate):
+    """Train a self-supervised method over the experiences of an Avalanche stream.
+
+    Labels never enter the loss; unlabelled and partly labelled data (label −1)
+    work like labelled data.  Each experience has a fresh optimizer and
+    schedule.  The last, incomplete minibatch of an epoch is dropped, unless it
+    is the only one (as solo-learn does).
+
+    :param model: the method, for example a :class:`solo_bridge.SoloMethod`.
+    :param optimizer: ``"lars"``, ``"sgd"``, ``"adam"``, ``"adamw"``, or a
+        function from parameter groups to an optimizer.
+    :param lr: learning rate for a batch of 256; it is scaled by
+        ``train_mb_size / 256`` as solo-learn's command does, unless
+        ``scale_lr`` is False.  By default the method's.
+    :param weight_decay: weight decay; by default the method's.
+    :param scale_lr: whether to scale ``lr``.
+    :param optimizer_settings: further fields of
+        :class:`solo_bridge.optim.OptimizerSettings`: ``momentum``,
+        ``scheduler``, ``warmup_epochs`` …
+    :param views: from an image to its views, for data whose training
+        transform does not return a list; by default the method's.
+    :param precision: ``"32"``, ``"bf16"`` or ``"16"`` (automatic mixed
+        precision; with loss scaling for ``"16"`` on a GPU).
+    :param train_mb_size: images in a minibatch, of which each has its views.
+    :param train_epochs: epochs of each experience.
+    :param eval_mb_size: images in a minibatch of :meth:`eval`.
+    :param device: where to train.
+    :param plugins: Avalanche plugins.
+    :param evaluator: evaluation plugin, or a function that makes one; None for
+        no metrics.  :func:`loss_evaluator` by default.
+    :param eval_every: see Avalanche's templates.
+    :param peval_mode: see Avalanche's templates.
+    :raises UnknownOptionError: for an unknown option.
+    """
+
+    model: SelfSupervisedMethod
+    mbatch: Any
+    clock: Any
+
+    def __init__(
+        self,
+        model: SelfSupervisedMethod,
+        *,
+        optimizer: str | MakeOptimizer = "lars",
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        scale_lr: bool = True,
+        optimizer_settings: dict[str, Any] | None = None,
+        views: Views | None = None,
+        precision: str = "32",
+        train_mb_size: int = 256,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: str | torch.device = "cpu",
+        plugins: Sequence[BasePlugin] | None = None,
+        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = loss_evaluator,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+    ) -> None:
+        """See the class."""
+        if precision not in PRECISIONS:
+            raise expected_one_of("SelfSupervised(precision=…)", precision, list(PRECISIONS))
+        base_lr = model.lr if lr is None else lr
+        self.optimizer_settings = OptimizerSettings(
+            name=optimizer if isinstance(optimizer, str) else "sgd",
+            lr=base_lr * train_mb_size / 256 if scale_lr else base_lr,
+            weight_decay=model.weight_decay if weight_decay is None else weight_decay,
+            **(optimizer_settings or {}),
+        )
+        self._make_optimizer: MakeOptimizer = (
+            self.optimizer_settings.optimizer if isinstance(optimizer, str) else optimizer
+        )
+        if scale_lr:
+            logger.info(
+                "learning rate %g for a batch of 256, scaled to %g for %d",
+                base_lr,
+                self.optimizer_settings.lr,
+                train_mb_size,
+            )
+        self.views = model.default_views() if views is None else views
+        self.precision = precision
+        device = torch.device(device)
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=precision == "16" and device.type == "cuda"
+        )
+        self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+        self._last_good: dict[str, Tensor] = {}
+        super().__init__(
+            model=model,
+            optimizer=self._make_optimizer(model.parameter_groups()),
+            criterion=_no_criterion,
+            train_mb_size=train_mb_size,
+            train_epochs=train_epochs,
+            eval_mb_size=eval_mb_size or train_mb_size,
+            device=device,
+            plugins=list(plugins or []),
+            evaluator=evaluator,
+            eval_every=eval_every,
+            peval_mode=peval_mode,
+        )
+
+    # ---- data
+
+    def train(self, experiences: Any, eval_streams: Any = None, **kwargs: Any) -> Any:
+        """Train on one experience or on several, see Avalanche's templates.
+
+        :param experiences: an experience or an iterable of them.
+        :param eval_streams: see Avalanche's templates.
+        :param kwargs: arguments of the data loader, for example ``num_workers``.
+        :return: the last metrics.
+        :raises EmptyExperienceError: for an experience without samples.
+        :raises BranchTuneError: its other subclasses, for data that does not fit.
+        """
+        several = isinstance(experiences, Iterable)
+        ready = [self._with_views(e) for e in (experiences if several else [experiences])]
+        return super().train(ready if several else ready[0], eval_streams, **kwargs)
+
+    def _with_views(self, experience: Any) -> Any:
+        """Return the experience itself if its data yields views, else a copy that does."""
+        dataset = experience.dataset
+        if len(dataset) == 0:
+            index = getattr(experience, "current_experience", "?")
+            raise EmptyExperienceError(f"experience {index} has no samples to train on")
+        if self.views is None or yields_views(dataset.train()):
+            return experience
+        # A copy, so that plugins that store experience.dataset (replay) store views too.
+        viewed = copy.copy(experience)
+        viewed._dataset = with_views(dataset, self.views)
+        return viewed
+
+    def eval_dataset_adaptation(self, **kwargs: Any) -> None:
+        """Evaluate the loss on views, made as in training."""
+        self.adapted_dataset = self._with_views(self.experience).dataset.train()
+
+    def make_train_dataloader(self, drop_last: bool = True, **kwargs: Any) -> None:
+        """Make the loader; the last, incomplete minibatch is dropped if there are others."""
+        enough = len(self.adapted_dataset) >= self.train_mb_size
+        super().make_train_dataloader(drop_last=drop_last and enough, **kwargs)
+
+    def _unpack_minibatch(self) -> None:
+        """Bring a minibatch into the form ``[views, labels]`` on the device."""
+        batch = self.mbatch
+        batch = list(batch) if isinstance(batch, list | tuple) else [batch]
+        views = as_view_list(batch[0])
+        self.model.check_views(views)
+        samples = views[0].shape[0]
+        labels = batch[1] if len(batch) > 1 else torch.full((samples,), -1)
+        self._check_labels(labels)
+        if self.is_training:
+            self._check_batch_size(samples)
+        views = [v.to(self.device, non_blocking=True) for v in views]
+        self.mbatch = [views, labels.to(self.device, non_blocking=True)]
+
+    def _check_labels(self, labels: Tensor) -> None:
+        classes = self.model.num_classes
+        if classes is None or labels.is_floating_point():
+            return
+        outside = labels[(labels < -1) | (labels >= classes)]
+        if len(outside):
+            raise LabelError(
+                f"label {int(outside[0])} lies outside the {classes} classes that were declared: "
+                "num_classes must cover all classes of the stream (−1 means: no label)"
+            )
+
+    def _check_batch_size(self, samples: int) -> None:
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+        if samples == 1 and any(isinstance(m, norms) for m in self.model.modules()):
+            raise BatchSizeError(
+                "a minibatch of one image: BatchNorm cannot normalise it in training; use "
+                "train_mb_size ≥ 2, and drop_last=True unless the experience is smaller than that"
+            )
+
+    @property
+    def mb_x(self) -> list[Tensor]:
+        """The current minibatch's views, each ``(N, C, H, W)``."""
+        return self.mbatch[0]
+
+    @property
+    def mb_y(self) -> Tensor:
+        """The current minibatch's labels ``(N,)``, −1 where there is none."""
+        return self.mbatch[1]
+
+    # ---- model and optimizer
+
+    def model_adaptation(self, model: SelfSupervisedMethod | None = None) -> SelfSupervisedMethod:
+        """Return the model on the device; methods do not grow."""
+        return (self.model if model is None else model).to(self.device)
+
+    def make_optimizer(self, **kwargs: Any) -> None:
+        """Make a fresh optimizer of the method's groups."""
+        self.optimizer: Optimizer = self._make_optimizer(self.model.parameter_groups())
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """Begin an experience: fresh optimizer, schedule and method counters."""
+        self.model = self.model_adaptation()
+        self.make_optimizer()
+        steps = len(self.dataloader)
+        self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
+        self.model.start_experience(steps, self.train_epochs)
+
+    # ---- loss and update
+
+    def _before_training_epoch(self, **kwargs: Any) -> None:
+        self._last_good = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.model.start_epoch(self.clock.train_exp_epochs)
+        super()._before_training_epoch(**kwargs)
+
+    def forward(self) -> Tensor:
+        """Return the method's loss on the current views."""
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.model.loss(self.mb_x)
+
+    def criterion(self) -> Tensor:
+        """Return the loss that :meth:`forward` computed."""
+        return self.mb_output
+
+    def backward(self) -> None:
+        """Run the backward pass, unless the loss is not finite.
+
+        :raises NonFiniteLossError: naming experience, epoch and step.
+        """
+        if not torch.isfinite(self.loss).all():
+            self._stop_at_non_finite_loss()
+        self.scaler.scale(self.loss).backward(  # type: ignore[no-untyped-call]
+            retain_graph=self.retain_graph
+        )
+
+    def optimizer_step(self) -> None:
+        """Step optimizer, schedule and the method's momentum network."""
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.model.after_step()
+
+    def _stop_at_non_finite_loss(self) -> None:
+        state = self.model.state_dict()
+        damaged = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+        if damaged:
+            self.model.load_state_dict(self._last_good)
+            kept = f"the weights of the epoch's start (damaged: {', '.join(damaged[:3])} …)"
+        else:
+            kept = "the weights before this step"
+        clock = self.clock
+        raise NonFiniteLossError(
+            f"the loss is {self.loss.item()} in experience {clock.train_exp_counter}, "
+            f"epoch {clock.train_exp_epochs}, step {clock.train_epoch_iterations}; the model keeps "
+            f"{kept}. A smaller learning rate or a longer warm-up helps; check the images too"
+        )
+
+    # ---- evaluation
+
+    def eval(self, exp_list: Any, **kwargs: Any) -> Any:
+        """Evaluate the self-supervised loss on the views of a stream.
+
+        The method's buffers (statistics, queues) are left as they were.
+
+        :param exp_list: an experience or a stream.
+        :param kwargs: arguments of the data loader.
+        :return: the last metrics.
+        """
+        with self._buffers_kept():
+            return super().eval(exp_list, **kwargs)
+
+    @contextmanager
+    def _buffers_kept(self) -> Iterator[None]:
+        kept = [(b, b.detach().clone()) for b in self.model.buffers()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+
+
+def _no_criterion(*args: Any) -> Tensor:
+    raise TypeError("a self-supervised method brings its own loss: there is no criterion to call")

@@ -1,0 +1,214 @@
+"""Many-view data: from images to the list of augmented views that a method compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups, make_avalanche_dataset
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import normalize, pil_to_tensor, to_pil_image
+
+from avalanche_branchtune.errors import ViewsError
+
+Views: TypeAlias = Callable[[Any], Sequence[Tensor]]
+"""From an image to its views, each ``(C, H, W)``."""
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+"""Channel statistics of CIFAR-10's training images, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Settings of one of solo-learn's augmentation pipelines.
+
+    :param crop_size: side of the view in pixels.
+    :param crop_min_scale: smallest share of the image's area in a crop.
+    :param crop_max_scale: largest share.
+    :param jitter_prob: probability of colour jitter.
+    :param brightness: jitter of the brightness.
+    :param contrast: jitter of the contrast.
+    :param saturation: jitter of the saturation.
+    :param hue: jitter of the hue.
+    :param grayscale_prob: probability of dropping the colours.
+    :param blur_prob: probability of Gaussian blur.
+    :param solarization_prob: probability of solarisation.
+    :param equalization_prob: probability of equalisation (solo-learn's main branch only).
+    :param flip_prob: probability of a horizontal flip.
+    :param num_crops: number of views that this pipeline makes of an image.
+    :param mean: channel means that are subtracted.
+    :param std: channel deviations that are divided by.
+    """
+
+    crop_size: int = 32
+    crop_min_scale: float = 0.08
+    crop_max_scale: float = 1.0
+    jitter_prob: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grayscale_prob: float = 0.2
+    blur_prob: float = 0.0
+    solarization_prob: float = 0.0
+    equalization_prob: float = 0.0
+    flip_prob: float = 0.5
+    num_crops: int = 1
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+
+def solo_views(augmentations: Sequence[Augmentation]) -> Views:
+    """Build solo-learn's own augmentations, for PIL images, tensors or arrays.
+
+    :param augmentations: one entry per pipeline; an image gets
+        ``sum(a.num_crops)`` views, in this order.
+    :return: a transform for a data set; it can be pickled.
+    :raises ViewsError: when called, for an image that cannot be turned into RGB.
+    """
+    from solo_bridge.compat import load
+
+    generation = load()
+    transform = generation.many_views(
+        [generation.pipeline(a) for a in augmentations], [a.num_crops for a in augmentations]
+    )
+    return _FromAnyImage(transform)
+
+
+class EvalTransform:
+    """One deterministic view for probes: resize, tensor, normalise.
+
+    :param size: side in pixels.
+    :param mean: channel means.
+    :param std: channel deviations.
+    """
+
+    def __init__(self, size: int, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
+        """See the class."""
+        self.size = size
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return ``(3, size, size)``."""
+        picture = to_rgb(image)
+        if picture.size != (self.size, self.size):
+            picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = pil_to_tensor(picture).float().div(255)
+        return normalize(pixels, list(self.mean), list(self.std))
+
+
+def resized(augmentations: Sequence[Augmentation], size: int) -> list[Augmentation]:
+    """Return pipelines with another view size.
+
+    :param augmentations: the pipelines.
+    :param size: side in pixels.
+    :return: new settings.
+    """
+    return [replace(a, crop_size=size) for a in augmentations]
+
+
+class _FromAnyImage:
+    def __init__(self, transform: Callable[[Any], list[Tensor]]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> list[Tensor]:
+        return self.transform(to_rgb(image))
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """Turn an image into a PIL image with three channels.
+
+    :param image: PIL image, uint8 array ``(H, W[, C])``, or tensor ``(C, H, W)``
+        of uint8 or of floats in [0, 1], C 1 or 3.
+    :return: an RGB image.
+    :raises ViewsError: for anything else; a tensor outside [0, 1] has been
+        normalised already and cannot be augmented any more.
+    """
+    if isinstance(image, Image.Image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
+        return Image.fromarray(image.squeeze()).convert("RGB")
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
+        if image.is_floating_point() and not (image.amin() >= 0 and image.amax() <= 1):
+            raise ViewsError(
+                f"a tensor with values from {image.amin():.2f} to {image.amax():.2f} cannot be "
+                "augmented: views are made of PIL images or tensors in [0, 1]; remove Normalize "
+                "from the data set's training transform (views are normalised themselves)"
+            )
+        return to_pil_image(image).convert("RGB")
+    shape = getattr(image, "shape", "")
+    raise ViewsError(
+        f"cannot make views of {type(image).__name__} {tuple(shape) if len(shape) else ''}: "
+        "expected a PIL image, a uint8 array (H, W[, C]) or a tensor (C, H, W) with 1 or 3 channels"
+    )
+
+
+def yields_views(dataset: AvalancheDataset) -> bool:
+    """Tell whether a data set's items hold lists of views.
+
+    :param dataset: any data set with at least one item.
+    :return: True if its first item's first element is a list or tuple.
+    """
+    item = dataset[0]
+    return isinstance(item, tuple | list) and isinstance(item[0], tuple | list)
+
+
+def with_views(dataset: AvalancheDataset, views: Views) -> AvalancheDataset:
+    """Let a data set yield views in training and stay as it is in evaluation.
+
+    :param dataset: an Avalanche data set of images; labels and other
+        attributes are kept.
+    :param views: from an image to its views.
+    :return: a data set whose ``train()`` yields ``(views, *rest)``.
+    """
+    groups = TransformGroups({"train": (views, None), "eval": (None, None)})
+    return make_avalanche_dataset(dataset.train(), transform_groups=groups)
+
+
+def check_views(views: Sequence[Tensor], large: int, small: int, method: str) -> None:
+    """Refuse a minibatch whose views do not fit the method.
+
+    :param views: ``large + small`` tensors ``(N, C, H, W)``, the large ones first.
+    :param large: number of full-size views that the method compares.
+    :param small: number of small views.
+    :param method: its name, for the message.
+    :raises ViewsError: for another number of views, or for large views of
+        different sizes.
+    """
+    if len(views) != large + small:
+        raise ViewsError(
+            f"{method} compares {large} views"
+            + (f" and {small} small ones" if small else "")
+            + f", the data yields {len(views)}: change the augmentations or the method's views"
+        )
+    for kind, group in (("", views[:large]), ("small ", views[large:])):
+        sizes = {tuple(v.shape[1:]) for v in group}
+        if len(sizes) > 1:
+            raise ViewsError(
+                f"{method} takes {kind}views of one size, the data yields {sorted(sizes)}: give "
+                "all pipelines the same crop_size"
+                + ("" if small else ", or declare small views (small_views=…) where it allows them")
+            )
+
+
+def as_view_list(batch: Any) -> list[Tensor]:
+    """Turn the first element of a minibatch into a list of views.
+
+    :param batch: list of ``(N, C, H, W)``, or one tensor ``(N, V, C, H, W)``.
+    :return: the views.
+    :raises ViewsError: for anything else.
+    """
+    if isinstance(batch, Tensor) and batch.ndim == 5:
+        return list(torch.unbind(batch, dim=1))
+    if isinstance(batch, list | tuple) and all(isinstance(v, Tensor) for v in batch):
+        return list(batch)
+    shape = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+    raise ViewsError(
+        f"a minibatch must hold a list of views (N, C, H, W), got {shape}: let the data set's "
+        "training transform return a list, or pass views=… to the strategy"
+    )
