@@ -55,6 +55,10 @@ class NonFiniteLossError(BranchTuneError, FloatingPointError):
     """The loss became NaN or infinite; the model keeps its last good weights."""
 
 
+class ProbeError(BranchTuneError, ValueError):
+    """A probe was given data that it cannot be computed on."""
+
+
 class UnreadableImageError(BranchTuneError, OSError):
     """An image file could not be decoded."""
 

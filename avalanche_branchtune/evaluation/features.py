@@ -1,0 +1,75 @@
+"""Features of a frozen network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from avalanche_branchtune.errors import ProbeError
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode without gradients, and every module's mode back afterwards.
+
+    :param model: any module.
+    """
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def extract_features(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    num_workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Compute the features of a data set once, in its order.
+
+    :param model: maps images ``(N, C, H, W)`` to features ``(N, D)``.
+    :param dataset: yields ``(image, label, …)``; of an Avalanche data set the
+        ``eval`` transforms are used.
+    :param batch_size: images in a forward pass.
+    :param device: where the model runs; by default where its parameters are.
+    :param num_workers: workers of the data loader.
+    :return: features ``(N, D)`` in float32 and labels ``(N,)``, on the CPU.
+    :raises ProbeError: for an empty data set, images that are not single
+        tensors, features that are not ``(N, D)`` or not finite.
+    """
+    dataset = dataset.eval() if hasattr(dataset, "with_transforms") else dataset
+    if len(dataset) == 0:
+        raise ProbeError("a probe needs at least one sample: the data set is empty")
+    if device is None:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    loader: DataLoader = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers)
+    features, labels = [], []
+    with frozen(model):
+        for images, targets, *_ in loader:
+            if not isinstance(images, Tensor):
+                raise ProbeError(
+                    "a probe needs one tensor per image: give the data set's eval transform one "
+                    "view (for example EvalTransform), not a list of views"
+                )
+            out = model(images.to(device))
+            if out.ndim != 2:
+                raise ProbeError(f"expected features (N, D), the model gave {tuple(out.shape)}")
+            features.append(out.float().cpu())
+            labels.append(targets)
+    found = torch.cat(features)
+    if not torch.isfinite(found).all():
+        bad = int((~torch.isfinite(found)).any(dim=1).nonzero()[0])
+        raise ProbeError(f"the features of sample {bad} are not finite: the network is damaged")
+    return found, torch.cat(labels)

@@ -1,0 +1,100 @@
+"""Images in a directory, decoded when they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
+
+from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError
+from avalanche_branchtune.streams.labels import NO_LABEL
+
+__all__ = ["ImageFiles", "image_folder", "unlabelled_folder"]
+
+
+class ImageFiles(Dataset[tuple[Image.Image, int]]):
+    """Image files with a class each.
+
+    An item is ``(image, class)``, the image as RGB at its own size. Reading one raises
+    :class:`~avalanche_branchtune.errors.UnreadableImageError` when its file cannot be decoded
+    in full (Pillow's global ``ImageFile.LOAD_TRUNCATED_IMAGES`` must be off, as it is unless
+    somebody sets it). As in torchvision, Pillow's conversion to RGB clips 16-bit grey images at
+    255: scale such files to 8 bits first.
+
+    :param files: N paths.
+    :param targets: N class numbers, -1 where there is no label.
+    :param classes: the name of class 0, 1 …; empty without labels.
+    """
+
+    def __init__(
+        self, files: Sequence[str], targets: Sequence[int], classes: Sequence[str] = ()
+    ) -> None:
+        """Keep the paths; no file is opened."""
+        self.files = list(files)
+        self.targets = list(targets)
+        self.classes = list(classes)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Decode the file at ``index``."""
+        file = self.files[index]
+        try:
+            return pil_loader(file), self.targets[index]
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
+            raise UnreadableImageError(
+                f"{file}: cannot be decoded as an image ({cause}); replace or remove the file"
+            ) from cause
+
+
+def image_folder(root: str | os.PathLike[str]) -> ImageFiles:
+    """Find the images of a labelled directory, ``root/<class>/**/<image>``.
+
+    The sub-folders of ``root`` are the classes 0, 1 … in the order of their names. Files with
+    another extension than torchvision's ``IMG_EXTENSIONS`` are no images.
+
+    :param root: the directory that holds one sub-folder a class.
+    :return: the images, sorted by class and path.
+    :raises MissingDirectoryError: when ``root`` is no directory, has no sub-folder, or has a
+        sub-folder without images.
+    """
+    expected = "a directory with one sub-folder of images for each class"
+    _check_directory(root, expected)
+    try:
+        found = ImageFolder(root)
+    except FileNotFoundError as cause:
+        raise MissingDirectoryError(f"{os.fspath(root)}: expected {expected}; {cause}") from cause
+    return ImageFiles([file for file, _ in found.samples], found.targets, found.classes)
+
+
+def unlabelled_folder(root: str | os.PathLike[str]) -> ImageFiles:
+    """Find all images in a directory and below it; every label is -1.
+
+    :param root: the directory. Links to directories are followed.
+    :return: the images, sorted by path.
+    :raises MissingDirectoryError: when ``root`` is no directory or holds no images.
+    """
+    expected = f"a directory with images ({', '.join(IMG_EXTENSIONS)}) in it or below it"
+    _check_directory(root, expected)
+    files = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS)
+    )
+    if not files:
+        raise MissingDirectoryError(f"{os.fspath(root)}: expected {expected}; found none")
+    return ImageFiles(files, [NO_LABEL] * len(files))
+
+
+def _check_directory(root: str | os.PathLike[str], expected: str) -> None:
+    if not Path(root).is_dir():
+        found = "a file" if Path(root).exists() else "nothing"
+        raise MissingDirectoryError(f"{os.fspath(root)}: expected {expected}; found {found}")

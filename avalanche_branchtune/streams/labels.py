@@ -1,0 +1,196 @@
+"""The labels of a data set: finding them, and hiding some or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from operator import index as as_integer
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from avalanche.benchmarks.utils import AvalancheDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from avalanche_branchtune.errors import LabelError, UnknownOptionError
+
+__all__ = [
+    "NO_LABEL",
+    "Labels",
+    "MapDataset",
+    "PartlyLabelled",
+    "Unlabelled",
+    "find_labels",
+    "hide_labels",
+    "without_labels",
+]
+
+#: The label of a sample that has none.
+NO_LABEL = -1
+
+
+class MapDataset(Protocol):
+    """A map-style data set: items by number, ``(image, label, …)``, ``(image,)`` or an image."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return an item."""
+
+
+class Labels(NamedTuple):
+    """The labels of N samples, -1 where there is none.
+
+    ``shown`` is what training sees. ``true`` has the hidden labels too; it serves only to
+    split a stream by class and to evaluate.
+    """
+
+    shown: list[int]
+    true: list[int]
+
+
+class PartlyLabelled(Dataset[tuple[Any, int]]):
+    """Items ``(image, label)`` with the label -1 where it is hidden; see :func:`hide_labels`.
+
+    :param dataset: the data set with all labels.
+    :param labels: the labels to show and the true ones.
+    """
+
+    def __init__(self, dataset: MapDataset, labels: Labels) -> None:
+        """Wrap ``dataset``; nothing is copied."""
+        self.dataset = dataset
+        self.targets, self.true_targets = labels
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Return the image at ``index`` and the label to show."""
+        return _image(self.dataset[index]), self.targets[index]
+
+
+class Unlabelled(Dataset[tuple[Any]]):
+    """Items ``(image,)``; see :func:`without_labels`.
+
+    :param dataset: the data set, with labels or without.
+    """
+
+    def __init__(self, dataset: MapDataset) -> None:
+        """Wrap ``dataset``; nothing is copied."""
+        self.dataset = dataset
+        self.true_targets = find_labels(dataset).true
+        self.targets = [NO_LABEL] * len(self.true_targets)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any]:
+        """Return the image at ``index``."""
+        return (_image(self.dataset[index]),)
+
+
+def hide_labels(dataset: MapDataset, share: float, *, seed: int = 0) -> PartlyLabelled:
+    """Give a share of the samples the label -1, as if nobody had labelled them.
+
+    A supervised loss must leave them out (``torch.nn.CrossEntropyLoss(ignore_index=-1)``).
+    A stream may still be split by class afterwards: the hidden labels are kept for that.
+
+    :param dataset: the data set; not an AvalancheDataset, since its transform groups would
+        be lost. Hide labels first, then give the transforms to the scenario.
+    :param share: the share of the samples that lose their label, 0 to 1, rounded to samples.
+    :param seed: decides which samples.
+    :raises UnknownOptionError: for a share out of range or an AvalancheDataset.
+    :raises LabelError: when a label is no integer.
+    """
+    _refuse_transform_groups("hide_labels", dataset)
+    if not 0 <= share <= 1:
+        raise UnknownOptionError(f"hide_labels(share=…): expected 0 to 1; got {share}")
+    shown, true = find_labels(dataset)
+    order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed)).tolist()
+    hidden = set(order[: round(share * len(shown))])
+    shown = [NO_LABEL if i in hidden else label for i, label in enumerate(shown)]
+    return PartlyLabelled(dataset, Labels(shown, true))
+
+
+def without_labels(dataset: MapDataset) -> Unlabelled:
+    """Drop the labels: items become ``(image,)``, the form Avalanche needs for unlabelled data.
+
+    A batch is then ``[images]``, or ``[[view_1, view_2, …]]`` when the transform returns a list
+    of views. Avalanche's supervised strategies cannot work on it. The experiences of a stream
+    still carry ``targets``, all -1, for plugins that ask for them; and a stream may still be
+    split by class, if ``dataset`` has labels.
+
+    :param dataset: as for :func:`hide_labels`; it need not have labels.
+    :raises UnknownOptionError: for an AvalancheDataset.
+    :raises LabelError: when a label is no integer.
+    """
+    _refuse_transform_groups("without_labels", dataset)
+    return Unlabelled(dataset)
+
+
+def find_labels(dataset: MapDataset) -> Labels:
+    """Find the label of every sample.
+
+    In this order: the attribute ``targets`` or ``labels`` (a list, tensor or array);
+    the labels of the parts of a torch ``Subset`` or ``ConcatDataset``; else the second element
+    of every item, for which all items are loaded once. Samples have the label -1 when the first
+    item has no second element.
+
+    :param dataset: a map-style data set.
+    :raises LabelError: when a label is no integer, or there are not as many as samples.
+    """
+    for name in ("targets", "labels"):
+        shown = getattr(dataset, name, None)
+        if shown is not None:
+            true = getattr(dataset, "true_targets", shown)
+            return Labels(_integers(dataset, shown), _integers(dataset, true))
+    if isinstance(dataset, Subset):
+        parent: Any = dataset.dataset
+        whole = find_labels(parent)
+        return Labels(*([labels[i] for i in dataset.indices] for labels in whole))
+    if isinstance(dataset, ConcatDataset):
+        members: list[Any] = dataset.datasets
+        parts = [find_labels(member) for member in members]
+        return Labels(
+            list(chain.from_iterable(part.shown for part in parts)),
+            list(chain.from_iterable(part.true for part in parts)),
+        )
+    if len(dataset) and not _has_label(dataset[0]):
+        nothing = [NO_LABEL] * len(dataset)
+        return Labels(nothing, nothing)
+    found = _integers(dataset, [dataset[i][1] for i in range(len(dataset))])
+    return Labels(found, found)
+
+
+def _integers(dataset: MapDataset, values: Iterable[Any]) -> list[int]:
+    try:
+        labels = [as_integer(v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
+    except TypeError as cause:
+        raise LabelError(
+            f"{type(dataset).__name__}: expected one integer class a sample; {cause}"
+        ) from cause
+    if len(labels) != len(dataset):
+        raise LabelError(
+            f"{type(dataset).__name__}: expected one label a sample; "
+            f"got {len(labels)} labels for {len(dataset)} samples"
+        )
+    return labels
+
+
+def _has_label(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) > 1
+
+
+def _image(item: Any) -> Any:
+    return item[0] if isinstance(item, (tuple, list)) else item
+
+
+def _refuse_transform_groups(function: str, dataset: MapDataset) -> None:
+    if isinstance(dataset, AvalancheDataset):
+        raise UnknownOptionError(
+            f"{function}(dataset=…): expected a data set without transform groups; got "
+            f"{type(dataset).__name__}. Give the plain data set to {function} and the transforms "
+            "to the scenario"
+        )

@@ -1,0 +1,296 @@
+"""Continual streams for Avalanche, from map-style data sets.
+
+Each function returns an Avalanche benchmark with a ``train_stream`` and a ``test_stream``.
+The data sets may be torchvision's, Avalanche's, those of this package, or anything else with
+numbered items ``(image, label)`` or ``(image,)``; labels are found as
+:func:`~avalanche_branchtune.streams.labels.find_labels` says.
+
+``train_transform`` and ``eval_transform`` become the Avalanche transform groups "train" and
+"eval", after any transforms that the data set has itself: ``experience.dataset.train()`` and
+``.eval()`` switch between them, as strategies do for themselves. Without switching, a training
+experience is in "train" and a test experience in "eval". A group without a transform returns
+the items as they are. A transform gets the image and may return a list of tensors (views); an
+item is the list ``[transform(image), label]``, or ``[transform(image)]`` without labels.
+
+Experiences have Avalanche's ``classes_in_this_experience``, ``previous_classes``,
+``classes_seen_so_far`` and ``future_classes``; a hidden label counts as its true class. Their
+data sets hold ``targets`` (what training sees), ``true_targets`` and, outside the
+items, the task label 0 that some Avalanche plugins (LwF) ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from avalanche.benchmarks import CLScenario, EagerCLStream
+from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.classification_dataset import (
+    TaskAwareSupervisedClassificationDataset,
+)
+from avalanche.benchmarks.utils.data_attribute import DataAttribute, has_task_labels
+from avalanche.benchmarks.utils.flat_data import ConstantSequence
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
+
+from avalanche_branchtune.errors import (
+    EmptyExperienceError,
+    LabelError,
+    UnknownOptionError,
+    expected_one_of,
+)
+from avalanche_branchtune.streams.digits import ArrayImages
+from avalanche_branchtune.streams.labels import NO_LABEL, MapDataset, find_labels
+
+__all__ = [
+    "Transform",
+    "class_incremental",
+    "data_incremental",
+    "domain_incremental",
+    "joint",
+    "split_domains",
+]
+
+#: From an image to a tensor, or to a list of tensors (views).
+Transform = Callable[[Any], Any]
+
+
+def class_incremental(
+    train: MapDataset,
+    test: MapDataset,
+    n_experiences: int,
+    *,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+    seed: int = 0,
+    class_order: Sequence[int] | None = None,
+) -> CLScenario:
+    """Split by class: every experience has the same number of classes, none of them twice.
+
+    :param train: the training data.
+    :param test: the test data, split by the same classes.
+    :param n_experiences: length of both streams; a divisor of the number of classes.
+    :param train_transform: transform of the group "train".
+    :param eval_transform: transform of the group "eval".
+    :param seed: shuffles the classes.
+    :param class_order: all classes in the order in which they come, instead of the shuffle.
+    :return: the benchmark.
+    :raises UnknownOptionError: when ``n_experiences`` does not divide the number of classes.
+    :raises LabelError: when a sample has no class, ``test`` has a class that ``train`` lacks, or
+        ``class_order`` does not hold each class once.
+    :raises EmptyExperienceError: when a data set or an experience has no samples.
+    """
+    train_data = _convert("class_incremental(train=…)", train)
+    test_data = _convert("class_incremental(test=…)", test)
+    classes = sorted(train_data.true_targets.uniques)
+    _check_classes("train", train_data, classes)
+    _check_classes("test", test_data, classes)
+    divisors = [n for n in range(1, len(classes) + 1) if len(classes) % n == 0]
+    if n_experiences not in divisors:
+        argument = f"class_incremental(n_experiences=…) with {len(classes)} classes"
+        raise expected_one_of(argument, n_experiences, [str(n) for n in divisors])
+    if class_order is None:
+        class_order = [classes[i] for i in _shuffled(len(classes), seed)]
+    elif sorted(class_order) != classes:
+        raise LabelError(
+            f"class_incremental(class_order=…): expected each of {classes} once; "
+            f"got {list(class_order)}"
+        )
+    step = len(classes) // n_experiences
+    experience_of = {label: place // step for place, label in enumerate(class_order)}
+    return _benchmark(
+        _split(train_data, experience_of, n_experiences),
+        _split(test_data, experience_of, n_experiences),
+        train_transform,
+        eval_transform,
+    )
+
+
+def data_incremental(
+    train: MapDataset,
+    test: MapDataset,
+    n_experiences: int,
+    *,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+    seed: int = 0,
+) -> CLScenario:
+    """Split at random: every experience has its share of each class.
+
+    The sizes of the experiences differ by at most one sample, and so do the numbers of samples
+    of a class in them.
+
+    :param train: the training data, with labels or without.
+    :param test: the test data; as in Avalanche's ``new_instances_benchmark`` it is not
+        split: the test stream has one experience.
+    :param n_experiences: length of the training stream.
+    :param train_transform: transform of the group "train".
+    :param eval_transform: transform of the group "eval".
+    :param seed: shuffles the samples.
+    :return: the benchmark.
+    :raises UnknownOptionError: for ``n_experiences`` below 1.
+    :raises EmptyExperienceError: when a data set or an experience has no samples.
+    """
+    if n_experiences < 1:
+        raise UnknownOptionError(
+            f"data_incremental(n_experiences=…): expected at least 1; got {n_experiences}"
+        )
+    train_data = _convert("data_incremental(train=…)", train)
+    test_data = _convert("data_incremental(test=…)", test)
+    labels = list(train_data.true_targets)
+    by_class = sorted(_shuffled(len(labels), seed), key=lambda i: labels[i])
+    parts = [sorted(by_class[start::n_experiences]) for start in range(n_experiences)]
+    train_parts = [train_data.subset(part) for part in parts]
+    return _benchmark(train_parts, [test_data], train_transform, eval_transform)
+
+
+def domain_incremental(
+    train_domains: Sequence[MapDataset],
+    test_domains: Sequence[MapDataset],
+    *,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> CLScenario:
+    """Make one experience of each domain, in the order given.
+
+    :param train_domains: the training data of each domain.
+    :param test_domains: the test data of each domain, in the same order.
+    :param train_transform: transform of the group "train".
+    :param eval_transform: transform of the group "eval".
+    :return: the benchmark.
+    :raises UnknownOptionError: when there are not as many test domains as training domains.
+    :raises EmptyExperienceError: when there is no domain, or one has no samples.
+    """
+    if len(train_domains) != len(test_domains):
+        raise UnknownOptionError(
+            f"domain_incremental(test_domains=…): expected {len(train_domains)} data sets, as many "
+            f"as train_domains; got {len(test_domains)}"
+        )
+    if not train_domains:
+        raise EmptyExperienceError("domain_incremental(train_domains=…): there is no domain")
+    streams = {"train": train_domains, "test": test_domains}
+    train_data, test_data = (
+        [_convert(f"domain_incremental({name}_domains[{i}])", x) for i, x in enumerate(domains)]
+        for name, domains in streams.items()
+    )
+    return _benchmark(train_data, test_data, train_transform, eval_transform)
+
+
+def joint(
+    train: MapDataset,
+    test: MapDataset,
+    *,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> CLScenario:
+    """Make one experience of everything: the upper reference of a continual stream.
+
+    :param train: the training data.
+    :param test: the test data.
+    :param train_transform: transform of the group "train".
+    :param eval_transform: transform of the group "eval".
+    :return: the benchmark.
+    :raises EmptyExperienceError: when a data set has no samples.
+    """
+    train_data = _convert("joint(train=…)", train)
+    test_data = _convert("joint(test=…)", test)
+    return _benchmark([train_data], [test_data], train_transform, eval_transform)
+
+
+def split_domains(dataset: ArrayImages) -> list[ArrayImages]:
+    """Split a data set into its domains, in the order of their numbers.
+
+    :param dataset: images with a domain each.
+    :return: one data set a domain.
+    """
+    return [
+        dataset.subset(i for i, other in enumerate(dataset.domains) if other == domain)
+        for domain in sorted(set(dataset.domains))
+    ]
+
+
+def _convert(argument: str, data: MapDataset) -> Any:
+    """Build the AvalancheDataset, still without transforms, that the experiences are cut from."""
+    if len(data) == 0:
+        raise EmptyExperienceError(f"{argument}: the data set has no samples")
+    labels = find_labels(data)
+    attributes = [
+        DataAttribute(labels.shown, "targets"),
+        DataAttribute(labels.true, "true_targets"),
+    ]
+    if not (isinstance(data, AvalancheDataset) and has_task_labels(data)):
+        attributes.append(DataAttribute(ConstantSequence(0, len(data)), "targets_task_labels"))
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+
+def _check_classes(argument: str, data: Any, classes: list[int]) -> None:
+    """Refuse samples that no experience of a class-incremental stream would receive."""
+    unlabelled = data.true_targets.count.get(NO_LABEL, 0)
+    if unlabelled:
+        raise LabelError(
+            f"class_incremental({argument}=…): {unlabelled} of {len(data)} samples have no class "
+            "(label -1); use data_incremental, or labelled data with hide_labels"
+        )
+    unknown = sorted(data.true_targets.uniques - set(classes))
+    if unknown:
+        raise LabelError(
+            f"class_incremental({argument}=…): classes {unknown} are not among the training "
+            f"classes {classes}"
+        )
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    """Shuffle 0 … ``count`` - 1 without touching the global random state."""
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _split(data: Any, experience_of: dict[int, int], n_experiences: int) -> list[Any]:
+    parts: list[list[int]] = [[] for _ in range(n_experiences)]
+    for i, label in enumerate(data.true_targets):
+        parts[experience_of[label]].append(i)
+    return [data.subset(part) for part in parts]
+
+
+def _benchmark(
+    train: list[Any],
+    test: list[Any],
+    train_transform: Transform | None,
+    eval_transform: Transform | None,
+) -> CLScenario:
+    """Build the benchmark from the data of each experience and the transforms."""
+    # Both groups are named, since a missing "eval" would silently become "train".
+    groups = {"train": train_transform, "eval": eval_transform}
+    return CLScenario(
+        [_stream("train", train, "train", groups), _stream("test", test, "eval", groups)]
+    )
+
+
+def _stream(
+    name: str, parts: list[Any], group: str, groups: dict[str, Transform | None]
+) -> EagerCLStream:
+    """Build a stream with what Avalanche's ``with_classes_timeline`` adds, from true labels."""
+    experiences = []
+    for number, part in enumerate(parts):
+        if len(part) == 0:
+            raise EmptyExperienceError(
+                f"{name}_stream[{number}]: the experience has no samples; use fewer experiences "
+                "or more data"
+            )
+        # The transforms go on last: Avalanche loses those of a subset when its group is replaced
+        # and it is then concatenated or cut again.
+        data = TaskAwareSupervisedClassificationDataset(
+            [part], transform_groups=TransformGroups(groups)
+        )
+        experiences.append(DatasetExperience(dataset=data.with_transforms(group)))
+    stream = EagerCLStream(name, experiences)
+    classes = [set(part.true_targets.uniques) - {NO_LABEL} for part in parts]
+    seen: set[int] = set()
+    for experience, present in zip(stream, classes, strict=True):
+        experience.classes_in_this_experience = present
+        experience.previous_classes = set(seen)
+        seen |= present
+        experience.classes_seen_so_far = set(seen)
+        experience.future_classes = set().union(*classes) - seen
+    return stream
