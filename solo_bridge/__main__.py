@@ -1,0 +1,68 @@
+"""``python -m solo_bridge``: the demo, and the doctor."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    :param arguments: command line without the program's name.
+    :return: exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m solo_bridge", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="print versions, what will work and what to do")
+    demo = commands.add_parser("demo", help="compare strategies on a stream that needs no download")
+    demo.add_argument("--out", help="folder for the results (default: runs/demo-<time>)")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--epochs", type=int, default=15, help="epochs of each experience")
+    demo.add_argument("--device", default="cpu")
+    demo.add_argument("--samples", type=int, default=4000, help="number of training images")
+    options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        from solo_bridge.doctor import report
+
+        text, works = report()
+        print(text)
+        return 0 if works else 1
+    return _demo(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
+    from avalanche_branchtune.errors import BranchTuneError
+    from solo_bridge.demo import run_demo
+
+    out = options.out or time.strftime("runs/demo-%Y%m%d-%H%M%S")
+    begin = time.perf_counter()
+    try:
+        record = run_demo(
+            out,
+            seed=options.seed,
+            epochs=options.epochs,
+            device=options.device,
+            samples=options.samples,
+        )
+    except BranchTuneError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{record.title}\n")
+    print(record.table())
+    print(f"\nProtocol: {record.protocol}.")
+    for key, value in record.settings.items():
+        print(f"  {key}: {value}")
+    print(
+        "A schedule this short favours fine-tuning; it shows that everything runs, and supports "
+        "no claim of the paper."
+    )
+    print(f"\n{time.perf_counter() - begin:.0f} s; table and plot are in {out}/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
