@@ -35,11 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
+    import torch
+
     from avalanche_branchtune.errors import BranchTuneError
     from solo_bridge.demo import run_demo
 
     out = options.out or time.strftime("runs/demo-%Y%m%d-%H%M%S")
     begin = time.perf_counter()
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the other core makes the views
     try:
         record = run_demo(
             out,

@@ -76,7 +76,6 @@ def run_demo(
     :param samples: number of training images.
     :return: the record that was written.
     """
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # one core makes the views
     train = digits_on_photographs(True, size=SIZE, samples=samples, seed=seed)
     test = digits_on_photographs(False, size=SIZE, seed=seed)
     view = EvalTransform(SIZE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -135,6 +137,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         )
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self._last_good: dict[str, Tensor] = {}
+        if evaluator is None:
+            with warnings.catch_warnings():  # having no logger is what was asked for
+                warnings.simplefilter("ignore")
+                evaluator = EvaluationPlugin()
         super().__init__(
             model=model,
             optimizer=self._make_optimizer(model.parameter_groups()),
@@ -325,6 +331,29 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             with torch.no_grad():
                 for buffer, value in kept:
                     buffer.copy_(value)
+
+
+def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:
+    """Let ``SelfSupervised(method, …)`` be written without Avalanche's warning.
+
+    Avalanche wraps every strategy's constructor to warn of positional
+    arguments; here the first one is meant to be one.
+    """
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        if len(args) == 1:
+            kwargs["model"], args = args[0], ()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Avalanche is transitioning")
+            init(self, *args, **kwargs)
+
+    return wrapped
+
+
+SelfSupervised.__init__ = _model_may_come_first(  # type: ignore[method-assign]
+    SelfSupervised.__init__
+)
 
 
 def _no_criterion(*args: Any) -> Tensor:

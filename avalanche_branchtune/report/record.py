@@ -116,9 +116,9 @@ class Record:
         axes.set_xticks(range(experiences), [f"after {i}" for i in range(experiences)])
         axes.set_xlabel("experience")
         axes.set_ylabel("accuracy in % (all classes)")
-        axes.set_title(self.title, fontsize=11)
+        figure.suptitle(self.title, fontsize=11)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(self.curves), frameon=False)
         figure.supxlabel("\n".join(_wrapped(self.protocol, 100)), fontsize=7, color="0.35")
         figure.savefig(path, dpi=150)
 

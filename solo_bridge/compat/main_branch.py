@@ -63,9 +63,12 @@ class MainBranch(Generation):
             copies = iter([own])
             registry[_OWN] = lambda method, **kwargs: next(copies, None) or copy.deepcopy(own)
         try:
-            return cls(OmegaConf.create(config))
+            module = cls(OmegaConf.create(config))
         finally:
             registry.pop(_OWN, None)
+        if own is not None:
+            module.base_model = None  # the function above, which cannot be pickled
+        return module
 
     def silence_labels(self, module: Any) -> None:
         """Make the class loss exactly zero."""

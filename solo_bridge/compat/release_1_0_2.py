@@ -74,6 +74,7 @@ class Release102(Generation):
         finally:
             setattr(backbones, _HOST, host)
         module.encoder_name = type(own).__name__
+        module.base_model = None  # the function above, which cannot be pickled
         return module
 
     def silence_labels(self, module: Any) -> None:

@@ -345,7 +345,7 @@ def test_unbranchable_layers_are_refused_or_listed(model: nn.Module, reason: str
 
 
 def test_model_without_convolutions_is_refused() -> None:
-    with pytest.raises(NothingToBranchError, match="at least one nn.Conv2d"):
+    with pytest.raises(NothingToBranchError, match=r"at least one nn\.Conv2d"):
         expand(nn.Sequential(nn.Linear(3, 3)))
 
 
@@ -410,5 +410,5 @@ def test_transformer_with_attention_weights_used_behind_the_layer_is_refused() -
     with pytest.raises(UnbranchableLayerError, match="out_proj"):
         expand(layer, linear="full")
     block = nn.TransformerEncoderLayer(8, 2)
-    with pytest.raises(UnbranchableLayerError, match="linear1.*TransformerEncoderLayer"):
+    with pytest.raises(UnbranchableLayerError, match=r"linear1.*TransformerEncoderLayer"):
         expand(block, linear="full")

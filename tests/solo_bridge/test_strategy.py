@@ -1,0 +1,442 @@
+"""SelfSupervised over Avalanche streams: what it trains, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from avalanche.benchmarks import SplitCIFAR10  # noqa: F401  (the real loader stays importable)
+from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import loss_metrics, timing_metrics
+from avalanche.logging import InteractiveLogger
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from PIL import Image
+from torch import Tensor, nn
+
+from avalanche_branchtune import BranchTuningPlugin, is_expanded
+from avalanche_branchtune.errors import (
+    BatchSizeError,
+    EmptyExperienceError,
+    LabelError,
+    NonFiniteLossError,
+    UnknownOptionError,
+    UnreadableImageError,
+    ViewsError,
+)
+from avalanche_branchtune.evaluation import knn_probe
+from avalanche_branchtune.streams import (
+    class_incremental,
+    data_incremental,
+    domain_incremental,
+    hide_labels,
+    split_domains,
+    unlabelled_folder,
+    without_labels,
+)
+from solo_bridge import Augmentation, SelfSupervisedMethod, SoloMethod, solo_views
+from tests.selfsupervised import METHODS, VIEW, backbone, data, method, strategy, stream, weights
+
+warnings.filterwarnings("ignore", module="avalanche")
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adam", "adamw"])
+def test_methods_learn_with_every_optimizer_and_branch_tuning(name: str, optimizer: str) -> None:
+    losses: list[list[float]] = []
+
+    class Losses(SupervisedPlugin):
+        def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+            losses.append([])
+
+        def after_backward(self, strategy: Any, **kwargs: Any) -> None:
+            losses[-1].append(strategy.loss.item())
+
+    model = method(name)
+    rate = {"lars": 2.0, "sgd": 0.5, "adam": 0.05, "adamw": 0.05}[optimizer]
+    branches = BranchTuningPlugin(verbose=False)
+    run = strategy(model, [Losses(), branches], optimizer=optimizer, lr=rate, train_epochs=6)
+    before = weights(model.backbone)
+    for experience in stream().train_stream:
+        run.train(experience)
+        assert not torch.equal(weights(model.backbone), before)
+        before = weights(model.backbone)
+    assert branches.summaries[0].layers == (4 if name == "byol" else 2)
+    assert not is_expanded(model)
+    mean = [sum(epoch) / len(epoch) for epoch in losses]
+    assert min(mean[1:6]) < mean[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_weights_and_labels_never_enter_the_loss(name: str) -> None:
+    def train(dataset: Any) -> Tensor:
+        run = strategy(method(name), [BranchTuningPlugin(verbose=False)])
+        torch.manual_seed(1)
+        random.seed(1)
+        for experience in data_incremental(dataset, data(), 2).train_stream:
+            run.train(experience)
+        return weights(run.model)
+
+    reference = train(data())
+    assert torch.isfinite(reference).all()
+    assert torch.equal(train(data()), reference)
+    constant = data()
+    constant.targets = [3] * len(constant)
+    partly, unlabelled = hide_labels(data(), 0.5), without_labels(data())
+    # The same images in the same order: only labels differ.
+    for other in (constant, partly, unlabelled):
+        assert torch.equal(_train_in_order(name, other), _train_in_order(name, data()))
+
+
+def _train_in_order(name: str, dataset: Any) -> Tensor:
+    run = strategy(method(name), [BranchTuningPlugin(verbose=False)])
+    random.seed(2)
+    torch.manual_seed(2)
+    benchmark = data_incremental(dataset, data(), 1)
+    run.train(benchmark.train_stream[0], shuffle=False)
+    run.train(benchmark.train_stream[0], shuffle=False)
+    return weights(run.model)
+
+
+def test_online_classifier_is_not_trained() -> None:
+    model = method()
+    run = strategy(model)
+    before = copy.deepcopy(model.solo.classifier.state_dict())
+    run.train(stream().train_stream[0])
+    after = model.solo.classifier.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+    held = {id(p) for g in run.optimizer.param_groups for p in g["params"]}
+    assert not held & {id(p) for p in model.solo.classifier.parameters()}
+
+
+def test_each_experience_has_a_fresh_optimizer_and_schedule() -> None:
+    rates: list[float] = []
+    optimizers: list[int] = []
+
+    class Rates(SupervisedPlugin):
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            rates.append(strategy.optimizer.param_groups[0]["lr"])
+            optimizers.append(id(strategy.optimizer))
+            if strategy.clock.train_exp_iterations == 0:
+                assert not strategy.optimizer.state
+
+    settings = {"warmup_epochs": 1.0, "warmup_start_lr": 0.0}
+    run = strategy(plugins=[Rates()], lr=2.56, optimizer_settings=settings, train_epochs=4)
+    for experience in stream().train_stream:
+        run.train(experience)
+    first, second = rates[:8], rates[8:]
+    assert first == second
+    assert first[0] == 0.0
+    assert max(first) == pytest.approx(2.56 * 20 / 256), "scaled by batch / 256"
+    assert first[-1] < 0.1 * max(first)
+    assert len(set(optimizers)) == 2
+
+
+def test_scaled_learning_rate_is_stated(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run = strategy(lr=0.4)
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.4 * 20 / 256)
+    assert "scaled to 0.03125 for 20" in caplog.text
+    assert strategy(lr=0.4, scale_lr=False).optimizer.param_groups[0]["lr"] == 0.4
+
+
+def test_momentum_schedule_starts_anew_in_each_experience() -> None:
+    taus: list[float] = []
+
+    class Taus(SupervisedPlugin):
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            taus.append(strategy.model.solo.momentum_updater.cur_tau)
+
+    model = method("byol")
+    run = strategy(model, [Taus()])
+    for experience in stream().train_stream:
+        run.train(experience)
+        assert model.solo.momentum_updater.cur_tau == pytest.approx(1.0)
+    assert taus[:4] == taus[4:]
+    assert taus[0] == 0.99
+
+
+def test_momentum_network_follows_the_online_one_through_branches() -> None:
+    """Oracle: the exponential moving average of the folded kernels, step by step."""
+    model = method("byol", tau=(0.5, 0.5))
+    momentum = model.solo.momentum_pairs[0][1]
+    expected: list[Tensor] = []
+
+    def kernel(net: nn.Module) -> Tensor:
+        layer: Any = net[0]
+        return (layer.folded_weight() if is_expanded(net) else layer.weight).detach().clone()
+
+    class Average(SupervisedPlugin):
+        def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+            expected.append(kernel(momentum))
+
+        def after_update(self, strategy: Any, **kwargs: Any) -> None:
+            expected[-1] = 0.5 * expected[-1] + 0.5 * kernel(model.backbone)
+            assert torch.allclose(kernel(momentum), expected[-1], atol=1e-6)
+
+    run = strategy(model, [Average(), BranchTuningPlugin(verbose=False)])
+    for experience in stream().train_stream:
+        run.train(experience)
+        assert torch.allclose(momentum[0].weight, expected[-1], atol=1e-6)
+    assert not any(p.requires_grad for p in momentum.parameters())
+
+
+def test_avalanche_metrics_loggers_and_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluator = EvaluationPlugin(
+        loss_metrics(minibatch=True, epoch=True, experience=True, stream=True),
+        timing_metrics(epoch=True),
+        loggers=[InteractiveLogger()],
+    )
+    run = strategy(evaluator=evaluator, eval_every=1)
+    benchmark = stream()
+    for experience in benchmark.train_stream:
+        results = run.train(experience, eval_streams=[benchmark.test_stream])
+    assert results["Loss_Epoch/train_phase/train_stream"] > 0
+    buffers = [b.clone() for b in run.model.buffers()]
+    results = run.eval(benchmark.test_stream)
+    assert results["Loss_Stream/eval_phase/test_stream"] > 0
+    assert all(torch.equal(a, b) for a, b in zip(buffers, run.model.buffers(), strict=True))
+    assert "Loss_Epoch" in capsys.readouterr().out
+
+
+def test_default_evaluator_prints_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    from solo_bridge.strategy import loss_evaluator
+
+    run = strategy(evaluator=loss_evaluator)
+    run.train(stream().train_stream[0])
+    assert "Loss_Epoch/train_phase/train_stream" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["front", "back"])
+def test_replay_brings_old_images_as_views(place: str) -> None:
+    sizes: list[list[int]] = []
+
+    class Sizes(SupervisedPlugin):
+        def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+            sizes.append([])
+
+        def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+            assert len(strategy.mb_x) == 2
+            sizes[-1].append(len(strategy.mb_x[0]))
+
+    plugins = [ReplayPlugin(mem_size=20, batch_size_mem=10), Sizes()]
+    own = BranchTuningPlugin(verbose=False)
+    run = strategy(plugins=[own, *plugins] if place == "front" else [*plugins, own])
+    for experience in stream().train_stream:
+        run.train(experience)
+    assert set(sizes[0]) == {20}
+    assert max(sizes[1]) == 30
+
+
+def test_data_and_domain_incremental_streams() -> None:
+    digits = data(200)
+    domains = split_domains(digits)
+    for benchmark in (
+        data_incremental(digits, data(), 3),
+        domain_incremental(domains[:3], domains[:3]),
+    ):
+        run = strategy(plugins=[BranchTuningPlugin(verbose=False)])
+        for experience in benchmark.train_stream:
+            run.train(experience)
+        assert run.clock.train_exp_counter == 3
+
+
+def test_views_made_by_the_data_are_taken_as_they_are() -> None:
+    views = solo_views([VIEW])
+    benchmark = class_incremental(data(), data(), 2, train_transform=views)
+    run = strategy()
+    run.views = None
+    run.train(benchmark.train_stream[0])
+    assert run.clock.train_iterations > 0
+
+
+def test_worker_processes_load_views() -> None:
+    run = strategy(train_epochs=1)
+    run.train(stream().train_stream[0], num_workers=2)
+    assert run.clock.train_iterations == 2
+
+
+def test_replayed_or_small_last_batches() -> None:
+    run = strategy(train_mb_size=64)
+    run.train(stream().train_stream[0])
+    assert run.clock.train_iterations == 2, "50 images: one incomplete minibatch, kept"
+    run = strategy(train_mb_size=20)
+    run.train(stream().train_stream[0])
+    assert run.clock.train_iterations == 4, "50 images: the last 10 are dropped"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "16"])
+def test_mixed_precision_stays_near_full_precision(precision: str) -> None:
+    def first_loss(kind: str) -> float:
+        losses: list[float] = []
+
+        class First(SupervisedPlugin):
+            def after_backward(self, strategy: Any, **kwargs: Any) -> None:
+                losses.append(strategy.loss.item())
+
+        run = strategy(plugins=[First()], precision=kind)
+        random.seed(0)
+        torch.manual_seed(0)
+        run.train(stream().train_stream[0])
+        assert all(p.dtype == torch.float32 for p in run.model.parameters())
+        return losses[0]
+
+    full, mixed = first_loss("32"), first_loss(precision)
+    assert mixed != full
+    assert mixed == pytest.approx(full, rel=0.02)
+
+
+class Own(SelfSupervisedMethod):
+    """A method of one's own: views in, loss out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = backbone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(x)
+
+    def loss(self, views: Any) -> Tensor:
+        a, b = (self.backbone(v) for v in views)
+        return (a - b).square().mean() + (a.std(0) - 1).square().mean()
+
+
+def test_a_method_of_ones_own() -> None:
+    torch.manual_seed(0)
+    own = Own()
+    run = strategy(own, [BranchTuningPlugin(verbose=False)], views=solo_views([VIEW]), lr=0.1)
+    benchmark = stream()
+    for experience in benchmark.train_stream:
+        run.train(experience)
+    result = knn_probe(own, benchmark.train_stream[0].dataset, benchmark.test_stream[0].dataset)
+    assert 0 <= result.accuracy <= 1
+
+
+# ---- bad input
+
+
+def test_empty_experience() -> None:
+    experience = stream().train_stream[0]
+    experience._dataset = experience.dataset.subset([])
+    with pytest.raises(EmptyExperienceError, match="experience 0 has no samples"):
+        strategy().train(experience)
+
+
+def test_batch_of_one() -> None:
+    with pytest.raises(BatchSizeError, match="train_mb_size ≥ 2"):
+        strategy(train_mb_size=1).train(stream().train_stream[0])
+
+
+def test_label_outside_the_declared_classes() -> None:
+    model = method(num_classes=3)
+    with pytest.raises(LabelError, match=r"outside the 3 classes"):
+        strategy(model).train(stream().train_stream[0])
+
+
+def test_wrong_number_and_sizes_of_views() -> None:
+    three = solo_views([VIEW, Augmentation(crop_size=8)])
+    with pytest.raises(ViewsError, match="simclr compares 2 views, the data yields 3"):
+        strategy(views=three).train(stream().train_stream[0])
+    uneven = solo_views([Augmentation(crop_size=8), Augmentation(crop_size=6)])
+    with pytest.raises(ViewsError, match=r"views of one size.*\(3, 6, 6\), \(3, 8, 8\)"):
+        strategy(views=uneven).train(stream().train_stream[0])
+    with pytest.raises(UnknownOptionError, match="cannot compare small views"):
+        method("barlow_twins", small_views=2)
+
+
+def test_small_views_where_the_method_takes_them() -> None:
+    pipelines = [VIEW, Augmentation(crop_size=6, num_crops=2)]
+    model = method("simclr", small_views=2, augmentations=pipelines)
+    run = strategy(model)
+    run.train(stream().train_stream[0])
+    assert run.clock.train_iterations > 0
+
+
+def test_normalised_tensors_cannot_be_augmented() -> None:
+    benchmark = class_incremental(
+        data(), data(), 2, train_transform=lambda image: torch.randn(3, 8, 8) * 3
+    )
+    with pytest.raises(ViewsError, match="remove Normalize"):
+        strategy().train(benchmark.train_stream[0])
+
+
+def test_unreadable_image_names_the_file(tmp_path: Any) -> None:
+    for i in range(20):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "7.png").write_bytes(b"no image")
+    benchmark = data_incremental(unlabelled_folder(tmp_path), unlabelled_folder(tmp_path), 1)
+    with pytest.raises(UnreadableImageError, match=r"7\.png"):
+        strategy(train_mb_size=10).train(benchmark.train_stream[0])
+
+
+class Spoilt(Own):
+    """NaN at a step; with ``poison``, the weights are damaged too."""
+
+    def __init__(self, poison: bool) -> None:
+        super().__init__()
+        self.poison = poison
+        self.calls = 0
+
+    def loss(self, views: Any) -> Tensor:
+        self.calls += 1
+        if self.calls == 4:
+            if self.poison:
+                views = [v * float("nan") for v in views]
+            else:
+                return super().loss(views) * float("nan")
+        return super().loss(views)
+
+
+@pytest.mark.parametrize("poison", [False, True])
+def test_nan_loss_keeps_the_last_good_weights(poison: bool) -> None:
+    torch.manual_seed(0)
+    model = Spoilt(poison)
+    kept: list[dict[str, Tensor]] = []
+
+    class Keep(SupervisedPlugin):
+        def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+            kept.append(copy.deepcopy(model.state_dict()))
+
+        def after_update(self, strategy: Any, **kwargs: Any) -> None:
+            if not poison:
+                kept[-1] = copy.deepcopy(model.state_dict())
+
+    run = strategy(model, [Keep()], views=solo_views([VIEW]), lr=0.1)
+    with pytest.raises(NonFiniteLossError, match="nan in experience 0, epoch 1, step 1") as error:
+        run.train(stream().train_stream[0])
+    assert ("epoch's start" in str(error.value)) == poison
+    state = model.state_dict()
+    assert all(torch.isfinite(v).all() for v in state.values())
+    weights_only = [k for k in state if "running" not in k and "num_batches" not in k]
+    assert all(torch.equal(state[k], kept[-1][k]) for k in (state if poison else weights_only))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "rmsprop"}, "lars, sgd, adam, adamw; got 'rmsprop'"),
+        ({"precision": "64"}, "32, bf16, 16"),
+        ({"optimizer_settings": {"scheduler": "step"}}, "warmup_cosine, none"),
+    ],
+)
+def test_unknown_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownOptionError, match=message):
+        strategy(**options)
+
+
+def test_warmup_longer_than_the_experience() -> None:
+    run = strategy(optimizer_settings={"warmup_epochs": 10})
+    with pytest.raises(UnknownOptionError, match=r"warmup_epochs=10.*has 2 epochs"):
+        run.train(stream().train_stream[0])
+
+
+def test_unknown_methods_and_backbones() -> None:
+    with pytest.raises(UnknownOptionError, match="barlow_twins, byol, simclr"):
+        SoloMethod("moco")
+    with pytest.raises(UnknownOptionError, match="resnet19"):
+        SoloMethod("simclr", "resnet19")
+    with pytest.raises(UnknownOptionError, match=r"expected features \(N, D\)"):
+        SoloMethod("simclr", nn.Conv2d(3, 8, 3), image_size=8)
