@@ -146,6 +146,7 @@ class SoloMethod(SelfSupervisedMethod):
                 f"SoloMethod({name!r}, {backbone if isinstance(backbone, str) else '…'!r}): "
                 f"solo-learn ({generation.name}) refuses these settings: {error!r}"
             ) from error
+        self.trainer = TrainerStandIn()
         self.name = name
         self.image_size = image_size
         self.num_classes = num_classes
@@ -184,7 +185,8 @@ class SoloMethod(SelfSupervisedMethod):
         # Positives are found by index: within a minibatch every sample needs its own.
         index = torch.arange(samples, device=device)
         no_labels = torch.full((samples,), -1, device=device)
-        loss: Tensor = self.solo.training_step([index, list(views), no_labels], self._batch)
+        batch = [index, list(views), no_labels]
+        loss: Tensor = self._attached().training_step(batch, self._batch)
         return loss
 
     def default_views(self) -> Views:
@@ -206,30 +208,34 @@ class SoloMethod(SelfSupervisedMethod):
 
     def start_experience(self, steps_per_epoch: int, epochs: int) -> None:
         """Start solo-learn's counters and the momentum schedule anew."""
-        self.solo.trainer = TrainerStandIn(steps_per_epoch, epochs)
+        self.trainer = TrainerStandIn(steps_per_epoch, epochs)
         self.solo.max_epochs = epochs
         updater = getattr(self.solo, "momentum_updater", None)
         if updater is not None:
             # It ends at its last value (1.0: nothing moves any more).
             updater.cur_tau = updater.base_tau
-        self.solo.on_train_start()
+        self._attached().on_train_start()
 
     def start_epoch(self, epoch: int) -> None:
         """Tell solo-learn that an epoch begins."""
-        self.solo.trainer.current_epoch = epoch
-        self.solo.on_train_epoch_start()
+        self.trainer.current_epoch = epoch
+        self._attached().on_train_epoch_start()
 
     def after_step(self) -> None:
         """Count the step and let solo-learn update its momentum network."""
-        trainer: TrainerStandIn = self.solo.trainer
         index = self._batch
-        trainer.global_step += 1
-        load().end_batch(self.solo, [], index)
+        self.trainer.global_step += 1
+        load().end_batch(self._attached(), [], index)
+
+    def _attached(self) -> Any:
+        """Return solo-learn's module with its trainer, which copies and pickles leave behind."""
+        self.solo.trainer = self.trainer
+        return self.solo
 
     @property
     def _batch(self) -> int:
-        trainer: TrainerStandIn = self.solo.trainer
-        return trainer.global_step % max(1, trainer.num_training_batches)
+        """Index of the current minibatch in its epoch."""
+        return self.trainer.global_step % max(1, self.trainer.num_training_batches)
 
 
 def available_methods() -> dict[str, str | None]:

@@ -90,7 +90,6 @@ class Generation(ABC):
         :return: solo-learn's own LightningModule.
         """
         module = self.construct(name, settings)
-        module.trainer = TrainerStandIn()
         module.log = ignore
         module.log_dict = ignore
         self.silence_labels(module)
