@@ -69,6 +69,12 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 def test_random_convolutions_against_three_convolutions(
     case: tuple[nn.Conv2d, Tensor], branch: Any, seed: int
 ) -> None:
+    check_against_three_convolutions(case, branch, seed)
+
+
+def check_against_three_convolutions(
+    case: tuple[nn.Conv2d, Tensor], branch: Any, seed: int
+) -> None:
     conv, x = case
     tolerance = 1e-5 if x.dtype == torch.float32 else 1e-12
     weight, bias = conv.weight, conv.bias
@@ -412,3 +418,25 @@ def test_transformer_with_attention_weights_used_behind_the_layer_is_refused() -
     block = nn.TransformerEncoderLayer(8, 2)
     with pytest.raises(UnbranchableLayerError, match=r"linear1.*TransformerEncoderLayer"):
         expand(block, linear="full")
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(convolutions(), st.sampled_from(["1x1", "1x3+3x1", "3x3", inner]), st.integers(0, 99))
+def test_many_random_convolutions(case: tuple[nn.Conv2d, Tensor], branch: Any, seed: int) -> None:
+    check_against_three_convolutions(case, branch, seed)
+
+
+@pytest.mark.slow
+def test_compiled_with_inductor() -> None:
+    model = net().eval()
+    compiled = torch.compile(model)
+    x = torch.randn(4, 3, 9, 9)
+    expand(compiled)
+    random_branches([p for n, p in model.named_parameters() if "branch" in n], 4)
+    assert torch.allclose(compiled(x), model(x), atol=1e-5)
+    compiled(x).sum().backward()
+    assert model[0].branches["branch_1x3"].grad is not None
+    expected = model(x)
+    compress(compiled)
+    assert torch.allclose(compiled(x), expected, atol=1e-5)

@@ -206,3 +206,29 @@ def test_own_backbone_is_used_itself_and_copied_for_momentum() -> None:
 
 def test_error_is_an_import_error() -> None:
     assert issubclass(UnsupportedSoloLearnError, ImportError)
+
+
+def test_vision_transformer_is_branch_tuned_with_linear_branches() -> None:
+    from avalanche_branchtune import BranchTuningPlugin
+    from tests.selfsupervised import VIEW, strategy, stream
+
+    torch.manual_seed(0)
+    sized = {"img_size": 8, "patch_size": 4}
+    model = SoloMethod(
+        "simclr", "vit_tiny", image_size=8, augmentations=[VIEW], backbone_kwargs=sized
+    )
+    plugin = BranchTuningPlugin(
+        linear=4, norms=("LayerNorm",), norm_scope="solo", pretrained=True, verbose=False
+    )
+    run = strategy(model, [plugin], train_epochs=1)
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    run.train(stream().train_stream[0])
+    after = model.backbone.state_dict()
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    summary = plugin.summaries[0]
+    assert summary.layers == 1 + 12 * 4, "patch embedding, and qkv, proj, fc1, fc2 of each block"
+    assert summary.norms == 25
+    assert {k for k in moved if "norm" in k} == set()
+    weights = {k for k in before if k.endswith("weight") and "norm" not in k}
+    assert weights <= moved
+    assert not {k for k in moved if k.endswith("bias")}

@@ -1,0 +1,140 @@
+"""Probes and records."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from avalanche_branchtune.errors import ProbeError
+from avalanche_branchtune.evaluation import extract_features, knn_probe, weighted_knn
+from avalanche_branchtune.report import Curve, Record
+
+
+@pytest.mark.parametrize("chunk", [7, 10_000])
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (50, 0.5)])
+def test_weighted_knn_against_scikit_learn(k: int, temperature: float, chunk: int) -> None:
+    x, y = load_digits(return_X_y=True)
+    x = x + np.random.default_rng(0).normal(0, 4, x.shape)  # hard enough for mistakes
+    classifier = KNeighborsClassifier(
+        k, metric="cosine", weights=lambda d: np.exp((1 - d) / temperature), algorithm="brute"
+    )
+    expected = classifier.fit(x[:1200], y[:1200]).predict(x[1200:])
+    labels = torch.from_numpy(y) * 3 + 5  # any integers
+    got = weighted_knn(
+        torch.from_numpy(x[:1200]),
+        labels[:1200],
+        torch.from_numpy(x[1200:]),
+        k=k,
+        temperature=temperature,
+        chunk=chunk,
+    )
+    assert ((got - 5) // 3 == torch.from_numpy(expected)).double().mean() >= 0.999
+    assert 0.5 < (got == labels[1200:]).double().mean() < 0.99
+
+
+class Mean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x).mean((2, 3))
+
+
+def pictures(samples: int = 60, hidden: int = 0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(samples) % 3
+    x = torch.randn(samples, 3, 4, 4, generator=generator) * 0.1
+    x[torch.arange(samples), y] += 1
+    y = y.clone()
+    y[:hidden] = -1
+    return TensorDataset(x, y)
+
+
+def test_probe_is_frozen_and_says_its_protocol() -> None:
+    model = Mean()
+    model.norm.eval()
+    model.train(False)
+    model.train()
+    before = model.norm.running_mean.clone()
+    result = knn_probe(model, pictures(), pictures(30), k=5)
+    assert result.accuracy == 1.0
+    assert torch.equal(model.norm.running_mean, before)
+    assert model.training
+    assert "k 5, T 0.07, cosine" in result.protocol
+    assert "60 labelled training images of 3 classes, 30 test images" in result.protocol
+
+
+def test_samples_without_a_label_are_left_out() -> None:
+    result = knn_probe(Mean(), pictures(hidden=12), pictures(30, hidden=10), k=5)
+    assert result.accuracy == 1.0
+    assert "48 labelled" in result.protocol
+    assert "20 test images" in result.protocol
+
+
+class Damaged(Mean):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "k", "message"),
+    [
+        (Mean(), pictures(10), 20, "k=20.: there are only 10 labelled samples"),
+        (Mean(), pictures(60, hidden=60), 5, "only 0 labelled"),
+        (Mean(), pictures(60), 0, "must be positive"),
+        (Mean(), pictures(0), 5, "data set is empty"),
+        (Damaged(), pictures(60), 5, "not finite"),
+        (nn.Conv2d(3, 3, 1), pictures(60), 5, r"expected features \(N, D\)"),
+    ],
+)
+def test_bad_input(model: nn.Module, train: Any, k: int, message: str) -> None:
+    with pytest.raises(ProbeError, match=message):
+        knn_probe(model, train, pictures(), k=k)
+
+
+def test_a_list_of_views_is_refused() -> None:
+    views = [([torch.zeros(3, 4, 4)] * 2, 0)] * 4
+    with pytest.raises(ProbeError, match="one view"):
+        extract_features(Mean(), views)
+
+
+def record() -> Record:
+    return Record(
+        title="t",
+        protocol="p",
+        settings={"seed": 0},
+        curves=[
+            Curve("fine-tuning", [0.25, 0.5], [2.0, 4.0], epochs=3),
+            Curve("random network", [0.1]),
+        ],
+    )
+
+
+def test_record_table_and_files(tmp_path: Path) -> None:
+    lines = record().table().splitlines()
+    assert lines[1].split() == ["fine-tuning", "25.0", "50.0", "1.00"]
+    assert lines[2].split() == ["random", "network", "10.0"]
+    assert lines[2].index("10.0") == lines[1].index("50.0")
+    files = record().write(tmp_path / "new" / "run")
+    saved = json.loads(files[0].read_text(encoding="utf-8"))
+    assert saved["curves"][0]["accuracies"] == [0.25, 0.5]
+    assert saved["protocol"] == "p"
+    assert saved["environment"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    with files[1].open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [r["accuracy"] for r in rows] == ["0.250000", "0.500000", "0.100000"]
+    assert [r["experience"] for r in rows] == ["0", "1", "all"]
+    import matplotlib.image
+
+    assert matplotlib.image.imread(files[2]).std() > 0.05
