@@ -52,7 +52,6 @@ setup(
         "dev": [*SOLO, *TEST, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
     },
     classifiers=[
-        "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",

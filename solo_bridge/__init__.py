@@ -14,9 +14,10 @@ if not _DOCTOR:
 
     _load()
 
+    from solo_bridge.augmentation import Augmentation
     from solo_bridge.method import SelfSupervisedMethod, SoloMethod, available_methods
     from solo_bridge.strategy import SelfSupervised
-    from solo_bridge.views import Augmentation, EvalTransform, solo_views
+    from solo_bridge.views import EvalTransform, solo_views
 
     __all__ = [
         "Augmentation",

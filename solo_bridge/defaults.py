@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from solo_bridge.views import Augmentation
+from solo_bridge.augmentation import Augmentation
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.evaluation import KNNResult, knn_probe
 from avalanche_branchtune.report import Curve, Record, peak_memory_mib
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, joint
+from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
 from solo_bridge.method import SoloMethod
 from solo_bridge.strategy import SelfSupervised
-from solo_bridge.views import Augmentation, EvalTransform
+from solo_bridge.views import EvalTransform
 
 SIZE, EXPERIENCES, WIDTH, BATCH, LR = 16, 5, 16, 128, 0.12
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.compat import MethodSettings, load
 from solo_bridge.compat.generation import TrainerStandIn
 from solo_bridge.defaults import DEFAULTS
-from solo_bridge.views import Augmentation, Views, check_views, resized, solo_views
+from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
 """Largest image side, in pixels, for which a ResNet gets the CIFAR stem unless told otherwise."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+from solo_bridge.compat import load
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "none")
@@ -64,8 +65,6 @@ class OptimizerSettings:
         :return: the optimizer.
         """
         if self.name == "lars":
-            from solo_bridge.compat import load
-
             return load().lars(
                 groups,
                 lr=self.lr,
@@ -93,8 +92,6 @@ class OptimizerSettings:
         """
         if self.scheduler == "none":
             return None
-        from solo_bridge.compat import load
-
         warmup = min(10, epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
         if warmup > epochs:
             raise UnknownOptionError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,52 +13,11 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize, pil_to_tensor, to_pil_image
 
 from avalanche_branchtune.errors import ViewsError
+from solo_bridge.augmentation import MEAN, STD, Augmentation
+from solo_bridge.compat import load
 
 Views: TypeAlias = Callable[[Any], Sequence[Tensor]]
 """From an image to its views, each ``(C, H, W)``."""
-
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Channel statistics of CIFAR-10's training images, in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Settings of one of solo-learn's augmentation pipelines.
-
-    :param crop_size: side of the view in pixels.
-    :param crop_min_scale: smallest share of the image's area in a crop.
-    :param crop_max_scale: largest share.
-    :param jitter_prob: probability of colour jitter.
-    :param brightness: jitter of the brightness.
-    :param contrast: jitter of the contrast.
-    :param saturation: jitter of the saturation.
-    :param hue: jitter of the hue.
-    :param grayscale_prob: probability of dropping the colours.
-    :param blur_prob: probability of Gaussian blur.
-    :param solarization_prob: probability of solarisation.
-    :param equalization_prob: probability of equalisation (solo-learn's main branch only).
-    :param flip_prob: probability of a horizontal flip.
-    :param num_crops: number of views that this pipeline makes of an image.
-    :param mean: channel means that are subtracted.
-    :param std: channel deviations that are divided by.
-    """
-
-    crop_size: int = 32
-    crop_min_scale: float = 0.08
-    crop_max_scale: float = 1.0
-    jitter_prob: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    grayscale_prob: float = 0.2
-    blur_prob: float = 0.0
-    solarization_prob: float = 0.0
-    equalization_prob: float = 0.0
-    flip_prob: float = 0.5
-    num_crops: int = 1
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
 
 
 def solo_views(augmentations: Sequence[Augmentation]) -> Views:
@@ -70,8 +28,6 @@ def solo_views(augmentations: Sequence[Augmentation]) -> Views:
     :return: a transform for a data set; it can be pickled.
     :raises ViewsError: when called, for an image that cannot be turned into RGB.
     """
-    from solo_bridge.compat import load
-
     generation = load()
     transform = generation.many_views(
         [generation.pipeline(a) for a in augmentations], [a.num_crops for a in augmentations]
@@ -100,16 +56,6 @@ class EvalTransform:
             picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
         pixels = pil_to_tensor(picture).float().div(255)
         return normalize(pixels, list(self.mean), list(self.std))
-
-
-def resized(augmentations: Sequence[Augmentation], size: int) -> list[Augmentation]:
-    """Return pipelines with another view size.
-
-    :param augmentations: the pipelines.
-    :param size: side in pixels.
-    :return: new settings.
-    """
-    return [replace(a, crop_size=size) for a in augmentations]
 
 
 class _FromAnyImage:

@@ -1,4 +1,4 @@
-"""Which solo-learn is installed, and can it be worked with."""
+"""Which solo-learn is there, found without importing it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import sys
 import types
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from avalanche_branchtune.errors import UnsupportedSoloLearnError
-
-if TYPE_CHECKING:
-    from solo_bridge.compat.generation import Generation
+from solo_bridge.compat.schedule import WarmupCosine
 
 COMMANDS = (
     'pip install "avalanche-branchtune[solo]"',
@@ -27,7 +20,8 @@ COMMANDS = (
 )
 """What installs a solo-learn that works; --no-deps because 1.0.2 pins torch==1.9.1."""
 
-_HOW = "Install it with:\n  " + "\n  ".join(COMMANDS)
+HOW = "Install it with:\n  " + "\n  ".join(COMMANDS)
+"""Ends every message about a solo-learn that cannot be worked with."""
 
 
 @dataclass(frozen=True)
@@ -64,41 +58,6 @@ def find() -> Found:
     return Found(location, version, "import pl_bolts" in text or "from pl_bolts" in text)
 
 
-@lru_cache(maxsize=1)
-def load() -> Generation:
-    """Import solo-learn and return the adapter for its API generation.
-
-    :return: the adapter.
-    :raises UnsupportedSoloLearnError: if it is missing, cannot be imported or
-        has an API that is not known; says what to do.
-    """
-    found = find()
-    if found.location is None:
-        raise UnsupportedSoloLearnError(f"solo_bridge needs solo-learn. {_HOW}")
-    try:
-        with warnings.catch_warnings(), pl_bolts_for(found):
-            warnings.simplefilter("ignore")
-            base = importlib.import_module("solo.methods.base")
-            methods = importlib.import_module("solo.methods")
-    except ImportError as error:
-        raise UnsupportedSoloLearnError(
-            f"solo-learn at {found.location} cannot be imported: {error}. {_HOW}"
-        ) from error
-    arguments = inspect.signature(base.BaseMethod.__init__).parameters
-    if "cfg" in arguments:
-        from solo_bridge.compat.main_branch import MainBranch
-
-        return MainBranch(found, methods.METHODS)
-    if {"encoder", "backbone_args"} <= set(arguments):
-        from solo_bridge.compat.release_1_0_2 import Release102
-
-        return Release102(found, methods.METHODS)
-    raise UnsupportedSoloLearnError(
-        f"solo-learn {found.version or 'of unknown version'} at {found.location} has an API "
-        f"that is not known (neither release 1.0.2 nor the main branch). {_HOW}"
-    )
-
-
 @contextlib.contextmanager
 def pl_bolts_for(found: Found) -> Iterator[None]:
     """Provide the one name that solo-learn 1.0.2 needs of ``pl_bolts``, while it is imported.
@@ -111,8 +70,6 @@ def pl_bolts_for(found: Found) -> Iterator[None]:
     if not found.needs_pl_bolts or _real_pl_bolts_serves():
         yield
         return
-    from solo_bridge.compat.schedule import WarmupCosine
-
     names = ("pl_bolts", "pl_bolts.optimizers", "pl_bolts.optimizers.lr_scheduler")
     before = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "pl_bolts"}
     for name in before:

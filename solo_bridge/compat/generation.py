@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.detect import Found
-
-if TYPE_CHECKING:
-    from solo_bridge.views import Augmentation
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.generation import Generation, MethodSettings, without_class_loss
-from solo_bridge.views import Augmentation
 
 _OWN = "own_backbone"
 

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from avalanche_branchtune.errors import UnknownOptionError
+from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.generation import Generation, MethodSettings, without_class_loss
 from solo_bridge.compat.schedule import WarmupCosine
-from solo_bridge.views import Augmentation
 
 # A constructor looks its backbone up by name, in a module of functions: a module of the user's is
 # handed in under this name, which is none of the ResNets (they are treated specially).
