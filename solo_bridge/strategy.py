@@ -14,7 +14,7 @@ import torch
 from avalanche.core import BasePlugin
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from avalanche_branchtune.errors import (
     BatchSizeError,
     EmptyExperienceError,
+    IncompatiblePluginError,
     LabelError,
     NonFiniteLossError,
     expected_one_of,
@@ -83,6 +84,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param eval_every: see Avalanche's templates.
     :param peval_mode: see Avalanche's templates.
     :raises UnknownOptionError: for an unknown option.
+    :raises IncompatiblePluginError: for Avalanche's LRSchedulerPlugin.
     """
 
     model: SelfSupervisedMethod
@@ -141,6 +143,11 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             with warnings.catch_warnings():  # having no logger is what was asked for
                 warnings.simplefilter("ignore")
                 evaluator = EvaluationPlugin()
+        if any(isinstance(p, LRSchedulerPlugin) for p in plugins or []):
+            raise IncompatiblePluginError(
+                "LRSchedulerPlugin steers one optimizer, SelfSupervised has a fresh one in each "
+                "experience: use optimizer_settings={'scheduler': …, 'warmup_epochs': …}"
+            )
         super().__init__(
             model=model,
             optimizer=self._make_optimizer(model.parameter_groups()),

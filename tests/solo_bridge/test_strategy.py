@@ -13,7 +13,7 @@ from avalanche.benchmarks import SplitCIFAR10  # noqa: F401  (the real loader st
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import loss_metrics, timing_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from avalanche_branchtune import BranchTuningPlugin, is_expanded
 from avalanche_branchtune.errors import (
     BatchSizeError,
     EmptyExperienceError,
+    IncompatiblePluginError,
     LabelError,
     NonFiniteLossError,
     UnknownOptionError,
@@ -425,6 +426,13 @@ def test_nan_loss_keeps_the_last_good_weights(poison: bool) -> None:
 def test_unknown_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownOptionError, match=message):
         strategy(**options)
+
+
+def test_a_scheduler_for_another_optimizer_is_refused() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    with pytest.raises(IncompatiblePluginError, match="fresh one in each experience"):
+        strategy(plugins=[LRSchedulerPlugin(scheduler)])
 
 
 def test_warmup_longer_than_the_experience() -> None:
