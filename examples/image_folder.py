@@ -33,11 +33,11 @@ if __name__ == "__main__":
         joint(train, test, **views),
     )
     bank, queries = everything.train_stream[0].dataset, everything.test_stream[0].dataset
-    settings = {"optimizer": "sgd", "lr": 0.12, "train_epochs": o.epochs, "device": o.device}
+    settings = {"optimizer": "sgd", "lr": 0.12, "weight_decay": 5e-4, "device": o.device}
     for name, plugins in (("fine-tuning", []), ("Branch-tuning", [BranchTuningPlugin()])):
         torch.manual_seed(0)
         method = SoloMethod("simclr", o.backbone or small_resnet(), image_size=o.size)
-        strategy = SelfSupervised(method, plugins=plugins, **settings)
+        strategy = SelfSupervised(method, train_epochs=o.epochs, plugins=plugins, **settings)
         for i, experience in enumerate(stream.train_stream):
             begin = time.perf_counter()
             strategy.train(experience, num_workers=o.workers)
