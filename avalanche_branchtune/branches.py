@@ -98,7 +98,8 @@ class Branched(nn.Module):
 
     While a layer is branched its ``weight`` and ``bias`` keep their names,
     objects and values and do not require gradients; the branches are extra
-    parameters named ``branch_…``.
+    parameters named ``branch_…``, whose attribute ``kernel`` is the parameter
+    that they are added to (for optimizers that scale by its norm).
     """
 
     weight: Tensor
@@ -135,7 +136,10 @@ class Branched(nn.Module):
         own = {n: p for n, p in self._parameters.items() if p is not None}
         self._branch_record["requires_grad"] = {n: p.requires_grad for n, p in own.items()}
         for name, value in branches.items():
-            self.register_parameter(name, nn.Parameter(value, self.weight.requires_grad))
+            branch = nn.Parameter(value, self.weight.requires_grad)
+            if name not in ("branch_up", "branch_down"):  # factors are not of the kernel's scale
+                branch.kernel = self.weight  # type: ignore[attr-defined]
+            self.register_parameter(name, branch)
         for p in own.values():
             p.requires_grad_(False)
             p.grad = None  # a stale gradient would let weight decay move the frozen kernel

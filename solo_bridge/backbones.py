@@ -1,9 +1,18 @@
-"""A backbone for small images on a laptop, where solo-learn has none."""
+"""Backbones by name, from solo-learn, timm or torchvision, and one for small images."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
 from torchvision.models.resnet import BasicBlock
+
+from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.evaluation.features import frozen
+from solo_bridge.compat import Generation
 
 
 def small_resnet(width: int = 32) -> nn.Sequential:
@@ -29,4 +38,77 @@ def small_resnet(width: int = 32) -> nn.Sequential:
 def _shortcut(channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, out_channels, 1, stride=2, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+def resolve(
+    backbone: str | nn.Module, generation: Generation, size: int, kwargs: Mapping[str, Any]
+) -> tuple[str | nn.Module, dict[str, Any]]:
+    """Find a backbone by name, or measure one that was brought.
+
+    :param backbone: name in solo-learn, timm or torchvision (looked up in this
+        order), or a module from ``(N, 3, H, W)`` to ``(N, D)``.
+    :param generation: the solo-learn that is installed.
+    :param size: side of the images in pixels.
+    :param kwargs: arguments of the constructor.
+    :return: what :class:`~solo_bridge.compat.MethodSettings` takes: a name of
+        solo-learn's, or a module with ``num_features``; and the arguments that
+        are left for solo-learn.
+    :raises UnknownOptionError: for an unknown name, or a module whose features
+        are not ``(N, D)``.
+    """
+    if isinstance(backbone, str) and backbone in generation.backbones():
+        return backbone, {**_sized(backbone, size), **kwargs}
+    net = _by_name(backbone, size, kwargs) if isinstance(backbone, str) else backbone
+    # Measured, not asked: timm's num_features is not always the width of the output.
+    net.num_features = features_dim(net, size)  # type: ignore[assignment]
+    return net, {}
+
+
+def features_dim(backbone: nn.Module, size: int) -> int:
+    """Measure the width of a backbone's features, by one forward pass in eval mode.
+
+    :param backbone: the module.
+    :param size: side of the images in pixels.
+    :return: D.
+    :raises UnknownOptionError: if the features are not ``(N, D)``.
+    """
+    parameter = next(backbone.parameters(), torch.zeros(0))
+    with frozen(backbone):
+        features = backbone(torch.zeros(1, 3, size, size).to(parameter))
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UnknownOptionError(
+            f"SoloMethod(backbone={type(backbone).__name__}): expected features (N, D), got "
+            f"{shape}; end it with pooling and nn.Flatten()"
+        )
+    return int(features.shape[1])
+
+
+def _sized(name: str, size: int) -> dict[str, Any]:
+    """Return what a transformer of solo-learn's must be told about the images."""
+    if name.startswith("vit"):
+        return {"img_size": size, "patch_size": 4 if size <= 32 else 8 if size <= 96 else 16}
+    if name.startswith("swin"):
+        return {"img_size": size}
+    return {}
+
+
+def _by_name(name: str, size: int, kwargs: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    if timm.is_model(name):
+        try:
+            return timm.create_model(name, num_classes=0, img_size=size, **kwargs)
+        except TypeError:  # convolutional networks take images of any size
+            return timm.create_model(name, num_classes=0, **kwargs)
+    if name in list_models():
+        net: nn.Module = get_model(name, weights=None, **kwargs)
+        *_, last = (n for n, m in net.named_modules() if isinstance(m, nn.Linear))
+        parent, _, child = last.rpartition(".")
+        setattr(net.get_submodule(parent), child, nn.Identity())
+        return net
+    raise UnknownOptionError(
+        f"SoloMethod(backbone={name!r}): neither solo-learn, timm nor torchvision has a model of "
+        "this name; pass a module instead"
     )

@@ -1,14 +1,14 @@
 """Settings that each method starts from; every one can be overridden.
 
-Method, optimizer and temperature: the runs of Liu et al., arXiv 2403.18266
-(CIFAR-100, ResNet-18, batch 256); augmentations: the same, else solo-learn's
-pipelines for CIFAR.
+SimCLR, BYOL, Barlow Twins and MoCo v2+: the runs of Liu et al., arXiv
+2403.18266 (CIFAR-100, ResNet-18, batch 256); the others, and the
+augmentations: solo-learn's own configurations for CIFAR.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -23,42 +23,170 @@ class Defaults:
     :param lr: learning rate for a batch of 256.
     :param weight_decay: weight decay.
     :param augmentations: pipelines of the views.
+    :param optimizer: the optimizer it was published with.
     :param tau: first and last decay of the momentum network.
-    :param small_views: whether the method can compare small views too.
+    :param large_views: number of full-size views.
+    :param backbone: backbone if none is named.
+    :param needs: what the loss takes beside the views: ``"index"`` of each
+        sample in the experience, or ``"labels"``.
+    :param evaluates: whether the loss is defined outside training, on other data.
+    :param first_epoch_is_nan: whether the loss of the first epoch is NaN by
+        design (no targets yet; its gradients are zero).
     """
 
     method_kwargs: Mapping[str, Any]
     lr: float
     weight_decay: float
     augmentations: tuple[Augmentation, ...]
+    optimizer: str = "lars"
     tau: tuple[float, float] = (0.99, 1.0)
-    small_views: bool = field(default=False)
+    large_views: int = 2
+    backbone: str = "resnet18"
+    needs: frozenset[str] = field(default_factory=frozenset)
+    evaluates: bool = True
+    first_epoch_is_nan: bool = False
 
 
-_STRONG = Augmentation(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, num_crops=2)
 _ASYMMETRIC = (Augmentation(), Augmentation(solarization_prob=0.2))
+_STRONG = Augmentation(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, num_crops=2)
+_STRONG_BLUR = replace(_STRONG, blur_prob=0.5)
+_WEAK = Augmentation(saturation=0.4, blur_prob=0.5, num_crops=2)
+_CLOSE = Augmentation(crop_min_scale=0.2, solarization_prob=0.1, num_crops=2)
+_PLAIN = Augmentation(jitter_prob=0.0, grayscale_prob=0.0)
+
+
+def _mlp(hidden: int, output: int, predictor: int | None = None, **more: Any) -> dict[str, Any]:
+    sizes = {"proj_hidden_dim": hidden, "proj_output_dim": output}
+    return {**sizes, **({} if predictor is None else {"pred_hidden_dim": predictor}), **more}
+
 
 DEFAULTS: Mapping[str, Defaults] = MappingProxyType(
     {
+        "all4one": Defaults(
+            _mlp(2048, 256, 4096, temperature=0.2, queue_size=98304), 1.0, 1e-5, _ASYMMETRIC
+        ),
         "barlow_twins": Defaults(
-            {"proj_hidden_dim": 2048, "proj_output_dim": 2048, "lamb": 0.005, "scale_loss": 0.1},
-            lr=0.3,
-            weight_decay=1e-4,
-            augmentations=_ASYMMETRIC,
+            _mlp(2048, 2048, lamb=0.005, scale_loss=0.1), 0.3, 1e-4, _ASYMMETRIC
         ),
-        "byol": Defaults(
-            {"proj_hidden_dim": 4096, "proj_output_dim": 256, "pred_hidden_dim": 4096},
-            lr=1.0,
-            weight_decay=1e-5,
-            augmentations=_ASYMMETRIC,
-            small_views=True,
+        "byol": Defaults(_mlp(4096, 256, 4096), 1.0, 1e-5, _ASYMMETRIC),
+        "deepclusterv2": Defaults(
+            _mlp(2048, 128, num_prototypes=[3000] * 3, temperature=0.1, kmeans_iters=10),
+            0.6,
+            1e-6,
+            (_STRONG_BLUR,),
+            needs=frozenset({"index"}),
+            evaluates=False,
+            first_epoch_is_nan=True,
         ),
-        "simclr": Defaults(
-            {"proj_hidden_dim": 2048, "proj_output_dim": 256, "temperature": 0.2},
-            lr=0.4,
-            weight_decay=1e-5,
-            augmentations=(_STRONG,),
-            small_views=True,
+        "dino": Defaults(
+            _mlp(
+                2048,
+                256,
+                num_prototypes=4096,
+                use_bn_in_head=False,
+                norm_last_layer=True,
+                clip_grad=0,
+                freeze_last_layer=1,
+                student_temperature=0.1,
+                teacher_temperature=0.07,
+                warmup_teacher_temperature=0.04,
+                warmup_teacher_temperature_epochs=50,
+            ),
+            0.3,
+            1e-6,
+            _ASYMMETRIC,
+            tau=(0.9995, 1.0),
+        ),
+        "mae": Defaults(
+            {
+                "decoder_embed_dim": 512,
+                "decoder_depth": 8,
+                "decoder_num_heads": 16,
+                "mask_ratio": 0.75,
+                "norm_pix_loss": True,
+            },
+            2e-4,
+            0.05,
+            (_PLAIN,),
+            optimizer="adamw",
+            large_views=1,
+            backbone="vit_tiny",
+            evaluates=False,
+        ),
+        "mocov2plus": Defaults(
+            _mlp(2048, 256, temperature=0.2, queue_size=32768),
+            0.3,
+            1e-4,
+            (_WEAK,),
+            optimizer="sgd",
+            tau=(0.99, 0.999),
+        ),
+        "mocov3": Defaults(_mlp(4096, 256, 4096, temperature=0.2), 0.3, 1e-6, _ASYMMETRIC),
+        "nnbyol": Defaults(_mlp(4096, 256, 4096, queue_size=65536), 1.0, 1e-5, _ASYMMETRIC),
+        "nnclr": Defaults(
+            _mlp(2048, 256, 4096, temperature=0.2, queue_size=65536), 0.4, 1e-5, _ASYMMETRIC
+        ),
+        "nnsiam": Defaults(
+            _mlp(2048, 2048, 4096, queue_size=65536), 0.5, 1e-5, _ASYMMETRIC, optimizer="sgd"
+        ),
+        "ressl": Defaults(
+            _mlp(4096, 256, temperature_q=0.1, temperature_k=0.04, queue_size=65536),
+            0.05,
+            1e-4,
+            (Augmentation(blur_prob=0.5), _PLAIN),
+            optimizer="sgd",
+        ),
+        "simclr": Defaults(_mlp(2048, 256, temperature=0.2), 0.4, 1e-5, (_STRONG,)),
+        "simsiam": Defaults(_mlp(2048, 2048, 512), 0.5, 1e-5, (_WEAK,), optimizer="sgd"),
+        "supcon": Defaults(
+            _mlp(2048, 256, temperature=0.2),
+            0.4,
+            1e-5,
+            (_STRONG_BLUR,),
+            optimizer="sgd",
+            needs=frozenset({"labels"}),
+        ),
+        "swav": Defaults(
+            _mlp(
+                2048,
+                128,
+                num_prototypes=3000,
+                queue_size=3840,
+                epoch_queue_starts=50,
+                freeze_prototypes_epochs=2,
+                temperature=0.1,
+                sk_iters=3,
+                sk_epsilon=0.05,
+            ),
+            0.6,
+            1e-6,
+            (_STRONG_BLUR,),
+        ),
+        "vibcreg": Defaults(
+            _mlp(
+                2048,
+                2048,
+                sim_loss_weight=25.0,
+                var_loss_weight=25.0,
+                cov_loss_weight=200.0,
+                iternorm=True,
+            ),
+            0.3,
+            1e-4,
+            (_CLOSE,),
+        ),
+        "vicreg": Defaults(
+            _mlp(2048, 2048, sim_loss_weight=25.0, var_loss_weight=25.0, cov_loss_weight=1.0),
+            0.3,
+            1e-4,
+            (_CLOSE,),
+        ),
+        "wmse": Defaults(
+            _mlp(1024, 64, whitening_size=128, whitening_iters=1, whitening_eps=0.0),
+            2e-3,
+            1e-6,
+            (replace(_STRONG, crop_min_scale=0.2),),
+            optimizer="adam",
         ),
     }
 )

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expected_one_of
 from solo_bridge.augmentation import Augmentation, resized
+from solo_bridge.backbones import resolve
 from solo_bridge.compat import MethodSettings, load
 from solo_bridge.compat.generation import TrainerStandIn
 from solo_bridge.defaults import DEFAULTS
+from solo_bridge.memories import clear_prototypes, clear_queues, detach_normed_weights
 from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
 """Largest image side, in pixels, for which a ResNet gets the CIFAR stem unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one experience will be.
+
+    :param steps_per_epoch: iterations in an epoch.
+    :param epochs: number of epochs.
+    :param samples: number of samples.
+    :param batch_size: samples in a minibatch.
+    """
+
+    steps_per_epoch: int
+    epochs: int
+    samples: int
+    batch_size: int
 
 
 class SelfSupervisedMethod(nn.Module):
@@ -25,6 +44,16 @@ class SelfSupervisedMethod(nn.Module):
     A method of one's own needs :meth:`loss` and, for probes, :meth:`forward`;
     the other hooks do nothing by default.
     """
+
+    needs: frozenset[str] = frozenset()
+    """Keyword arguments that :meth:`loss` takes: ``"index"`` (N,), the samples' numbers in the
+    experience; ``"labels"`` (N,), for supervised methods only."""
+
+    evaluates: bool = True
+    """Whether the loss is defined outside training, on other data."""
+
+    optimizer: str = "lars"
+    """Optimizer, unless the strategy is given one."""
 
     num_classes: int | None = None
     """Labels must lie below this if it is set; they are checked, never learnt from."""
@@ -43,10 +72,11 @@ class SelfSupervisedMethod(nn.Module):
         """
         raise NotImplementedError
 
-    def loss(self, views: Sequence[Tensor]) -> Tensor:
+    def loss(self, views: Sequence[Tensor], **needed: Tensor) -> Tensor:
         """Return the self-supervised loss of a minibatch.
 
         :param views: tensors ``(N, C, H, W)``, the same images in each.
+        :param needed: what :attr:`needs` asks for.
         :return: scalar.
         """
         raise NotImplementedError
@@ -62,11 +92,21 @@ class SelfSupervisedMethod(nn.Module):
         """Return the optimizer's parameter groups: one entry per part, with its own settings."""
         return [{"name": "method", "params": list(self.parameters())}]
 
-    def start_experience(self, steps_per_epoch: int, epochs: int) -> None:
-        """Begin an experience: counters and schedules start anew."""
+    def start_experience(self, plan: Plan) -> None:
+        """Begin an experience: counters and schedules start anew.
+
+        :param plan: its lengths.
+        """
 
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0 in each experience."""
+
+    def expects_nan(self, epoch: int) -> bool:
+        """Tell whether a NaN loss is meant to be in this epoch of an experience."""
+        return False
+
+    def after_backward(self) -> None:
+        """Follow the backward pass, for example by clipping gradients."""
 
     def after_step(self) -> None:
         """Follow an optimizer step, for example with a momentum update."""
@@ -77,12 +117,13 @@ class SoloMethod(SelfSupervisedMethod):
 
     :param name: ``"simclr"``, ``"byol"``, ``"barlow_twins"`` …, see
         :func:`available_methods`.
-    :param backbone: name of one of solo-learn's backbones, or any module from
-        ``(N, C, H, W)`` to ``(N, D)``.
+    :param backbone: name of one of solo-learn's backbones, of any timm or
+        torchvision model, or any module from ``(N, C, H, W)`` to ``(N, D)``;
+        by default ResNet-18 (ViT-Tiny for MAE).
     :param image_size: side of the views in pixels.
     :param num_classes: number of classes of the whole stream, against which
         labels are checked; None if there are none.
-    :param large_views: number of full-size views.
+    :param large_views: number of full-size views; by default the method's.
     :param small_views: number of small views (multi-crop).
     :param cifar_stem: 3×3 stem without max-pool for ResNets; by default up to
         64 pixels.
@@ -90,6 +131,13 @@ class SoloMethod(SelfSupervisedMethod):
     :param backbone_kwargs: arguments of the backbone's constructor.
     :param tau: first and last decay of the momentum network; by default the
         method's.
+    :param queues: what becomes of embeddings that the method has stored
+        (MoCo v2+, NNCLR, NNBYOL, NNSiam, ReSSL, All4One) when the next
+        experience begins: ``"keep"``, as if training went on, or ``"clear"``.
+        SwAV's queue and DeepClusterV2's memory always start anew: solo-learn
+        makes them when training starts.
+    :param prototypes: ``"keep"`` or ``"clear"`` the prototypes of SwAV and
+        DINO.  DeepClusterV2 recomputes its own in each epoch.
     :param method_kwargs: solo-learn's settings of the method, over the
         defaults: ``proj_hidden_dim``, ``temperature`` …
     :raises UnknownOptionError: for an unknown method, backbone or setting.
@@ -99,16 +147,18 @@ class SoloMethod(SelfSupervisedMethod):
     def __init__(
         self,
         name: str,
-        backbone: str | nn.Module = "resnet18",
+        backbone: str | nn.Module | None = None,
         *,
         image_size: int = 32,
         num_classes: int | None = None,
-        large_views: int = 2,
+        large_views: int | None = None,
         small_views: int = 0,
         cifar_stem: bool | None = None,
         augmentations: Sequence[Augmentation] | None = None,
         backbone_kwargs: Mapping[str, Any] | None = None,
         tau: tuple[float, float] | None = None,
+        queues: str = "keep",
+        prototypes: str = "keep",
         **method_kwargs: Any,
     ) -> None:
         """See the class."""
@@ -119,30 +169,31 @@ class SoloMethod(SelfSupervisedMethod):
             works = [n for n, p in available_methods().items() if p is None]
             raise expected_one_of(f"SoloMethod({name!r}): method", name, works)
         defaults = DEFAULTS[name]
-        if small_views and not defaults.small_views:
+        if small_views and name not in generation.multicrop:
             raise UnknownOptionError(
                 f"SoloMethod({name!r}, small_views={small_views}): this method cannot compare "
-                "small views; use 0"
+                f"small views; in solo-learn's {generation.name} {sorted(generation.multicrop)} can"
             )
-        if isinstance(backbone, nn.Module) and not isinstance(
-            getattr(backbone, "num_features", None), int
-        ):
-            backbone.num_features = _features_dim(backbone, image_size)  # type: ignore[assignment]
-        if cifar_stem is None:
-            cifar_stem = image_size <= CIFAR_STEM_UP_TO
+        for option, value in (("queues", queues), ("prototypes", prototypes)):
+            if value not in ("keep", "clear"):
+                raise expected_one_of(f"SoloMethod({option}=…)", value, ["keep", "clear"])
+        net, kwargs = resolve(
+            backbone or defaults.backbone, generation, image_size, backbone_kwargs or {}
+        )
+        self.large_views = large_views or defaults.large_views
         settings = MethodSettings(
-            backbone=backbone,
-            cifar_stem=cifar_stem,
+            backbone=net,
+            cifar_stem=image_size <= CIFAR_STEM_UP_TO if cifar_stem is None else cifar_stem,
             num_classes=num_classes or 1,
-            large_views=large_views,
+            large_views=self.large_views,
             small_views=small_views,
-            backbone_kwargs=backbone_kwargs or {},
+            backbone_kwargs=kwargs,
             method_kwargs={**defaults.method_kwargs, **method_kwargs},
             tau=tau or defaults.tau,
         )
         try:
             self.solo = generation.build(name, settings)
-        except (AssertionError, KeyError, TypeError) as error:
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise UnknownOptionError(
                 f"SoloMethod({name!r}, {backbone if isinstance(backbone, str) else '…'!r}): "
                 f"solo-learn ({generation.name}) refuses these settings: {error!r}"
@@ -151,8 +202,12 @@ class SoloMethod(SelfSupervisedMethod):
         self.name = name
         self.image_size = image_size
         self.num_classes = num_classes
-        self.large_views = large_views
         self.small_views = small_views
+        self.queues = queues
+        self.prototypes = prototypes
+        self.needs = defaults.needs
+        self.evaluates = defaults.evaluates
+        self.optimizer = defaults.optimizer
         self.lr = defaults.lr
         self.weight_decay = defaults.weight_decay
         self.augmentations = list(
@@ -160,6 +215,8 @@ class SoloMethod(SelfSupervisedMethod):
             if augmentations is not None
             else resized(defaults.augmentations, image_size)
         )
+        self._experiences = 0
+        detach_normed_weights(self)
 
     @property
     def backbone(self) -> nn.Module:
@@ -176,17 +233,29 @@ class SoloMethod(SelfSupervisedMethod):
         features: Tensor = self.backbone(x)
         return features
 
-    def loss(self, views: Sequence[Tensor]) -> Tensor:
-        """Return solo-learn's own loss, to which no label contributes.
+    def loss(
+        self,
+        views: Sequence[Tensor],
+        *,
+        index: Tensor | None = None,
+        labels: Tensor | None = None,
+        **needed: Tensor,
+    ) -> Tensor:
+        """Return solo-learn's own loss, to which no label contributes (but for SupCon).
 
         :param views: ``large_views + small_views`` tensors ``(N, C, H, W)``.
+        :param index: numbers of the samples ``(N,)``, for DeepClusterV2.
+        :param labels: classes of the samples ``(N,)``, for SupCon.
+        :param needed: nothing else.
         :return: scalar.
         """
         samples, device = views[0].shape[0], views[0].device
-        # Positives are found by index: within a minibatch every sample needs its own.
-        index = torch.arange(samples, device=device)
-        no_labels = torch.full((samples,), -1, device=device)
-        batch = [index, list(views), no_labels]
+        if index is None:
+            # Positives are found by index: within a minibatch every sample needs its own.
+            index = torch.arange(samples, device=device)
+        if labels is None or "labels" not in self.needs:
+            labels = torch.full((samples,), -1, device=device)
+        batch = [index, list(views), labels]
         loss: Tensor = self._attached().training_step(batch, self._batch)
         return loss
 
@@ -207,14 +276,36 @@ class SoloMethod(SelfSupervisedMethod):
             groups.append({**group, "params": list(group["params"])})
         return groups
 
-    def start_experience(self, steps_per_epoch: int, epochs: int) -> None:
-        """Start solo-learn's counters and the momentum schedule anew."""
-        self.trainer = TrainerStandIn(steps_per_epoch, epochs)
-        self.solo.max_epochs = epochs
-        updater = getattr(self.solo, "momentum_updater", None)
+    def start_experience(self, plan: Plan) -> None:
+        """Start solo-learn's counters, schedules and memories anew; see ``queues``.
+
+        :param plan: the experience's lengths.
+        :raises BatchSizeError: if a queue cannot be filled by whole minibatches.
+        """
+        solo, batch = self.solo, min(plan.batch_size, plan.samples)
+        if hasattr(solo, "queue_ptr") and solo.queue_size % batch:
+            raise BatchSizeError(
+                f"{self.name}: the queue of {solo.queue_size} must be a multiple of the minibatch "
+                f"of {batch}: change train_mb_size, or pass SoloMethod(queue_size=…)"
+            )
+        if getattr(solo, "whitening_size", 0) > batch:
+            raise BatchSizeError(
+                f"{self.name}: whitens {solo.whitening_size} samples at once, the minibatch has "
+                f"{batch}: raise train_mb_size, or pass SoloMethod(whitening_size=…)"
+            )
+        self.trainer = TrainerStandIn(plan.steps_per_epoch, plan.epochs, plan.samples)
+        solo.max_epochs = plan.epochs
+        solo.batch_size = batch
+        solo.to(next(self.parameters()).device)  # tells Lightning's module where it is
+        updater = getattr(solo, "momentum_updater", None)
         if updater is not None:
             # It ends at its last value (1.0: nothing moves any more).
             updater.cur_tau = updater.base_tau
+        if self._experiences and self.queues == "clear":
+            clear_queues(solo)
+        if self._experiences and self.prototypes == "clear":
+            clear_prototypes(solo)
+        self._experiences += 1
         self._attached().on_train_start()
 
     def start_epoch(self, epoch: int) -> None:
@@ -222,11 +313,20 @@ class SoloMethod(SelfSupervisedMethod):
         self.trainer.current_epoch = epoch
         self._attached().on_train_epoch_start()
 
+    def expects_nan(self, epoch: int) -> bool:
+        """Tell whether a NaN loss is meant to be: DeepClusterV2 has no targets at first."""
+        return epoch == 0 and DEFAULTS[self.name].first_epoch_is_nan
+
+    def after_backward(self) -> None:
+        """Let solo-learn clip gradients or hold its prototypes still."""
+        self._attached().on_after_backward()
+
     def after_step(self) -> None:
         """Count the step and let solo-learn update its momentum network."""
         index = self._batch
         self.trainer.global_step += 1
         load().end_batch(self._attached(), [], index)
+        detach_normed_weights(self)
 
     def _attached(self) -> Any:
         """Return solo-learn's module with its trainer, which copies and pickles leave behind."""
@@ -244,24 +344,4 @@ def available_methods() -> dict[str, str | None]:
 
     :return: name → None if it works, else the reason why it does not.
     """
-    return {
-        name: None if name in DEFAULTS else "not bridged yet" for name in sorted(load().classes)
-    }
-
-
-def _features_dim(backbone: nn.Module, size: int) -> int:
-    """Return the width of a backbone's features, by one forward pass in eval mode."""
-    parameter = next(backbone.parameters(), torch.zeros(0))
-    modes = {m: m.training for m in backbone.modules()}
-    backbone.eval()
-    with torch.no_grad():
-        features = backbone(torch.zeros(1, 3, size, size).to(parameter))
-    for module, training in modes.items():
-        module.training = training
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise UnknownOptionError(
-            f"SoloMethod(backbone={type(backbone).__name__}): expected features (N, D), got "
-            f"{shape}; end it with pooling and nn.Flatten()"
-        )
-    return int(features.shape[1])
+    return {name: None if name in DEFAULTS else "unknown" for name in sorted(load().classes)}

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
 from solo_bridge.compat import load
+from solo_bridge.lars import KernelNormLARS
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "none")
@@ -29,6 +30,13 @@ class OptimizerSettings:
     :param weight_decay: weight decay.
     :param momentum: momentum of SGD and LARS.
     :param eta: trust coefficient of LARS.
+    :param trust: whose norm LARS takes for a branch: ``"branch"`` its own, as
+        in the runs of Liu et al. (a branch then grows by at most ``eta`` per
+        step), or ``"kernel"`` that of the kernel it is added to: faster.
+        Measured with SimCLR on CIFAR-10 re-encoded as JPEG, linear accuracy:
+        20 epochs an experience, fine-tuning 61.3, own norm 57.8, kernel's norm
+        59.9; 85 epochs, fine-tuning 70.1, kernel's norm 70.2.  Short schedules
+        favour fine-tuning.
     :param clip: clip LARS's rate at the group's.
     :param exclude_bias_and_norm: leave parameters with one axis out of LARS.
     :param scheduler: ``"warmup_cosine"`` or ``"none"``.
@@ -44,6 +52,7 @@ class OptimizerSettings:
     weight_decay: float = 1e-4
     momentum: float = 0.9
     eta: float = 0.02
+    trust: str = "branch"
     clip: bool = True
     exclude_bias_and_norm: bool = True
     scheduler: str = "warmup_cosine"
@@ -57,6 +66,8 @@ class OptimizerSettings:
             raise expected_one_of("SelfSupervised(optimizer=…)", self.name, list(OPTIMIZERS))
         if self.scheduler not in SCHEDULERS:
             raise expected_one_of("SelfSupervised(scheduler=…)", self.scheduler, list(SCHEDULERS))
+        if self.trust not in ("branch", "kernel"):
+            raise expected_one_of("SelfSupervised(trust=…)", self.trust, ["branch", "kernel"])
 
     def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """Build the optimizer.
@@ -65,7 +76,8 @@ class OptimizerSettings:
         :return: the optimizer.
         """
         if self.name == "lars":
-            return load().lars(
+            lars = KernelNormLARS if self.trust == "kernel" else load().lars
+            return lars(
                 groups,
                 lr=self.lr,
                 weight_decay=self.weight_decay,
@@ -97,10 +109,29 @@ class OptimizerSettings:
             raise UnknownOptionError(
                 f"SelfSupervised(warmup_epochs={warmup}): the experience has {epochs} epochs"
             )
-        return load().warmup_cosine(
+        scheduler = load().warmup_cosine(
             optimizer,
             warmup_epochs=warmup * steps_per_epoch,
             max_epochs=steps_per_epoch * epochs,
             warmup_start_lr=self.warmup_start_lr if warmup > 0 else self.lr,
             eta_min=self.min_lr,
         )
+        static = [i for i, g in enumerate(optimizer.param_groups) if g.get("static_lr")]
+        if static:  # predictors of SimSiam and NNSiam keep their rate, as in solo-learn
+            scheduler.get_lr = _StaticRates(scheduler.get_lr, static, self.lr)  # type: ignore[method-assign]
+        return scheduler
+
+
+class _StaticRates:
+    """A scheduler's rates, but for some groups that keep theirs."""
+
+    def __init__(self, rates: Callable[[], list[Any]], static: list[int], lr: float) -> None:
+        self.rates = rates
+        self.static = static
+        self.lr = lr
+
+    def __call__(self) -> list[Any]:
+        rates = list(self.rates())
+        for i in self.static:
+            rates[i] = self.lr
+        return rates

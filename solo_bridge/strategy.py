@@ -14,7 +14,7 @@ import torch
 from avalanche.core import BasePlugin
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ from avalanche_branchtune.errors import (
     IncompatiblePluginError,
     LabelError,
     NonFiniteLossError,
+    ViewsError,
     expected_one_of,
 )
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.method import Plan, SelfSupervisedMethod
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
-from solo_bridge.views import Views, as_view_list, with_views, yields_views
+from solo_bridge.views import Indexed, Views, as_view_list, with_views, yields_views
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
     :param model: the method, for example a :class:`solo_bridge.SoloMethod`.
     :param optimizer: ``"lars"``, ``"sgd"``, ``"adam"``, ``"adamw"``, or a
-        function from parameter groups to an optimizer.
+        function from parameter groups to an optimizer; by default the method's.
     :param lr: learning rate for a batch of 256; it is scaled by
         ``train_mb_size / 256`` as solo-learn's command does, unless
         ``scale_lr`` is False.  By default the method's.
@@ -95,7 +96,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         self,
         model: SelfSupervisedMethod,
         *,
-        optimizer: str | MakeOptimizer = "lars",
+        optimizer: str | MakeOptimizer | None = None,
         lr: float | None = None,
         weight_decay: float | None = None,
         scale_lr: bool = True,
@@ -114,6 +115,12 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """See the class."""
         if precision not in PRECISIONS:
             raise expected_one_of("SelfSupervised(precision=…)", precision, list(PRECISIONS))
+        optimizer = model.optimizer if optimizer is None else optimizer
+        if "index" in model.needs and any(isinstance(p, ReplayPlugin) for p in plugins or []):
+            raise IncompatiblePluginError(
+                f"{type(model).__name__} keeps a memory of this experience's samples by their "
+                "number, which replayed samples do not have: leave ReplayPlugin out"
+            )
         base_lr = model.lr if lr is None else lr
         self.optimizer_settings = OptimizerSettings(
             name=optimizer if isinstance(optimizer, str) else "sgd",
@@ -139,6 +146,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         )
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self._last_good: dict[str, Tensor] = {}
+        self._needed: dict[str, Tensor] = {}
         if evaluator is None:
             with warnings.catch_warnings():  # having no logger is what was asked for
                 warnings.simplefilter("ignore")
@@ -195,6 +203,12 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """Evaluate the loss on views, made as in training."""
         self.adapted_dataset = self._with_views(self.experience).dataset.train()
 
+    def train_dataset_adaptation(self, **kwargs: Any) -> None:
+        """Take the experience's data, with the samples' numbers if the method needs them."""
+        super().train_dataset_adaptation(**kwargs)
+        if "index" in self.model.needs:
+            self.adapted_dataset = Indexed(self.adapted_dataset)
+
     def make_train_dataloader(self, drop_last: bool = True, **kwargs: Any) -> None:
         """Make the loader; the last, incomplete minibatch is dropped if there are others."""
         enough = len(self.adapted_dataset) >= self.train_mb_size
@@ -204,6 +218,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """Bring a minibatch into the form ``[views, labels]`` on the device."""
         batch = self.mbatch
         batch = list(batch) if isinstance(batch, list | tuple) else [batch]
+        index = batch.pop() if isinstance(self.adapted_dataset, Indexed) else None
         views = as_view_list(batch[0])
         self.model.check_views(views)
         samples = views[0].shape[0]
@@ -213,6 +228,16 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             self._check_batch_size(samples)
         views = [v.to(self.device, non_blocking=True) for v in views]
         self.mbatch = [views, labels.to(self.device, non_blocking=True)]
+        self._needed = {}
+        if "index" in self.model.needs:
+            assert index is not None
+            self._needed["index"] = index.to(self.device)
+        if "labels" in self.model.needs:
+            if (labels == -1).any():
+                raise LabelError(
+                    "a supervised method met a sample without a label: use labelled data"
+                )
+            self._needed["labels"] = self.mbatch[1]
 
     def _check_labels(self, labels: Tensor) -> None:
         classes = self.model.num_classes
@@ -257,9 +282,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """Begin an experience: fresh optimizer, schedule and method counters."""
         self.model = self.model_adaptation()
         self.make_optimizer()
-        steps = len(self.dataloader)
+        steps, samples = len(self.dataloader), len(self.adapted_dataset)
         self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
-        self.model.start_experience(steps, self.train_epochs)
+        self.model.start_experience(Plan(steps, self.train_epochs, samples, self.train_mb_size))
 
     # ---- loss and update
 
@@ -272,7 +297,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """Return the method's loss on the current views."""
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            return self.model.loss(self.mb_x)
+            return self.model.loss(self.mb_x, **self._needed)
 
     def criterion(self) -> Tensor:
         """Return the loss that :meth:`forward` computed."""
@@ -283,11 +308,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
         :raises NonFiniteLossError: naming experience, epoch and step.
         """
-        if not torch.isfinite(self.loss).all():
+        epoch = self.clock.train_exp_epochs
+        if not torch.isfinite(self.loss).all() and not self.model.expects_nan(epoch):
             self._stop_at_non_finite_loss()
         self.scaler.scale(self.loss).backward(  # type: ignore[no-untyped-call]
             retain_graph=self.retain_graph
         )
+        self.model.after_backward()
 
     def optimizer_step(self) -> None:
         """Step optimizer, schedule and the method's momentum network."""
@@ -325,7 +352,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         :param exp_list: an experience or a stream.
         :param kwargs: arguments of the data loader.
         :return: the last metrics.
+        :raises ViewsError: if the method's loss is defined in training only.
         """
+        if not self.model.evaluates:
+            raise ViewsError(
+                "the loss of this method is defined in training only, on its own samples: "
+                "evaluate with a probe (and leave eval_every at −1)"
+            )
         with self._buffers_kept():
             return super().eval(exp_list, **kwargs)
 

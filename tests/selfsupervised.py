@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_branchtune.streams import ArrayImages, class_incremental, digits_on_photographs
-from solo_bridge import Augmentation, EvalTransform, SelfSupervised, SoloMethod
+from solo_bridge import (
+    Augmentation,
+    EvalTransform,
+    SelfSupervised,
+    SoloMethod,
+    available_methods,
+)
 
 METHODS = ("barlow_twins", "byol", "simclr")
-SMALL = {"proj_hidden_dim": 16, "proj_output_dim": 8}
+"""One method of each kind: redundancy reduction, momentum network, contrast."""
+
+ALL_METHODS = tuple(n for n, problem in available_methods().items() if problem is None)
+_PREDICTOR = {"pred_hidden_dim": 16}
+_QUEUE = {"queue_size": 40}
+_OF_METHOD: dict[str, dict[str, Any]] = {
+    "all4one": {**_PREDICTOR, **_QUEUE},
+    "byol": _PREDICTOR,
+    "deepclusterv2": {"num_prototypes": [5, 5], "kmeans_iters": 2},
+    "dino": {"num_prototypes": 12, "warmup_teacher_temperature_epochs": 1},
+    "mae": {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2},
+    "mocov2plus": _QUEUE,
+    "mocov3": _PREDICTOR,
+    "nnbyol": {**_PREDICTOR, **_QUEUE},
+    "nnclr": {**_PREDICTOR, **_QUEUE},
+    "nnsiam": {**_PREDICTOR, **_QUEUE},
+    "ressl": _QUEUE,
+    "simsiam": _PREDICTOR,
+    "swav": {"num_prototypes": 6, "epoch_queue_starts": 1, "freeze_prototypes_epochs": 1, **_QUEUE},
+    "wmse": {"whitening_size": 20},
+}
+
+
+def small(name: str) -> dict[str, Any]:
+    """solo-learn's settings of a method, as small as it goes."""
+    sizes = {} if name == "mae" else {"proj_hidden_dim": 16, "proj_output_dim": 8}
+    return {**sizes, **_OF_METHOD.get(name, {})}
+
+
 VIEW = Augmentation(crop_size=8, crop_min_scale=0.5, num_crops=2)
 
 
@@ -28,13 +63,18 @@ def backbone(width: int = 8) -> nn.Sequential:
     )
 
 
+def small_backbone(name: str) -> str | nn.Module:
+    """MAE works on solo-learn's own vision transformers only."""
+    return "vit_tiny" if name == "mae" else backbone()
+
+
 def method(name: str = "simclr", seed: int = 0, **settings: Any) -> SoloMethod:
     torch.manual_seed(seed)
-    options: dict[str, Any] = {"image_size": 8, "num_classes": 10, "augmentations": [VIEW], **SMALL}
-    if name == "byol":
-        options["pred_hidden_dim"] = 16
+    views = replace(VIEW, num_crops=1) if name == "mae" else VIEW
+    options: dict[str, Any] = {"image_size": 8, "num_classes": 10, "augmentations": [views]}
+    options.update(small(name))
     options.update(settings)
-    return SoloMethod(name, options.pop("backbone", None) or backbone(), **options)
+    return SoloMethod(name, options.pop("backbone", None) or small_backbone(name), **options)
 
 
 def data(samples: int = 100) -> ArrayImages:

@@ -41,25 +41,42 @@ class MethodSettings:
     tau: tuple[float, float] = (0.99, 1.0)
 
 
+class _Loader:
+    """A data loader's lengths."""
+
+    def __init__(self, steps: int, samples: int) -> None:
+        self.steps = steps
+        self.dataset = range(samples)
+
+    def __len__(self) -> int:
+        return self.steps
+
+
 class TrainerStandIn:
     """What solo-learn's methods read of a Lightning trainer, and nothing else.
 
     :param steps_per_epoch: optimizer steps in an epoch.
     :param epochs: epochs of the experience.
+    :param samples: samples of the experience.
     """
 
-    def __init__(self, steps_per_epoch: int = 1, epochs: int = 1) -> None:
+    def __init__(self, steps_per_epoch: int = 1, epochs: int = 1, samples: int = 1) -> None:
         """See the class."""
         self.global_step = 0
         self.current_epoch = 0
         self.max_epochs = epochs
         self.estimated_stepping_batches = steps_per_epoch * epochs
         self.num_training_batches = steps_per_epoch
-        self.train_dataloader = range(steps_per_epoch)  # only its length is read
+        self.train_dataloader = _Loader(steps_per_epoch, samples)
         self.accumulate_grad_batches = 1
         self.world_size = 1
         self.global_rank = 0
         self.sanity_checking = False
+
+
+LONGEST = 100_000
+"""Stands for lengths that only an experience knows, where a constructor asks for them: epochs (for
+which DINO lays out a temperature) and samples in a minibatch (which W-MSE whitens in parts)."""
 
 
 def ignore(*args: Any, **kwargs: Any) -> None:
@@ -74,6 +91,9 @@ class Generation(ABC):
     """
 
     name: str
+
+    multicrop: frozenset[str]
+    """Methods that can compare small views too."""
 
     def __init__(self, found: Found, classes: Mapping[str, type]) -> None:
         """See the class."""
@@ -109,6 +129,10 @@ class Generation(ABC):
     @abstractmethod
     def backbone(self, module: Any) -> nn.Module:
         """Return the method's online backbone."""
+
+    @abstractmethod
+    def backbones(self) -> tuple[str, ...]:
+        """Return the names of solo-learn's own backbones."""
 
     @abstractmethod
     def pipeline(self, augmentation: Augmentation) -> Callable[[Any], Tensor]:

@@ -12,7 +12,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.compat.generation import Generation, MethodSettings, without_class_loss
+from solo_bridge.compat.generation import (
+    LONGEST,
+    Generation,
+    MethodSettings,
+    without_class_loss,
+)
 
 _OWN = "own_backbone"
 
@@ -25,6 +30,7 @@ class MainBranch(Generation):
     """See :class:`solo_bridge.compat.generation.Generation`."""
 
     name = "main branch"
+    multicrop = frozenset({"byol", "simclr", "supcon", "swav"})
 
     def construct(self, name: str, settings: MethodSettings) -> Any:
         """Call solo-learn's constructor."""
@@ -44,11 +50,11 @@ class MainBranch(Generation):
                 "num_large_crops": settings.large_views,
                 "num_small_crops": settings.small_views,
             },
-            "max_epochs": 1,
+            "max_epochs": LONGEST,
             # Not used: the strategy builds optimizer and scheduler for each experience.
             "optimizer": {
                 "name": "sgd",
-                "batch_size": 1,
+                "batch_size": LONGEST,
                 "lr": 0.0,
                 "weight_decay": 0.0,
                 "classifier_lr": 0.0,
@@ -82,6 +88,12 @@ class MainBranch(Generation):
         """Return the method's online backbone."""
         backbone: nn.Module = module.backbone
         return backbone
+
+    def backbones(self) -> tuple[str, ...]:
+        """Return the names of solo-learn's own backbones."""
+        from solo.methods.base import BaseMethod
+
+        return tuple(BaseMethod._BACKBONES)
 
     def pipeline(self, augmentation: Augmentation) -> Callable[[Any], Tensor]:
         """Return solo-learn's augmentation pipeline."""

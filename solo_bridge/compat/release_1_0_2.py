@@ -15,12 +15,29 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from avalanche_branchtune.errors import UnknownOptionError
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.compat.generation import Generation, MethodSettings, without_class_loss
+from solo_bridge.compat.generation import (
+    LONGEST,
+    Generation,
+    MethodSettings,
+    without_class_loss,
+)
 from solo_bridge.compat.schedule import WarmupCosine
 
 # A constructor looks its backbone up by name, in a module of functions: a module of the user's is
 # handed in under this name, which is none of the ResNets (they are treated specially).
 _HOST = "vit_tiny"
+
+
+class _TorchWithCholesky:
+    """torch, with the function that W-MSE's whitening still calls by its removed name."""
+
+    cholesky = staticmethod(torch.linalg.cholesky)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+_TORCH = _TorchWithCholesky()
 
 
 def _shared_step(module: Any, images: Tensor, targets: Any) -> dict[str, Any]:
@@ -31,10 +48,13 @@ class Release102(Generation):
     """See :class:`solo_bridge.compat.generation.Generation`."""
 
     name = "release 1.0.2"
+    multicrop = frozenset({"byol", "simclr"})
 
     def construct(self, name: str, settings: MethodSettings) -> Any:
         """Call solo-learn's constructor."""
-        from solo.utils import backbones
+        from solo.utils import backbones, whitening
+
+        whitening.torch = _TORCH
 
         own = settings.backbone if isinstance(settings.backbone, nn.Module) else None
         stem = {"cifar": True} if settings.cifar_stem and own is None else {}
@@ -48,8 +68,8 @@ class Release102(Generation):
             "final_tau_momentum": settings.tau[1],
             "momentum_classifier": False,
             # Not used: the strategy builds optimizer and scheduler for each experience.
-            "max_epochs": 1,
-            "batch_size": 1,
+            "max_epochs": LONGEST,
+            "batch_size": LONGEST,
             "optimizer": "sgd",
             "lars": False,
             "lr": 0.0,
@@ -91,6 +111,12 @@ class Release102(Generation):
         """Return the method's online backbone."""
         backbone: nn.Module = module.encoder
         return backbone
+
+    def backbones(self) -> tuple[str, ...]:
+        """Return the names of solo-learn's own backbones."""
+        from solo.methods.base import BaseMethod
+
+        return tuple(BaseMethod._SUPPORTED_ENCODERS)
 
     def pipeline(self, augmentation: Augmentation) -> Callable[[Any], Tensor]:
         """Return solo-learn's augmentation pipeline."""

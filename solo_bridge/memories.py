@@ -1,0 +1,65 @@
+"""What methods remember beside their weights: queues, prototypes, normed weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@torch.no_grad()
+def clear_queues(solo: Any) -> None:
+    """Fill a method's queue as its constructor did: random unit vectors, no labels.
+
+    :param solo: solo-learn's module; left alone if it has no such queue.
+    """
+    if not hasattr(solo, "queue_ptr"):
+        return
+    solo.queue.copy_(F.normalize(torch.randn_like(solo.queue), dim=1))
+    solo.queue_ptr.zero_()
+    for name in ("queue_y", "queue_index"):
+        if hasattr(solo, name):
+            getattr(solo, name).fill_(-1)
+
+
+@torch.no_grad()
+def clear_prototypes(solo: Any) -> None:
+    """Draw a method's prototypes anew, as ``nn.Linear`` does.
+
+    :param solo: solo-learn's module; SwAV has ``prototypes``, DINO a ``head``
+        and a ``momentum_head`` that must stay alike; others are left alone.
+    """
+    layers = (
+        {"prototypes": solo} if isinstance(getattr(solo, "prototypes", None), nn.Module) else {}
+    )
+    for name, owner in layers.items():
+        _redraw(getattr(owner, name))
+    if hasattr(solo, "momentum_head"):
+        _redraw(solo.head.last_layer)
+        target = dict(solo.momentum_head.last_layer.named_parameters())
+        for name, p in solo.head.last_layer.named_parameters():
+            target[name].copy_(p)
+
+
+def _redraw(layer: nn.Module) -> None:
+    for module in layer.modules():
+        weight = getattr(module, "weight_v", None)
+        if weight is not None:
+            nn.init.kaiming_uniform_(weight, a=5**0.5)
+        elif isinstance(module, nn.Linear):
+            module.reset_parameters()
+
+
+def detach_normed_weights(model: nn.Module) -> None:
+    """Cut weights that old-style weight norm computes from the graph of the last forward pass.
+
+    They are recomputed in every forward pass; until then a model that holds
+    one with a history cannot be deep-copied (SwAV's and DINO's prototypes).
+
+    :param model: any module.
+    """
+    for module in model.modules():
+        if "weight_v" in module._parameters and isinstance(module.weight, torch.Tensor):
+            module.weight = module.weight.detach()
