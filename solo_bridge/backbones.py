@@ -71,11 +71,18 @@ def features_dim(backbone: nn.Module, size: int) -> int:
     :param backbone: the module.
     :param size: side of the images in pixels.
     :return: D.
-    :raises UnknownOptionError: if the features are not ``(N, D)``.
+    :raises UnknownOptionError: if the features are not ``(N, D)``, or images of
+        this size are too small.
     """
     parameter = next(backbone.parameters(), torch.zeros(0))
-    with frozen(backbone):
-        features = backbone(torch.zeros(1, 3, size, size).to(parameter))
+    try:
+        with frozen(backbone), torch.random.fork_rng(devices=[]):  # MAE's draws a permutation
+            features = backbone(torch.zeros(1, 3, size, size).to(parameter))
+    except RuntimeError as error:
+        raise UnknownOptionError(
+            f"SoloMethod(backbone={type(backbone).__name__}, image_size={size}): it cannot take "
+            f"images of this size: {error}"
+        ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise UnknownOptionError(

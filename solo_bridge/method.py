@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expected_one_of
 from solo_bridge.augmentation import Augmentation, resized
-from solo_bridge.backbones import resolve
+from solo_bridge.backbones import features_dim, resolve
 from solo_bridge.compat import MethodSettings, load
 from solo_bridge.compat.generation import TrainerStandIn
 from solo_bridge.defaults import DEFAULTS
@@ -198,6 +198,7 @@ class SoloMethod(SelfSupervisedMethod):
                 f"SoloMethod({name!r}, {backbone if isinstance(backbone, str) else '…'!r}): "
                 f"solo-learn ({generation.name}) refuses these settings: {error!r}"
             ) from error
+        features_dim(self.backbone, image_size)
         self.trainer = TrainerStandIn()
         self.name = name
         self.image_size = image_size

@@ -263,6 +263,11 @@ def test_backbones_by_name_and_size(backbone: str, size: int, features: int) -> 
     assert model.features_dim == features
 
 
+def test_images_too_small_for_a_backbone() -> None:
+    with pytest.raises(UnknownOptionError, match=r"image_size=16.*cannot take images of this size"):
+        SoloMethod("simclr", "vgg11", image_size=16)
+
+
 @needs_main_branch
 @pytest.mark.parametrize(
     ("backbone", "size", "features"),
