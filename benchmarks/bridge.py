@@ -41,9 +41,10 @@ from tests.selfsupervised import method as small_method
 from tests.selfsupervised import small
 
 HERE = Path(__file__).parent
+SIDE = 16
 SETUP = (
     "exactness and resume: a two-convolution backbone (MAE: ViT-Tiny), 50 images of 8×8, batch 20, "
-    "2 epochs, SGD, warm-up and cosine; speed: solo-learn's ResNet-18 (MAE: ViT-Tiny), 32×32, "
+    "2 epochs, SGD, warm-up and cosine; speed: solo-learn's ResNet-18 (MAE: ViT-Tiny), 16×16, "
     "batch 20, the method's small heads, median of 3 runs of 4 steps in which loop and bridge "
     "alternate; float32, one thread, seed 0"
 )
@@ -88,19 +89,19 @@ def difference(name: str) -> tuple[float, str]:
 
 def speed(name: str) -> tuple[float, float]:
     """Steps per second of the bare loop, and under the strategy."""
-    views = Views(True, DEFAULTS[name].large_views, 32)
+    views = Views(True, DEFAULTS[name].large_views, SIDE)
     loader: DataLoader[Any] = DataLoader(views, batch_size=BATCH, drop_last=True)
     steps = len(loader) * EPOCHS
     seconds: dict[str, list[float]] = {"loop": [], "bridge": []}
     for _ in range(3):
-        oracle = bare(name, "none", net=DEFAULTS[name].backbone, size=32)
+        oracle = bare(name, "none", net=DEFAULTS[name].backbone, size=SIDE)
         begin = time.perf_counter()
         fit_with_hooks(oracle, loader)
         seconds["loop"].append(time.perf_counter() - begin)
         torch.manual_seed(0)
-        model = SoloMethod(name, image_size=32, **small(name))
+        model = SoloMethod(name, image_size=SIDE, **small(name))
         run = strategy(model, [])
-        experience = stream(name, 32)[0]
+        experience = stream(name, SIDE)[0]
         begin = time.perf_counter()
         run.train(experience, shuffle=False)
         seconds["bridge"].append(time.perf_counter() - begin)
