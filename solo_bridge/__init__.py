@@ -15,6 +15,12 @@ if not _DOCTOR:
     _load()
 
     from solo_bridge.augmentation import Augmentation
+    from solo_bridge.checkpoint import (
+        load_solo_checkpoint,
+        save_backbone,
+        save_solo_checkpoint,
+    )
+    from solo_bridge.config import settings_from_config
     from solo_bridge.method import SelfSupervisedMethod, SoloMethod, available_methods
     from solo_bridge.strategy import SelfSupervised
     from solo_bridge.views import EvalTransform, solo_views
@@ -26,5 +32,9 @@ if not _DOCTOR:
         "SelfSupervisedMethod",
         "SoloMethod",
         "available_methods",
+        "load_solo_checkpoint",
+        "save_backbone",
+        "save_solo_checkpoint",
+        "settings_from_config",
         "solo_views",
     ]

@@ -219,6 +219,19 @@ class SoloMethod(SelfSupervisedMethod):
         self._experiences = 0
         detach_normed_weights(self)
 
+    @classmethod
+    def from_config(cls, config: Any) -> SoloMethod:
+        """Build the method that a configuration of solo-learn's main branch describes.
+
+        :param config: path of a yaml file, or its content as a mapping; see
+            :func:`solo_bridge.config.settings_from_config`, which also gives
+            the settings for :class:`solo_bridge.SelfSupervised`.
+        :return: the method, newly initialised.
+        """
+        from solo_bridge.config import settings_from_config  # it builds on this module
+
+        return cls(**settings_from_config(config).method)
+
     @property
     def backbone(self) -> nn.Module:
         """The online backbone: images ``(N, C, H, W)`` to features ``(N, D)``."""

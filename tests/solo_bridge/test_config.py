@@ -1,0 +1,549 @@
+"""solo-learn's configuration files; solo-learn's own reading of them is the oracle."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from avalanche_branchtune.errors import UnknownOptionError
+from solo_bridge import Augmentation, SelfSupervised, available_methods
+from solo_bridge.compat import load
+from solo_bridge.config import (
+    LEFT_OUT,
+    ConfigError,
+    SoloConfig,
+    method_from_config,
+    settings_from_config,
+)
+from solo_bridge.defaults import DEFAULTS
+from tests.selfsupervised import small
+
+MAIN = load().name == "main branch"
+needs_main = pytest.mark.skipif(not MAIN, reason="solo-learn's main branch is not installed")
+
+SOURCE = os.environ.get("SOLO_LEARN_SOURCE")
+FILES: list[Any] = sorted(Path(SOURCE).glob("scripts/pretrain/*/*.y*ml")) if SOURCE else []
+real_files = pytest.mark.parametrize(
+    "file",
+    FILES or [pytest.param(None, marks=pytest.mark.skip(reason="SOLO_LEARN_SOURCE is not set"))],
+    ids=lambda f: f"{f.parent.name}/{f.name}" if f else "none",
+)
+
+VIEW = """
+- rrc:
+    enabled: True
+    crop_min_scale: 0.2
+    crop_max_scale: 0.9
+  color_jitter:
+    prob: 0.8
+    brightness: 0.4
+    contrast: 0.3
+    saturation: 0.2
+    hue: 0.1
+  grayscale:
+    prob: 0.25
+  gaussian_blur:
+    prob: 0.5
+  solarization:
+    prob: 0.15
+  equalization:
+    prob: 0.0
+  horizontal_flip:
+    prob: 0.45
+  crop_size: 8
+  num_crops: 2
+"""
+
+CONFIG = """
+defaults:
+  - _self_
+  - augmentations: pair.yaml
+  - wandb: private.yaml
+  - override hydra/hydra_logging: disabled
+
+hydra:
+  run:
+    dir: ${now:%Y}
+
+name: "byol-small"
+method: "byol"
+backbone:
+  name: "resnet18"
+  kwargs:
+    zero_init_residual: True
+method_kwargs:
+  proj_hidden_dim: 16
+  proj_output_dim: 8
+  pred_hidden_dim: 16
+momentum:
+  base_tau: 0.9
+  final_tau: 0.95
+data:
+  dataset: cifar100
+  train_path: "./datasets"
+  val_path: "./datasets"
+  format: "image_folder"
+  num_workers: 4
+optimizer:
+  name: "lars"
+  batch_size: 4
+  lr: 0.3
+  classifier_lr: 0.1
+  weight_decay: 1e-4
+  kwargs:
+    clip_lr: True
+    eta: 0.02
+    exclude_bias_n_norm: True
+    momentum: 0.8
+scheduler:
+  name: "warmup_cosine"
+  warmup_epochs: 11
+  warmup_start_lr: 1e-5
+  min_lr: 0.0006
+checkpoint:
+  enabled: True
+  dir: ${somewhere}
+auto_resume:
+  enabled: True
+max_epochs: 200
+devices: [0]
+sync_batchnorm: True
+accelerator: "gpu"
+strategy: "ddp"
+precision: 16-mixed
+"""
+
+PIPELINE = Augmentation(
+    crop_size=8,
+    crop_min_scale=0.2,
+    crop_max_scale=0.9,
+    jitter_prob=0.8,
+    brightness=0.4,
+    contrast=0.3,
+    saturation=0.2,
+    hue=0.1,
+    grayscale_prob=0.25,
+    blur_prob=0.5,
+    solarization_prob=0.15,
+    equalization_prob=0.0,
+    flip_prob=0.45,
+    num_crops=2,
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+)
+
+
+def written(folder: Path, text: str = CONFIG, view: str = VIEW) -> Path:
+    (folder / "augmentations").mkdir(exist_ok=True)
+    (folder / "augmentations/pair.yaml").write_text(view)
+    path = folder / "byol.yaml"
+    path.write_text(text)
+    return path
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    """The same configuration as a mapping, with keys changed or (None) removed."""
+    config = OmegaConf.create(CONFIG)
+    del config["hydra"], config["checkpoint"], config["defaults"]
+    config.augmentations = OmegaConf.create(VIEW)
+    for key, value in changes.items():
+        OmegaConf.update(config, key.replace("__", "."), value, merge=False)
+    result: Any = OmegaConf.to_container(config)
+    return {k: v for k, v in result.items() if v is not None}
+
+
+def test_a_file_says_everything(tmp_path: Path) -> None:
+    assert settings_from_config(written(tmp_path)) == SoloConfig(
+        method={
+            "name": "byol",
+            "backbone": "resnet18",
+            "backbone_kwargs": {"zero_init_residual": True},
+            "image_size": 8,
+            "num_classes": 100,
+            "large_views": 2,
+            "small_views": 0,
+            "cifar_stem": True,
+            "augmentations": [PIPELINE],
+            "tau": (0.9, 0.95),
+            "proj_hidden_dim": 16,
+            "proj_output_dim": 8,
+            "pred_hidden_dim": 16,
+        },
+        strategy={
+            "train_epochs": 200,
+            "train_mb_size": 4,
+            "optimizer": "lars",
+            "lr": 0.3,
+            "weight_decay": 1e-4,
+            "optimizer_settings": {
+                "momentum": 0.8,
+                "eta": 0.02,
+                "clip": True,
+                "exclude_bias_and_norm": True,
+                "scheduler": "warmup_cosine",
+                "warmup_epochs": 11,
+                "warmup_start_lr": 1e-5,
+                "min_lr": 0.0006,
+            },
+        },
+        ignored=(
+            *("hydra", "name", "checkpoint", "auto_resume", "devices", "sync_batchnorm"),
+            *("accelerator", "strategy", "precision"),
+            *("defaults.wandb", "defaults.hydra/hydra_logging"),
+            *("data.train_path", "data.val_path", "data.format", "data.num_workers"),
+            "optimizer.classifier_lr",
+        ),
+    )
+
+
+def test_a_mapping_says_the_same_as_a_file(tmp_path: Path) -> None:
+    of_file = settings_from_config(str(written(tmp_path)))
+    of_mapping = settings_from_config(plain())
+    assert of_mapping == settings_from_config(OmegaConf.create(plain()))
+    assert (of_mapping.method, of_mapping.strategy) == (of_file.method, of_file.strategy)
+    assert of_mapping.augmentations == [PIPELINE]
+    # yaml itself takes 1e-4 for a text
+    as_text = yaml.safe_load(CONFIG)
+    assert as_text["optimizer"]["weight_decay"] == "1e-4"
+    texts = settings_from_config(plain(optimizer=as_text["optimizer"]))
+    assert texts.strategy == of_file.strategy
+
+
+def test_it_can_be_built_and_trained(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    method = method_from_config(path)
+    assert (method.name, method.num_classes, method.large_views) == ("byol", 100, 2)
+    assert method.backbone.conv1.kernel_size == (3, 3)  # type: ignore[union-attr]
+    assert method.solo.momentum_updater.base_tau == 0.9
+    strategy = SelfSupervised(method, evaluator=None, **settings_from_config(path).strategy)
+    settings = strategy.optimizer_settings
+    assert settings.lr == pytest.approx(0.3 * 4 / 256) and settings.weight_decay == 1e-4
+    assert strategy.train_epochs == 200 and strategy.train_mb_size == 4
+    views = method.default_views()(torch.rand(3, 8, 8))
+    assert torch.isfinite(method.loss([v.expand(4, 3, 8, 8) for v in views]))
+
+
+def test_small_views_are_those_of_another_size() -> None:
+    view = yaml.safe_load(VIEW)[0]
+    small_view = {**view, "crop_size": 4, "num_crops": 6}
+    one = {**view, "num_crops": 1}
+    method = settings_from_config(plain(augmentations=[one, one, small_view])).method
+    assert (method["large_views"], method["small_views"], method["image_size"]) == (2, 6, 8)
+    assert [a.num_crops for a in method["augmentations"]] == [1, 1, 6]
+    agreed = plain(augmentations=[one, small_view], data__num_small_crops=6)
+    assert settings_from_config(agreed).method["small_views"] == 6
+    with pytest.raises(ConfigError, match=r"say \[2, None\], but the augmentations make 1 and 6"):
+        settings_from_config(plain(augmentations=[one, small_view], data__num_large_crops=2))
+
+
+def test_a_jitter_that_never_happens_needs_no_strength() -> None:
+    view = yaml.safe_load(VIEW)[0]
+    view["color_jitter"] = {"prob": 0}
+    del view["equalization"]
+    (augmentation,) = settings_from_config(plain(augmentations=[view])).augmentations
+    none = {"jitter_prob": 0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
+    assert augmentation == replace(PIPELINE, **none)
+    load().pipeline(augmentation)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "stem", "mean"),
+    [
+        ("cifar10", 10, True, 0.4914),
+        ("cifar100", 100, True, 0.5071),
+        ("stl10", 10, False, 0.4914),
+        ("imagenet100", 100, False, 0.485),
+        ("custom", None, False, 0.485),
+    ],
+)
+def test_what_a_data_set_implies(
+    dataset: str, classes: int | None, stem: bool, mean: float
+) -> None:
+    config = settings_from_config(plain(data={"dataset": dataset}))
+    assert config.method.get("num_classes") == classes
+    assert config.method["cifar_stem"] is stem
+    assert config.augmentations[0].mean[0] == mean
+    more = settings_from_config(plain(data={"dataset": dataset, "num_classes": 7}))
+    assert more.method["num_classes"] == 7
+    view = {**yaml.safe_load(VIEW)[0], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    own = settings_from_config(plain(data={"dataset": dataset}, augmentations=[view]))
+    taken = dataset == "custom"
+    assert (own.augmentations[0].mean == (0.1, 0.2, 0.3)) is taken
+    assert (own.augmentations[0].std == (0.4, 0.5, 0.6)) is taken
+    assert ("augmentations[0].mean" in own.ignored) is not taken
+
+
+def test_little_is_needed() -> None:
+    config = settings_from_config({"method": "dino"})
+    assert config.method == {
+        "name": "dino",
+        "tau": (0.99, 1.0),  # solo-learn's, not the bridge's
+        "warmup_teacher_temperature_epochs": 0,
+    }
+    assert config.strategy == {"optimizer_settings": {}}
+    assert config.augmentations == [] and config.ignored == ()
+
+
+def test_lars_has_solo_learns_defaults() -> None:
+    config = settings_from_config({"method": "simclr", "optimizer": {"name": "lars"}})
+    assert config.strategy["optimizer_settings"] == {
+        "eta": 1e-3,
+        "clip": False,
+        "exclude_bias_and_norm": False,
+    }
+    sgd = settings_from_config({"method": "simclr", "optimizer": {"name": "sgd"}})
+    assert sgd.strategy == {"optimizer": "sgd", "optimizer_settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("position", "wins"), [("before", "file"), ("after", "key"), ("nowhere", "key")]
+)
+def test_augmentations_in_both_places_follow_hydras_order(
+    tmp_path: Path, position: str, wins: str
+) -> None:
+    config = plain()
+    config["augmentations"][0]["num_crops"] = 3
+    order: list[Any] = [{"augmentations": "pair"}]
+    if position != "nowhere":
+        order.insert(0 if position == "before" else 1, "_self_")
+    path = written(tmp_path, yaml.safe_dump({"defaults": order, **config}))
+    found = settings_from_config(path)
+    assert found.augmentations[0].num_crops == (2 if wins == "file" else 3)
+    lost = "augmentations" if wins == "file" else "defaults.augmentations"
+    assert lost in found.ignored
+
+
+# ---- solo-learn's own reading
+
+
+def composed(file: Path) -> Any:
+    """What Hydra gives solo-learn: the file, and the augmentations that it names."""
+    cfg = OmegaConf.load(file)
+    for entry in cfg.pop("defaults", []):
+        if entry != "_self_" and "augmentations" in entry:
+            cfg.augmentations = OmegaConf.load(file.parent / "augmentations" / entry.augmentations)
+    return cfg
+
+
+def agrees_with_solo_learn(config: SoloConfig, cfg: Any) -> None:
+    """Compare with the configuration that solo-learn's command and methods complete."""
+    from solo.args.pretrain import parse_cfg
+    from solo.data.pretrain_dataloader import build_transform_pipeline
+
+    cfg = parse_cfg(OmegaConf.merge({"momentum": {}}, cfg))  # one of its own files lacks it
+    cfg = load().classes[cfg.method].add_and_assert_specific_cfg(cfg)  # type: ignore[attr-defined]
+    method, strategy = config.method, config.strategy
+    options = DEFAULTS[cfg.method].method_kwargs
+    mine = {**options, **{k: v for k, v in method.items() if k in options}}
+    theirs = OmegaConf.to_container(cfg.method_kwargs)
+    assert isinstance(theirs, dict)
+    assert mine == {k: v for k, v in theirs.items() if k in options}
+    assert method["backbone"] == cfg.backbone.name
+    assert method.get("backbone_kwargs", {}) == OmegaConf.to_container(cfg.backbone.kwargs)
+    assert method["num_classes"] == cfg.data.num_classes
+    assert method["cifar_stem"] == (cfg.data.dataset in ("cifar10", "cifar100"))
+    views = (method["large_views"], method["small_views"])
+    assert views == (cfg.data.num_large_crops, cfg.data.num_small_crops)
+    if "base_tau" in cfg.get("momentum", {}):
+        assert method["tau"] == (cfg.momentum.base_tau, cfg.momentum.final_tau)
+    for mine, theirs in zip(config.augmentations, cfg.augmentations, strict=True):
+        pipelines = load().pipeline(mine), build_transform_pipeline(cfg.data.dataset, theirs)
+        ours, oracle = (re.sub(r" at 0x[0-9a-f]+|[()\[\]]", "", repr(p)) for p in pipelines)
+        assert ours == oracle
+        assert mine.num_crops == theirs.num_crops
+    built = SelfSupervised(torch_method(), evaluator=None, **strategy)
+    settings, optimizer = built.optimizer_settings, cfg.optimizer
+    # lr: solo-learn multiplies by the number of devices too
+    assert settings.lr == pytest.approx(optimizer.lr / len(cfg.devices))
+    assert (settings.name, settings.weight_decay) == (optimizer.name, optimizer.weight_decay)
+    if optimizer.name in ("sgd", "lars"):
+        assert settings.momentum == optimizer.kwargs.momentum
+    if optimizer.name == "lars":
+        assert settings.eta == optimizer.kwargs.eta
+        assert settings.clip == optimizer.kwargs.clip_lr
+        assert settings.exclude_bias_and_norm == optimizer.kwargs.exclude_bias_n_norm
+    scheduler = cfg.scheduler
+    assert settings.scheduler == scheduler.name
+    assert settings.warmup_start_lr == scheduler.warmup_start_lr
+    assert settings.min_lr == scheduler.min_lr
+    assert (settings.warmup_epochs or 10) == scheduler.warmup_epochs
+    assert strategy["train_epochs"] == cfg.max_epochs
+
+
+def torch_method() -> Any:
+    from solo_bridge import SelfSupervisedMethod
+
+    method = SelfSupervisedMethod()
+    method.weight = torch.nn.Parameter(torch.zeros(1))
+    return method
+
+
+@needs_main
+@pytest.mark.parametrize("name", list(DEFAULTS))
+def test_what_is_left_out_is_solo_learns_default(name: str) -> None:
+    needed = {k: v for k, v in small(name).items() if k.endswith("dim") or k.startswith("decoder")}
+    config = plain(method=name, method_kwargs=needed, momentum=None, scheduler={"name": "none"})
+    config["optimizer"].pop("kwargs")
+    if name in ("simclr", "supcon", "swav", "nnclr", "mocov2plus", "mocov3", "all4one"):
+        config["method_kwargs"]["temperature"] = 0.3
+    if name == "ressl":
+        config["method_kwargs"].update(temperature_q=0.2, temperature_k=0.1)
+    if name == "dino":
+        config["method_kwargs"]["num_prototypes"] = 7
+    agrees_with_solo_learn(settings_from_config(config), OmegaConf.create(copy.deepcopy(config)))
+
+
+def test_table_of_defaults_holds_known_settings_only() -> None:
+    for name, options in LEFT_OUT.items():
+        ours = DEFAULTS[name].method_kwargs
+        assert options.keys() <= ours.keys()
+        assert all(ours[key] != value for key, value in options.items()), "else it is not needed"
+
+
+@real_files
+def test_solo_learns_own_files(file: Path) -> None:
+    config = settings_from_config(file)
+    assert config.method["name"] == composed(file).method
+    assert config.augmentations and config.strategy["optimizer_settings"]
+    if MAIN and config.method["name"] in available_methods() and file.parent.name != "custom":
+        agrees_with_solo_learn(config, composed(file))
+
+
+# ---- what cannot be meant
+
+
+def test_unknown_keys_are_all_named_with_their_path() -> None:
+    config = plain(
+        optimizer__learning_rate=1,
+        optimizer__kwargs__clip=True,
+        method_kwargs__proj_hiden_dim=3,
+        lr=0.1,
+        bakbone={"name": "resnet18"},
+        zzz=1,
+    )
+    config["augmentations"][0]["rrc"]["crop_min_scal"] = 0.1
+    config["augmentations"].append({"gray_scale": {"prob": 1}, "crop_size": 8, "num_crops": 1})
+    with pytest.raises(UnknownOptionError) as error:
+        settings_from_config(config)
+    text = str(error.value)
+    for expected in (
+        "optimizer.learning_rate,",
+        "optimizer.kwargs.clip (did you mean optimizer.kwargs.clip_lr?)",
+        "method_kwargs.proj_hiden_dim (did you mean method_kwargs.proj_hidden_dim?)",
+        " lr (did you mean optimizer.lr?)",
+        "bakbone (did you mean backbone?)",
+        " zzz,",
+        "augmentations[0].rrc.crop_min_scal (did you mean augmentations[0].rrc.crop_min_scale?)",
+        "augmentations[1].gray_scale (did you mean augmentations[1].grayscale?)",
+    ):
+        assert expected in text, expected
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, CONFIG.replace("method:", "metod:"))
+    with pytest.raises(
+        UnknownOptionError, match=r"unknown metod \(did you mean method\?\)"
+    ) as error:
+        settings_from_config(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_settings_of_other_methods_are_listed() -> None:
+    """solo-learn's own files hold some; it does not look at them."""
+    config = plain(method_kwargs__temperature=0.2, method_kwargs__momentum_classifier=None)
+    found = settings_from_config(config)
+    assert "temperature" not in found.method
+    assert {"method_kwargs.temperature", "method_kwargs.momentum_classifier"} <= set(found.ignored)
+
+
+def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        settings_from_config(plain())
+        assert caplog.text == ""
+        settings_from_config(plain(accumulate_grad_batches=4, optimizer__kwargs__nesterov=True))
+    assert "accumulate_grad_batches, optimizer.kwargs.nesterov cannot be honoured" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": None}, "method is missing"),
+        ({"method": "simclrr"}, "method: expected one of all4one"),
+        ({"method": 3}, "method: expected a name, got 3"),
+        ({"data__dataset": "cifar"}, "data.dataset: expected one of cifar10"),
+        ({"data__num_classes": 2.5}, "data.num_classes: expected a whole number, got 2.5"),
+        ({"optimizer": "lars"}, "optimizer: expected a mapping of name, batch_size"),
+        ({"optimizer__lr": "fast"}, "optimizer.lr: expected a number, got 'fast'"),
+        ({"optimizer__lr": True}, "optimizer.lr: expected a number, got True"),
+        ({"optimizer__lr": float("nan")}, "optimizer.lr: expected a number, got nan"),
+        ({"optimizer__name": "lamb"}, "expected one of lars, sgd, adam, adamw; got 'lamb'"),
+        ({"optimizer__kwargs__clip_lr": 1}, "clip_lr: expected true or false, got 1"),
+        ({"scheduler__name": "step"}, "expected one of warmup_cosine, none; got 'step'"),
+        ({"max_epochs": float("inf")}, "max_epochs: expected a whole number, got inf"),
+        ({"backbone__kwargs": 3}, "backbone.kwargs: expected a mapping, got 3"),
+        ({"augmentations": {"rrc": 1}}, "augmentations: expected a list"),
+        ({"augmentations": [3]}, r"augmentations\[0\]: expected a mapping of rrc"),
+        ({"augmentations": [{"num_crops": 2}]}, r"augmentations\[0\].crop_size is missing"),
+        ({"augmentations": [{"crop_size": 8}]}, r"augmentations\[0\].num_crops is missing"),
+        (
+            {"augmentations": [{"rrc": {"enabled": False}, "crop_size": 8, "num_crops": 2}]},
+            r"augmentations\[0\].rrc.enabled: views without a random crop",
+        ),
+        (
+            {"data__dataset": "custom", "augmentations": [{"mean": [1, 2]}]},
+            r"augmentations\[0\].mean: expected three numbers, got \[1, 2\]",
+        ),
+        ({"defaults": [{"augmentations": "a.yaml"}], "augmentations": None}, "pass the path"),
+        ({"defaults": ["base"]}, "defaults: 'base': only augmentations can be elsewhere"),
+        ({"defaults": [{"augmentation": "a"}]}, "unknown defaults.augmentation"),
+        ({"max_epochs": "${epochs}"}, "max_epochs: Interpolation key 'epochs' not found"),
+        ({"method": "???"}, "method is missing"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, UnknownOptionError), match=message):
+        settings_from_config(plain(**changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "no valid yaml"),
+        ("- 1", "expected a mapping"),
+        ("3", "no valid yaml"),
+        ("", "method is missing"),
+        ("method: byol\nmethod: simclr", "duplicate key"),
+        ("method: !!python/object/apply:os.system ['touch was_run']", "no valid yaml"),
+        ("method: byol\ndefaults:\n- augmentations: none.yaml", "no file .*none.yaml"),
+        ("method: byol\ndefaults:\n- augmentations: broken", "broken.yaml is no valid yaml"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, text)
+    (tmp_path / "augmentations/broken.yaml").write_text("- [")
+    with pytest.raises(ConfigError, match=message) as error:
+        method_from_config(path)
+    assert str(path) in str(error.value) and not Path("was_run").exists()
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no file .*none\.yaml"):
+        settings_from_config(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary\.yaml is no valid yaml"):
+        settings_from_config(tmp_path / "binary.yaml")
