@@ -14,6 +14,7 @@ SOLO = [
     "omegaconf>=2.1",
     "pytorch-lightning>=2.1",  # solo-learn 1.0.2 imports it under its old name
     "scipy>=1.7",
+    "setuptools; python_version >= '3.12'",  # solo-learn 1.0.2 imports distutils
     "timm>=0.9",
     "torchmetrics>=0.11",
     "tqdm>=4.60",

@@ -67,6 +67,14 @@ class MissingDirectoryError(BranchTuneError, FileNotFoundError):
     """A directory that should hold data does not exist or holds none."""
 
 
+class CheckpointError(BranchTuneError, ValueError):
+    """A checkpoint cannot be read, written, or does not fit the model."""
+
+
+class ConfigError(BranchTuneError, ValueError):
+    """A configuration cannot be read, or lacks what is needed."""
+
+
 class UnsupportedSoloLearnError(BranchTuneError, ImportError):
     """The solo-learn that was found, or its absence, cannot be worked with."""
 

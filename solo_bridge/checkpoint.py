@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,37 +18,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.torch_version import TorchVersion
 
-from avalanche_branchtune.errors import BranchTuneError, expected_one_of
+from avalanche_branchtune.errors import CheckpointError, expected_one_of
 from avalanche_branchtune.surgery import is_expanded
-from solo_bridge.compat import MethodSettings
 from solo_bridge.method import SoloMethod
+from solo_bridge.tensor_files import read_tensors, some
 
 logger = logging.getLogger(__name__)
 
 BACKBONE_KEYS = {"main": "backbone", "1.0.2": "encoder"}
 """What each generation of solo-learn calls the backbone in its checkpoints."""
 
-SHOWN = 5
-"""Number of names that a message lists of each kind."""
-
 _CLASSIFIERS = ("classifier.", "momentum_classifier.")
-
-# Where the classes come from that real checkpoints hold beside tensors: hyper-parameters of
-# OmegaConf or argparse, schedulers (solo-learn's SimSiam stores a whole one), callbacks.
-_HARMLESS = frozenset(
-    {"argparse", "collections", "functools", "lightning", "lightning_fabric", "numpy", "omegaconf"}
-    | {"pathlib", "pytorch_lightning", "solo", "torch.optim", "typing"}
-)
-_HARMLESS_BUILTINS = frozenset(
-    {"bool", "bytes", "dict", "float", "frozenset", "getattr", "int", "list", "object", "slice"}
-    | {"str", "tuple", "type"}
-)
-
-
-class CheckpointError(BranchTuneError, ValueError):
-    """A checkpoint cannot be read, written, or does not fit the model."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +78,7 @@ class CheckpointReport:
             "copied from the online network": self.copied,
             "not looked at": self.ignored,
         }
-        lines = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+        lines = [f"{kind}: {some(names)}" for kind, names in kinds.items() if names]
         head = f"matched {len(self.matched)} of {total} tensors with {self.path}"
         return "\n  ".join([head, *lines])
 
@@ -132,7 +112,7 @@ def load_solo_checkpoint(
     """
     path = Path(path)
     _refuse_expanded(model, "load_solo_checkpoint")
-    found = _read(path)
+    found = read_tensors(path)
     target, part, inside = model, "", ""
     if isinstance(model, SoloMethod):
         target, part = model.solo, _name_of(model.backbone, model.solo)
@@ -149,8 +129,8 @@ def load_solo_checkpoint(
     if not any(n.startswith(inside) and own[n].ndim for n in matched):
         raise CheckpointError(
             f"{path} holds no tensor that fits the backbone ({type(model).__name__}): the file has "
-            f"{_some(list(found))}; the model has "
-            f"{_some([n for n in own if n.startswith(inside)])}. Is it the same architecture?"
+            f"{some(list(found))}; the model has "
+            f"{some([n for n in own if n.startswith(inside)])}. Is it the same architecture?"
         )
     copies = _momentum_copies(target, matched)
     copied = tuple(n for _, _, prefix in copies for n in own if n.startswith(prefix))
@@ -248,104 +228,6 @@ def save_backbone(model: nn.Module, path: str | Path) -> Path:
     return path
 
 
-# ---- reading
-
-
-class _Placeholder:
-    """Stands for an object in a checkpoint that is not read."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take and forget whatever the object was made of."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Forget the object's state."""
-
-
-def _no_items(*args: Any) -> dict[Any, Any]:
-    """Stand for a defaultdict, whose items follow."""
-    return {}
-
-
-_STAND_INS: Mapping[str, Any] = {"defaultdict": _no_items, "AttributeDict": dict}
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file by name.
-
-    :param path: the file.
-    :return: name → tensor, on the CPU.
-    :raises CheckpointError: naming file and cause.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            with warnings.catch_warnings(), _placeholders(path):
-                warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged files fail in a great many ways
-        raise CheckpointError(
-            f"{path} is damaged, or no checkpoint of torch.save or safetensors: {_cause(error)}"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    named = state.items() if isinstance(state, Mapping) else ()
-    tensors = {k: t for k, t in named if isinstance(k, str) and isinstance(t, Tensor)}
-    if not tensors:
-        keys = f" with {_some(list(content))}" if isinstance(content, Mapping) else ""
-        raise CheckpointError(f"{path} holds no tensors by name: {type(content).__name__}{keys}")
-    return tensors
-
-
-@contextmanager
-def _placeholders(path: Path) -> Iterator[None]:
-    """Let harmless objects of a checkpoint be read as placeholders; refuse all others."""
-    if TorchVersion(torch.__version__) < "2.6":
-        yield
-        return
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # not torch's zip format: torch.load will say what is wrong
-        names = []
-    refused = sorted(n for n in names if not _is_harmless(n))
-    if refused:
-        raise CheckpointError(
-            f"{path} was not loaded: it holds more than tensors, and reading the rest would run "
-            f"{_some(refused)}. If you trust the file, write its tensors to another one: "
-            'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
-        )
-    stand_ins: list[Any] = [(_STAND_INS.get(n.rpartition(".")[2], _Placeholder), n) for n in names]
-    with torch.serialization.safe_globals(stand_ins):
-        yield
-
-
-def _is_harmless(name: str) -> bool:
-    root, _, rest = name.partition(".")
-    if root == "builtins":
-        return rest in _HARMLESS_BUILTINS
-    return root in _HARMLESS or f"{root}.{rest.partition('.')[0]}" in _HARMLESS
-
-
-def _cause(error: Exception) -> str:
-    """Return the first line of an error, without torch's advice to trust the file."""
-    _, _, inner = str(error).partition("WeightsUnpickler error: ")
-    lines = (inner or str(error)).split(" Please use ")[0].strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"
-
-
-# ---- names
-
-
 def _readings(found: Mapping[str, Tensor], part: str) -> list[dict[str, str]]:
     """Return the ways in which a file's names can be meant, as name in the model → in the file.
 
@@ -393,15 +275,6 @@ def _momentum_copies(solo: nn.Module, matched: list[str]) -> list[tuple[nn.Modul
     return copies
 
 
-def _some(names: Any) -> str:
-    """Return the first names of a list, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
-
-
-# ---- writing
-
-
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
 
@@ -428,11 +301,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _describe(method: SoloMethod, generation: str) -> dict[str, Any]:
     """Return what solo-learn writes into ``args.json``, as far as it describes the method."""
     shared = {"name": method.name, "method": method.name, "max_epochs": method.trainer.max_epochs}
-    settings: MethodSettings | None = getattr(method, "settings", None)
-    if settings is None:
-        return shared
-    own = isinstance(settings.backbone, nn.Module)
-    backbone = type(settings.backbone).__name__ if own else settings.backbone
+    settings, backbone = method.settings, method.settings.backbone
     first, last = settings.tau
     data = {
         "num_classes": settings.num_classes,

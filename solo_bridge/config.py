@@ -17,8 +17,17 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from avalanche_branchtune.errors import BranchTuneError, UnknownOptionError, expected_one_of
+from avalanche_branchtune.errors import ConfigError, UnknownOptionError, expected_one_of
 from solo_bridge.augmentation import MEAN, STD, Augmentation
+from solo_bridge.config_keys import (
+    CHANGE_TRAINING,
+    IMAGENET,
+    KNOWN,
+    LEFT_OUT,
+    PIPELINE,
+    SHARES,
+    STALE,
+)
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.method import SoloMethod
 from solo_bridge.optim import OptimizerSettings
@@ -26,10 +35,6 @@ from solo_bridge.optim import OptimizerSettings
 logger = logging.getLogger(__name__)
 
 Config: TypeAlias = str | Path | Mapping[str, Any]
-
-
-class ConfigError(BranchTuneError, ValueError):
-    """A configuration cannot be read, or lacks what is needed."""
 
 
 @dataclass(frozen=True)
@@ -88,105 +93,10 @@ def settings_from_config(config: Config) -> SoloConfig:
     except (ConfigError, UnknownOptionError) as error:
         raise type(error)(f"{source}: {error}") from error
     logger.info("%s: no meaning here: %s", source, ", ".join(settings.ignored) or "nothing")
-    lost = [key for key in settings.ignored if key in _CHANGE_TRAINING]
+    lost = [key for key in settings.ignored if key in CHANGE_TRAINING]
     if lost:
         logger.warning("%s: %s cannot be honoured", source, ", ".join(lost))
     return settings
-
-
-# ---- what solo-learn knows: True is read here, False has no meaning here
-
-_PROBABLE = ("grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
-
-_PIPELINE: Mapping[str, Any] = {
-    "rrc": dict.fromkeys(("enabled", "crop_min_scale", "crop_max_scale"), True),
-    "color_jitter": {
-        **dict.fromkeys(("prob", "brightness", "contrast", "saturation", "hue"), True),
-        "enabled": False,  # solo-learn itself looks at the probabilities only
-    },
-    **{name: {"prob": True, "enabled": False} for name in _PROBABLE},
-    **dict.fromkeys(("crop_size", "num_crops", "mean", "std"), True),
-}
-
-_TRAINER = (  # noqa: SIM905
-    "accelerator accumulate_grad_batches barebones benchmark callbacks check_val_every_n_epoch "
-    "default_root_dir detect_anomaly deterministic devices enable_checkpointing "
-    "enable_model_summary enable_progress_bar fast_dev_run gradient_clip_algorithm "
-    "gradient_clip_val inference_mode limit_predict_batches limit_test_batches "
-    "limit_train_batches limit_val_batches log_every_n_steps logger max_steps max_time min_epochs "
-    "min_steps num_nodes num_sanity_val_steps overfit_batches plugins precision profiler "
-    "reload_dataloaders_every_n_epochs strategy sync_batchnorm use_distributed_sampler "
-    "val_check_interval"
-).split()
-
-_KNOWN: Mapping[str, Any] = {
-    "method": True,
-    "method_kwargs": True,
-    "backbone": {"name": True, "kwargs": True},
-    "momentum": {"base_tau": True, "final_tau": True, "classifier": False},
-    "data": {
-        **dict.fromkeys(("dataset", "num_classes", "num_large_crops", "num_small_crops"), True),
-        **dict.fromkeys(("train_path", "val_path", "format", "num_workers", "no_labels"), False),
-        "fraction": False,
-    },
-    "augmentations": True,
-    "optimizer": {
-        **dict.fromkeys(("name", "batch_size", "lr", "weight_decay"), True),
-        **dict.fromkeys(("classifier_lr", "exclude_bias_n_norm_wd"), False),
-        "kwargs": {
-            **dict.fromkeys(("momentum", "eta", "clip_lr", "exclude_bias_n_norm"), True),
-            **dict.fromkeys(("betas", "eps", "amsgrad", "nesterov", "dampening"), False),
-        },
-    },
-    "scheduler": {
-        **dict.fromkeys(("name", "warmup_epochs", "warmup_start_lr", "min_lr"), True),
-        **dict.fromkeys(("lr_decay_steps", "interval"), False),
-    },
-    "max_epochs": True,
-    **dict.fromkeys(("name", "seed", "resume_from_checkpoint", "checkpoint", "auto_resume"), False),
-    **dict.fromkeys(("wandb", "auto_umap", "dali", "hydra", "knn_eval", "performance"), False),
-    **dict.fromkeys(("debug_augmentations", *_TRAINER), False),
-    **dict.fromkeys(("augmentations_cfg", "wandb_cfg"), False),  # left over in its own files
-}
-
-_CHANGE_TRAINING = frozenset(
-    ["accumulate_grad_batches", "gradient_clip_val", "limit_train_batches", "overfit_batches"]
-    + ["data.fraction", "optimizer.exclude_bias_n_norm_wd", "scheduler.interval"]
-    + [f"optimizer.kwargs.{name}" for name in ("betas", "eps", "amsgrad", "nesterov", "dampening")]
-)
-
-_STALE = frozenset({"base_tau_momentum", "final_tau_momentum", "momentum_classifier"})
-"""Settings of release 1.0.2's that solo-learn's own files still carry under ``method_kwargs``."""
-
-LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
-    "all4one": {"queue_size": 65536},
-    "barlow_twins": {"lamb": 0.0051, "scale_loss": 0.024},
-    "dino": {"warmup_teacher_temperature_epochs": 0},
-    "mae": {"norm_pix_loss": False},
-    "mocov2plus": {"queue_size": 65536},
-    "swav": {"queue_size": 65536, "freeze_prototypes_epochs": 1, "epoch_queue_starts": 15},
-    "vibcreg": {"iternorm": False},
-    "wmse": {"whitening_size": 256},
-}
-"""solo-learn's defaults of ``method_kwargs``, where the bridge's own differ."""
-
-_SHARES: Mapping[str, tuple[str, float]] = {
-    "crop_min_scale": ("rrc.crop_min_scale", 0.08),
-    "crop_max_scale": ("rrc.crop_max_scale", 1.0),
-    "jitter_prob": ("color_jitter.prob", 0.0),
-    "brightness": ("color_jitter.brightness", 0.0),
-    "contrast": ("color_jitter.contrast", 0.0),
-    "saturation": ("color_jitter.saturation", 0.0),
-    "hue": ("color_jitter.hue", 0.0),
-    "grayscale_prob": ("grayscale.prob", 0.0),
-    "blur_prob": ("gaussian_blur.prob", 0.0),
-    "solarization_prob": ("solarization.prob", 0.0),
-    "equalization_prob": ("equalization.prob", 0.0),
-    "flip_prob": ("horizontal_flip.prob", 0.0),
-}
-"""Fields of :class:`Augmentation`: solo-learn's key, and the value if it is left out."""
-
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 @dataclass(frozen=True)
@@ -200,8 +110,8 @@ _DATASETS: Mapping[str, _Dataset] = {
     "cifar10": _Dataset(10, MEAN, STD),
     "cifar100": _Dataset(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "stl10": _Dataset(10, (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
-    "imagenet": _Dataset(1000, **_IMAGENET),
-    "imagenet100": _Dataset(100, **_IMAGENET),
+    "imagenet": _Dataset(1000, **IMAGENET),
+    "imagenet100": _Dataset(100, **IMAGENET),
 }
 
 
@@ -232,7 +142,7 @@ def _plain(config: DictConfig, ignored: list[str]) -> dict[str, Any]:
     """Resolve interpolations, but for whole sections that are not read."""
     plain: dict[str, Any] = {}
     for key in map(str, config):
-        if _KNOWN.get(key) is False:
+        if KNOWN.get(key) is False:
             ignored.append(key)
         elif not OmegaConf.is_missing(config, key):
             try:
@@ -355,7 +265,7 @@ _KINDS = {
 def _suggestion(key: str, known: Mapping[str, Any], path: str) -> str:
     """Return `` (did you mean …?)`` if there is a likely key in or outside a section."""
     near = [path + k for k in get_close_matches(key, known, 1)]
-    elsewhere = [p for p in _paths(_KNOWN) if p.rpartition(".")[2] == key]
+    elsewhere = [p for p in _paths(KNOWN) if p.rpartition(".")[2] == key]
     return f" (did you mean {(near or elsewhere)[0]}?)" if near or elsewhere else ""
 
 
@@ -372,10 +282,10 @@ def _paths(known: Mapping[str, Any], path: str = "") -> Iterator[str]:
 def _settings(config: DictConfig, folder: Path | None) -> SoloConfig:
     values = _Values()
     plain = _with_defaults(_plain(config, values.ignored), folder, values.ignored)
-    values.sort(plain, _KNOWN)
+    values.sort(plain, KNOWN)
     pipelines = values.get("augmentations", list, [])
     for i, pipeline in enumerate(pipelines):
-        values.sort(pipeline, _PIPELINE, f"augmentations[{i}].")
+        values.sort(pipeline, PIPELINE, f"augmentations[{i}].")
     name = values.get("method", str)
     options = _method_kwargs(name, values) if name in DEFAULTS else {}
     if values.unknown:
@@ -416,7 +326,7 @@ def _method_kwargs(name: str, values: _Values) -> dict[str, Any]:
     for key, value in values.get("method_kwargs", dict, {}).items():
         if key in known:
             options[key] = value
-        elif key in anywhere | _STALE:
+        elif key in anywhere | STALE:
             values.ignored.append(path + key)
         else:
             values.unknown.append(path + key + _suggestion(key, known, path))
@@ -428,14 +338,14 @@ def _augmentation(values: _Values, index: int, data: _Dataset | None) -> Augment
     path = f"augmentations[{index}]."
     if not values.get(f"{path}rrc.enabled", bool, True):
         raise UnknownOptionError(f"{path}rrc.enabled: views without a random crop are not bridged")
-    mean, std = (_channels(values, path + key, default) for key, default in _IMAGENET.items())
+    mean, std = (_channels(values, path + key, default) for key, default in IMAGENET.items())
     if data is not None:  # solo-learn takes the data set's own, whatever is said
         values.ignored += [key for key in (f"{path}mean", f"{path}std") if key in values.read]
         mean, std = data.mean, data.std
     return Augmentation(
         crop_size=values.need(f"{path}crop_size", int),
         num_crops=values.need(f"{path}num_crops", int),
-        **{n: values.get(path + key, float, default) for n, (key, default) in _SHARES.items()},
+        **{n: values.get(path + key, float, default) for n, (key, default) in SHARES.items()},
         mean=mean,
         std=std,
     )
@@ -470,6 +380,15 @@ def _views(values: _Values, augmentations: list[Augmentation]) -> dict[str, Any]
     return {"image_size": size, "augmentations": augmentations, **views}
 
 
+def _betas(given: list[Any] | None) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    numbers = [b for b in given if isinstance(b, int | float) and 0 <= b < 1]
+    if len(numbers) != 2 or len(given) != 2:
+        raise ConfigError(f"optimizer.kwargs.betas: expected two numbers in [0, 1), got {given}")
+    return float(numbers[0]), float(numbers[1])
+
+
 def _strategy(values: _Values) -> dict[str, Any]:
     optimizer = _given(
         {
@@ -483,6 +402,7 @@ def _strategy(values: _Values) -> dict[str, Any]:
     settings = _given(
         {
             "momentum": values.get(f"{kwargs}momentum", float),
+            "betas": _betas(values.get(f"{kwargs}betas", list)),
             # As solo-learn has them, if they are left out.
             "eta": values.get(f"{kwargs}eta", float, 1e-3 if lars else None),
             "clip": values.get(f"{kwargs}clip_lr", bool, False if lars else None),

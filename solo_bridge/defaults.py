@@ -24,6 +24,7 @@ class Defaults:
     :param weight_decay: weight decay.
     :param augmentations: pipelines of the views.
     :param optimizer: the optimizer it was published with.
+    :param optimizer_settings: its further settings.
     :param tau: first and last decay of the momentum network.
     :param large_views: number of full-size views.
     :param backbone: backbone if none is named.
@@ -39,6 +40,7 @@ class Defaults:
     weight_decay: float
     augmentations: tuple[Augmentation, ...]
     optimizer: str = "lars"
+    optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
     tau: tuple[float, float] = (0.99, 1.0)
     large_views: int = 2
     backbone: str = "resnet18"
@@ -109,6 +111,7 @@ DEFAULTS: Mapping[str, Defaults] = MappingProxyType(
             0.05,
             (_PLAIN,),
             optimizer="adamw",
+            optimizer_settings={"betas": (0.9, 0.95)},
             large_views=1,
             backbone="vit_tiny",
             evaluates=False,

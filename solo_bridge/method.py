@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,6 +55,9 @@ class SelfSupervisedMethod(nn.Module):
 
     optimizer: str = "lars"
     """Optimizer, unless the strategy is given one."""
+
+    optimizer_settings: Mapping[str, Any] = MappingProxyType({})
+    """Further fields of :class:`solo_bridge.optim.OptimizerSettings` that it starts from."""
 
     num_classes: int | None = None
     """Labels must lie below this if it is set; they are checked, never learnt from."""
@@ -198,6 +202,8 @@ class SoloMethod(SelfSupervisedMethod):
                 f"SoloMethod({name!r}, {backbone if isinstance(backbone, str) else '…'!r}): "
                 f"solo-learn ({generation.name}) refuses these settings: {error!r}"
             ) from error
+        named = net if isinstance(net, str) else type(net).__name__
+        self.settings = replace(settings, backbone=named)  # what checkpoints describe it by
         features_dim(self.backbone, image_size)
         self.trainer = TrainerStandIn()
         self.name = name
@@ -209,6 +215,7 @@ class SoloMethod(SelfSupervisedMethod):
         self.needs = defaults.needs
         self.evaluates = defaults.evaluates
         self.optimizer = defaults.optimizer
+        self.optimizer_settings = dict(defaults.optimizer_settings)
         self.lr = defaults.lr
         self.weight_decay = defaults.weight_decay
         self.augmentations = list(

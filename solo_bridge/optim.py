@@ -29,6 +29,7 @@ class OptimizerSettings:
     :param lr: learning rate, for the batch that is used.
     :param weight_decay: weight decay.
     :param momentum: momentum of SGD and LARS.
+    :param betas: decays of Adam's and AdamW's averages.
     :param eta: trust coefficient of LARS.
     :param trust: whose norm LARS takes for a branch: ``"branch"`` its own, as
         in the runs of Liu et al. (a branch then grows by at most ``eta`` per
@@ -51,6 +52,7 @@ class OptimizerSettings:
     lr: float = 0.3
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
     eta: float = 0.02
     trust: str = "branch"
     clip: bool = True
@@ -89,7 +91,8 @@ class OptimizerSettings:
         common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.name == "sgd":
             return torch.optim.SGD(groups, momentum=self.momentum, **common)
-        return (torch.optim.Adam if self.name == "adam" else torch.optim.AdamW)(groups, **common)
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(groups, betas=self.betas, **common)
 
     def schedule(
         self, optimizer: Optimizer, steps_per_epoch: int, epochs: int

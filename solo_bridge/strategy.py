@@ -126,7 +126,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             name=optimizer if isinstance(optimizer, str) else "sgd",
             lr=base_lr * train_mb_size / 256 if scale_lr else base_lr,
             weight_decay=model.weight_decay if weight_decay is None else weight_decay,
-            **(optimizer_settings or {}),
+            **{**model.optimizer_settings, **(optimizer_settings or {})},
         )
         self._make_optimizer: MakeOptimizer = (
             self.optimizer_settings.optimizer if isinstance(optimizer, str) else optimizer

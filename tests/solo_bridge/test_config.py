@@ -15,12 +15,11 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.errors import ConfigError, UnknownOptionError
 from solo_bridge import Augmentation, SelfSupervised, available_methods
 from solo_bridge.compat import load
 from solo_bridge.config import (
     LEFT_OUT,
-    ConfigError,
     SoloConfig,
     method_from_config,
     settings_from_config,

@@ -1,0 +1,99 @@
+"""The keys of solo-learn's configurations: True is read here, False has no meaning here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PROBABLE = ("grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
+
+PIPELINE: Mapping[str, Any] = {
+    "rrc": dict.fromkeys(("enabled", "crop_min_scale", "crop_max_scale"), True),
+    "color_jitter": {
+        **dict.fromkeys(("prob", "brightness", "contrast", "saturation", "hue"), True),
+        "enabled": False,  # solo-learn itself looks at the probabilities only
+    },
+    **{name: {"prob": True, "enabled": False} for name in PROBABLE},
+    **dict.fromkeys(("crop_size", "num_crops", "mean", "std"), True),
+}
+
+TRAINER = (  # noqa: SIM905
+    "accelerator accumulate_grad_batches barebones benchmark callbacks check_val_every_n_epoch "
+    "default_root_dir detect_anomaly deterministic devices enable_checkpointing "
+    "enable_model_summary enable_progress_bar fast_dev_run gradient_clip_algorithm "
+    "gradient_clip_val inference_mode limit_predict_batches limit_test_batches "
+    "limit_train_batches limit_val_batches log_every_n_steps logger max_steps max_time min_epochs "
+    "min_steps num_nodes num_sanity_val_steps overfit_batches plugins precision profiler "
+    "reload_dataloaders_every_n_epochs strategy sync_batchnorm use_distributed_sampler "
+    "val_check_interval"
+).split()
+
+KNOWN: Mapping[str, Any] = {
+    "method": True,
+    "method_kwargs": True,
+    "backbone": {"name": True, "kwargs": True},
+    "momentum": {"base_tau": True, "final_tau": True, "classifier": False},
+    "data": {
+        **dict.fromkeys(("dataset", "num_classes", "num_large_crops", "num_small_crops"), True),
+        **dict.fromkeys(("train_path", "val_path", "format", "num_workers", "no_labels"), False),
+        "fraction": False,
+    },
+    "augmentations": True,
+    "optimizer": {
+        **dict.fromkeys(("name", "batch_size", "lr", "weight_decay"), True),
+        **dict.fromkeys(("classifier_lr", "exclude_bias_n_norm_wd"), False),
+        "kwargs": {
+            **dict.fromkeys(("momentum", "eta", "clip_lr", "exclude_bias_n_norm"), True),
+            **dict.fromkeys(("betas",), True),
+            **dict.fromkeys(("eps", "amsgrad", "nesterov", "dampening"), False),
+        },
+    },
+    "scheduler": {
+        **dict.fromkeys(("name", "warmup_epochs", "warmup_start_lr", "min_lr"), True),
+        **dict.fromkeys(("lr_decay_steps", "interval"), False),
+    },
+    "max_epochs": True,
+    **dict.fromkeys(("name", "seed", "resume_from_checkpoint", "checkpoint", "auto_resume"), False),
+    **dict.fromkeys(("wandb", "auto_umap", "dali", "hydra", "knn_eval", "performance"), False),
+    **dict.fromkeys(("debug_augmentations", *TRAINER), False),
+    **dict.fromkeys(("augmentations_cfg", "wandb_cfg"), False),  # left over in its own files
+}
+
+CHANGE_TRAINING = frozenset(
+    ["accumulate_grad_batches", "gradient_clip_val", "limit_train_batches", "overfit_batches"]
+    + ["data.fraction", "optimizer.exclude_bias_n_norm_wd", "scheduler.interval"]
+    + [f"optimizer.kwargs.{name}" for name in ("eps", "amsgrad", "nesterov", "dampening")]
+)
+
+STALE = frozenset({"base_tau_momentum", "final_tau_momentum", "momentum_classifier"})
+"""Settings of release 1.0.2's that solo-learn's own files still carry under ``method_kwargs``."""
+
+LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
+    "all4one": {"queue_size": 65536},
+    "barlow_twins": {"lamb": 0.0051, "scale_loss": 0.024},
+    "dino": {"warmup_teacher_temperature_epochs": 0},
+    "mae": {"norm_pix_loss": False},
+    "mocov2plus": {"queue_size": 65536},
+    "swav": {"queue_size": 65536, "freeze_prototypes_epochs": 1, "epoch_queue_starts": 15},
+    "vibcreg": {"iternorm": False},
+    "wmse": {"whitening_size": 256},
+}
+"""solo-learn's defaults of ``method_kwargs``, where the bridge's own differ."""
+
+SHARES: Mapping[str, tuple[str, float]] = {
+    "crop_min_scale": ("rrc.crop_min_scale", 0.08),
+    "crop_max_scale": ("rrc.crop_max_scale", 1.0),
+    "jitter_prob": ("color_jitter.prob", 0.0),
+    "brightness": ("color_jitter.brightness", 0.0),
+    "contrast": ("color_jitter.contrast", 0.0),
+    "saturation": ("color_jitter.saturation", 0.0),
+    "hue": ("color_jitter.hue", 0.0),
+    "grayscale_prob": ("grayscale.prob", 0.0),
+    "blur_prob": ("gaussian_blur.prob", 0.0),
+    "solarization_prob": ("solarization.prob", 0.0),
+    "equalization_prob": ("equalization.prob", 0.0),
+    "flip_prob": ("horizontal_flip.prob", 0.0),
+}
+"""Fields of :class:`Augmentation`: solo-learn's key, and the value if it is left out."""
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -1,0 +1,130 @@
+"""Reading the tensors of a file as data: nothing in it is ever imported or called."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.torch_version import TorchVersion
+
+from avalanche_branchtune.errors import CheckpointError
+
+SHOWN = 5
+"""Number of names that a message lists of each kind."""
+
+# Where the classes come from that real checkpoints hold beside tensors: hyper-parameters of
+# OmegaConf or argparse, schedulers (solo-learn's SimSiam stores a whole one), callbacks.
+_HARMLESS = frozenset(
+    {"argparse", "collections", "functools", "lightning", "lightning_fabric", "numpy", "omegaconf"}
+    | {"pathlib", "pytorch_lightning", "solo", "torch.optim", "typing"}
+)
+_HARMLESS_BUILTINS = frozenset(
+    {"bool", "bytes", "dict", "float", "frozenset", "getattr", "int", "list", "object", "slice"}
+    | {"str", "tuple", "type"}
+)
+
+
+class _Placeholder:
+    """Stands for an object in a checkpoint that is not read."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take and forget whatever the object was made of."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget the object's state."""
+
+
+def _no_items(*args: Any) -> dict[Any, Any]:
+    """Stand for a defaultdict, whose items follow."""
+    return {}
+
+
+_STAND_INS: Mapping[str, Any] = {"defaultdict": _no_items, "AttributeDict": dict}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file by name.
+
+    :param path: the file.
+    :return: name → tensor, on the CPU.
+    :raises CheckpointError: naming file and cause.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            with warnings.catch_warnings(), _placeholders(path):
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged files fail in a great many ways
+        raise CheckpointError(
+            f"{path} is damaged, or no checkpoint of torch.save or safetensors: {_cause(error)}"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    named = state.items() if isinstance(state, Mapping) else ()
+    tensors = {k: t for k, t in named if isinstance(k, str) and isinstance(t, Tensor)}
+    if not tensors:
+        keys = f" with {some(list(content))}" if isinstance(content, Mapping) else ""
+        raise CheckpointError(f"{path} holds no tensors by name: {type(content).__name__}{keys}")
+    return tensors
+
+
+@contextmanager
+def _placeholders(path: Path) -> Iterator[None]:
+    """Let harmless objects of a checkpoint be read as placeholders; refuse all others."""
+    if TorchVersion(torch.__version__) < "2.6":
+        yield
+        return
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # not torch's zip format: torch.load will say what is wrong
+        names = []
+    refused = sorted(n for n in names if not _is_harmless(n))
+    if refused:
+        raise CheckpointError(
+            f"{path} was not loaded: it holds more than tensors, and reading the rest would run "
+            f"{some(refused)}. If you trust the file, write its tensors to another one: "
+            'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
+        )
+    stand_ins: list[Any] = [(_STAND_INS.get(n.rpartition(".")[2], _Placeholder), n) for n in names]
+    with torch.serialization.safe_globals(stand_ins):
+        yield
+
+
+def _is_harmless(name: str) -> bool:
+    root, _, rest = name.partition(".")
+    if root == "builtins":
+        return rest in _HARMLESS_BUILTINS
+    return root in _HARMLESS or f"{root}.{rest.partition('.')[0]}" in _HARMLESS
+
+
+def _cause(error: Exception) -> str:
+    """Return the first line of an error, without torch's advice to trust the file."""
+    _, _, inner = str(error).partition("WeightsUnpickler error: ")
+    lines = (inner or str(error)).split(" Please use ")[0].strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"
+
+
+def some(names: Any) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
+# ---- writing
