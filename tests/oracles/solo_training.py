@@ -41,6 +41,26 @@ class Views(Dataset):  # type: ignore[type-arg]
         return (i, *item) if self.index else item
 
 
+EXTRA: dict[str, dict[str, Any]] = {
+    "lars": {"momentum": 0.9, "eta": 0.02, "clip_lr": True, "exclude_bias_n_norm": True},
+    "sgd": {"momentum": 0.9},
+    "adam": {},
+    "adamw": {"betas": (0.9, 0.95)},
+}
+
+
+def with_its_own_optimizer(name: str, lr: float) -> Any:
+    """The main branch's module, which configures the method's optimizer and schedule itself."""
+    module = bare(name, "none")
+    del module.configure_optimizers
+    module.optimizer = DEFAULTS[name].optimizer
+    module.extra_optimizer_args = EXTRA[module.optimizer]
+    module.lr, module.weight_decay = lr, 1e-4
+    module.scheduler, module.scheduler_interval = "warmup_cosine", "step"
+    module.warmup_epochs, module.warmup_start_lr = 0.5, 3e-5
+    return module
+
+
 def bare(name: str, schedule: str, net: Any = None, size: int = 8) -> Any:
     """solo-learn's module as its constructor leaves it, with the optimizer to be compared."""
     generation = load()
