@@ -29,6 +29,19 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def single_images(dataset: Any) -> Any:
+    """Return a data set as probes see it: with the ``eval`` transforms, if it is Avalanche's.
+
+    :param dataset: any map-style data set.
+    :return: the data set.
+    :raises ProbeError: if it has no samples.
+    """
+    dataset = dataset.eval() if hasattr(dataset, "with_transforms") else dataset
+    if len(dataset) == 0:
+        raise ProbeError("a probe needs at least one sample: the data set is empty")
+    return dataset
+
+
 def extract_features(
     model: nn.Module,
     dataset: Any,
@@ -49,9 +62,7 @@ def extract_features(
     :raises ProbeError: for an empty data set, images that are not single
         tensors, features that are not ``(N, D)`` or not finite.
     """
-    dataset = dataset.eval() if hasattr(dataset, "with_transforms") else dataset
-    if len(dataset) == 0:
-        raise ProbeError("a probe needs at least one sample: the data set is empty")
+    dataset = single_images(dataset)
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     loader: DataLoader = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers)

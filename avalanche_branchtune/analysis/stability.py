@@ -1,0 +1,180 @@
+"""Stability and plasticity of a network, layer by layer, by CKA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from avalanche_branchtune.analysis.cka import MinibatchCKA, linear_gram
+from avalanche_branchtune.errors import ProbeError, UnknownOptionError
+from avalanche_branchtune.evaluation.features import frozen, single_images
+
+
+@dataclass(frozen=True)
+class StabilityPlasticity:
+    """Likeness to the reference networks, in [0, 1] up to noise.
+
+    :param stability: layer → CKA with the old reference on old data.
+    :param plasticity: layer → CKA with the new reference on new data.
+    :param protocol: how the numbers were made, to be printed beside them.
+    """
+
+    stability: dict[str, float]
+    plasticity: dict[str, float]
+    protocol: str
+
+    @property
+    def mean_stability(self) -> float:
+        """Mean over the layers."""
+        return sum(self.stability.values()) / len(self.stability)
+
+    @property
+    def mean_plasticity(self) -> float:
+        """Mean over the layers."""
+        return sum(self.plasticity.values()) / len(self.plasticity)
+
+
+def analysed_layers(model: nn.Module) -> list[str]:
+    """List the layers that the paper looks at: every convolution, BatchNorm and residual block.
+
+    :param model: any module.
+    :return: qualified names, in the order of the modules.
+    """
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    return [
+        name
+        for name, module in model.named_modules()
+        if name and (isinstance(module, kinds) or hasattr(module, "downsample"))
+    ]
+
+
+def layerwise_cka(
+    model: nn.Module,
+    reference: nn.Module,
+    dataset: Any,
+    *,
+    layers: Sequence[str] | Mapping[str, str] | None = None,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+) -> dict[str, float]:
+    """Compare two networks layer by layer on the same images.
+
+    Both run in eval mode.  Of each layer only the ``(N, N)`` Gram matrix of a
+    minibatch is kept: memory does not depend on the layers' size.
+
+    :param model: the network.
+    :param reference: the network that it is compared with.
+    :param dataset: yields ``(image, …)``; of an Avalanche data set the ``eval``
+        transforms are used.  A last minibatch of fewer than 4 images is left out.
+    :param layers: names of layers in both networks, or a mapping from the
+        model's names to the reference's; :func:`analysed_layers` by default.
+    :param batch_size: images in a minibatch.
+    :param device: where both run; by default where the model is.
+    :return: layer → CKA, see :class:`~avalanche_branchtune.analysis.cka.MinibatchCKA`.
+    :raises UnknownOptionError: for a layer that a network does not have.
+    :raises ProbeError: for too few images, layers that are not called, and
+        features that do not vary.
+    """
+    names = analysed_layers(model) if layers is None else layers
+    pairs = dict(names) if isinstance(names, Mapping) else {n: n for n in names}
+    _check_layers(model, pairs.keys())
+    _check_layers(reference, pairs.values())
+    if device is None:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    alignments = {name: MinibatchCKA() for name in pairs}
+    loader: DataLoader[Any] = DataLoader(single_images(dataset), batch_size=batch_size)
+    with frozen(model), frozen(reference):
+        for images, *_ in loader:
+            if len(images) < 4:
+                continue
+            images = images.to(device)
+            mine = _grams(model, list(pairs), images)
+            theirs = _grams(reference, list(pairs.values()), images)
+            for name, other in pairs.items():
+                alignments[name].update_grams(mine[name], theirs[other])
+    return {name: alignment.compute() for name, alignment in alignments.items()}
+
+
+def stability_plasticity(
+    model: nn.Module,
+    *,
+    old_reference: nn.Module,
+    old_data: Any,
+    new_reference: nn.Module,
+    new_data: Any,
+    layers: Sequence[str] | None = None,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+) -> StabilityPlasticity:
+    """Measure what a network kept of the old data and learnt of the new.
+
+    Liu, Zhu, Liu, arXiv 2403.18266, Section 3.  References are arguments,
+    because two readings are in use: in the authors' scripts stability compares
+    with the network before the experience and plasticity with the jointly
+    trained one; others take the jointly trained network for both.
+
+    :param model: the network after an experience.
+    :param old_reference: what it is compared with on old data.
+    :param old_data: images of earlier experiences, 128 or more.
+    :param new_reference: what it is compared with on new data.
+    :param new_data: images of this experience, 128 or more.
+    :param layers: see :func:`layerwise_cka`.
+    :param batch_size: images in a minibatch.
+    :param device: where the networks run.
+    :return: layer-wise values and their means.
+    """
+    shared: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "device": device}
+    stability = layerwise_cka(model, old_reference, old_data, **shared)
+    plasticity = layerwise_cka(model, new_reference, new_data, **shared)
+    return StabilityPlasticity(
+        stability,
+        plasticity,
+        f"linear CKA, unbiased HSIC averaged over minibatches of {batch_size}, eval mode, "
+        f"{len(stability)} layers; {len(old_data)} old and {len(new_data)} new images",
+    )
+
+
+def _check_layers(model: nn.Module, names: Any) -> None:
+    known = dict(model.named_modules())
+    unknown = [n for n in names if n not in known]
+    if unknown or not names:
+        raise UnknownOptionError(
+            f"layers: {type(model).__name__} has no {unknown[:3]}; it has for example "
+            f"{analysed_layers(model)[:5]}"
+        )
+
+
+def _grams(model: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
+    grams: dict[str, Tensor] = {}
+    with _watched(model, names, grams):
+        model(images)
+    missing = [n for n in names if n not in grams]
+    if missing:
+        raise ProbeError(
+            f"layers {missing[:3]} of {type(model).__name__} were not called, or do not give one "
+            "tensor: leave them out"
+        )
+    return grams
+
+
+@contextmanager
+def _watched(model: nn.Module, names: list[str], grams: dict[str, Tensor]) -> Iterator[None]:
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                grams[name] = linear_gram(output)  # a layer that is called twice: the last time
+
+        return hook
+
+    handles = [model.get_submodule(n).register_forward_hook(keep(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,176 @@
+"""CKA against closed forms and written-out definitions; stability and plasticity of networks."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+from torchvision.models import resnet18
+
+from avalanche_branchtune.analysis import (
+    MinibatchCKA,
+    analysed_layers,
+    layerwise_cka,
+    linear_cka,
+    stability_plasticity,
+)
+from avalanche_branchtune.analysis.cka import hsic, linear_gram
+from avalanche_branchtune.errors import ProbeError, UnknownOptionError
+
+
+def features(samples: int = 40, width: int = 6, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, width, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_identity_rotation_scale_and_shift(unbiased: bool) -> None:
+    x = features()
+    rotation, _ = torch.linalg.qr(features(6, 6, seed=1))
+    for other in (x, x @ rotation, -3.0 * x, x @ rotation + 5.0):
+        assert linear_cka(x, other, unbiased=unbiased) == pytest.approx(1.0, abs=1e-9)
+    stretched = linear_cka(x, x * torch.tensor([10.0, 1, 1, 1, 1, 1]), unbiased=unbiased)
+    assert 0.1 < stretched < 0.9
+
+
+def test_independent_features_are_unlike_without_bias_only() -> None:
+    pairs = [(features(20, 50, i), features(20, 50, 1000 + i)) for i in range(400)]
+    biased = torch.stack([linear_cka(a, b) for a, b in pairs]).mean()
+    unbiased = torch.stack([linear_cka(a, b, unbiased=True) for a, b in pairs]).mean()
+    assert biased > 0.6
+    assert abs(unbiased) < 0.01
+
+
+def test_biased_cka_in_feature_space() -> None:
+    """Kornblith et al., Equation 4: ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features."""
+    x, y = features(), features(width=9, seed=1) + features()[:, :1]
+    a, b = x - x.mean(0), y - y.mean(0)
+    expected = (b.T @ a).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm())
+    assert linear_cka(x, y) == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_unbiased_hsic_is_the_u_statistic() -> None:
+    """Song et al., Equation 4, written out over all ordered quadruples of different samples."""
+    k, l = linear_gram(features(7, 3)), linear_gram(features(7, 4, seed=1))  # noqa: E741
+    total, count = 0.0, 0
+    for i, j, q, r in itertools.permutations(range(7), 4):
+        total += float(k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]))
+        count += 1
+    assert hsic(k, l).item() == pytest.approx(total / count, rel=1e-10)
+
+
+def test_minibatches_average_the_terms() -> None:
+    x, y = features(120), features(120, 8, seed=1) + features(120)[:, :1]
+    whole = MinibatchCKA()
+    whole.update(x, y)
+    assert whole.compute() == pytest.approx(linear_cka(x, y, unbiased=True).item(), rel=1e-12)
+    parts = MinibatchCKA()
+    terms = torch.zeros(3, dtype=torch.float64)
+    for a, b in zip(x.split(30), y.split(30), strict=True):
+        parts.update(a, b)
+        k, l = linear_gram(a), linear_gram(b)  # noqa: E741
+        terms += torch.stack([hsic(k, l), hsic(k, k), hsic(l, l)])
+    assert parts.compute() == pytest.approx((terms[0] / (terms[1] * terms[2]).sqrt()).item())
+    assert parts.compute() == pytest.approx(whole.compute(), abs=0.1)
+
+
+def test_bad_features() -> None:
+    with pytest.raises(ProbeError, match="at least 4"):
+        linear_cka(features(3), features(3), unbiased=True)
+    with pytest.raises(ProbeError, match="one size"):
+        linear_cka(features(5), features(6))
+    with pytest.raises(ProbeError, match="do not vary"):
+        linear_cka(features(8), torch.ones(8, 3))
+    with pytest.raises(ProbeError, match="not finite"):
+        linear_cka(features(8), features(8) * float("nan"))
+    with pytest.raises(ProbeError, match="no minibatch"):
+        MinibatchCKA().compute()
+
+
+class Net(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv1 = nn.Conv2d(3, 6, 3)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 6, 3)
+        self.spare = nn.Conv2d(6, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.bn1(self.conv1(x)).relu()).mean((2, 3))
+
+
+def images(samples: int = 66, seed: int = 0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, 3, 8, 8, generator=generator)
+    return TensorDataset(x, torch.zeros(samples, dtype=torch.long))
+
+
+LAYERS = ["conv1", "bn1", "conv2"]
+
+
+def test_layers_against_features_taken_by_hand() -> None:
+    model, other, data = Net(), Net(1), images(64)
+    found = layerwise_cka(model, other, data, layers=LAYERS, batch_size=32)
+    expected = {name: MinibatchCKA() for name in LAYERS}
+    for batch in data.tensors[0].split(32):
+        taken = []
+        for net in (model.eval(), other.eval()):
+            a = net.conv1(batch)
+            b = net.bn1(a)
+            taken.append((a, b, net.conv2(b.relu())))
+        for name, a, b in zip(LAYERS, *taken, strict=True):
+            expected[name].update(a, b)
+    assert found == pytest.approx({n: e.compute() for n, e in expected.items()}, rel=1e-9)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_stability_and_plasticity_point_at_what_changed() -> None:
+    before, joint = Net(), Net(5)
+    model = copy.deepcopy(before).train()
+    with torch.no_grad():
+        model.conv2.weight.copy_(joint.conv2.weight)
+    result = stability_plasticity(
+        model,
+        old_reference=before,
+        old_data=images(),
+        new_reference=joint,
+        new_data=images(seed=3),
+        layers=LAYERS,
+        batch_size=64,
+    )
+    assert result.stability["conv1"] == pytest.approx(1.0)
+    assert result.stability["conv2"] < 0.99
+    assert result.plasticity["conv1"] < 0.99
+    assert result.mean_stability == pytest.approx(sum(result.stability.values()) / 3)
+    assert result.mean_stability > result.mean_plasticity
+    assert "66 old and 66 new images" in result.protocol
+    assert model.training, "modes are put back"
+
+
+def test_other_names_in_the_reference() -> None:
+    found = layerwise_cka(Net(), Net(), images(), layers={"conv1": "conv1", "bn1": "conv1"})
+    assert found["conv1"] == pytest.approx(1.0)
+    assert set(found) == {"conv1", "bn1"}
+
+
+def test_bad_layers_and_data() -> None:
+    with pytest.raises(UnknownOptionError, match=r"no \['conv9'\].*conv1"):
+        layerwise_cka(Net(), Net(), images(), layers=["conv9"])
+    with pytest.raises(ProbeError, match=r"\['spare'\] of Net were not called"):
+        layerwise_cka(Net(), Net(), images())
+    with pytest.raises(ProbeError, match="at least 4 samples"):
+        layerwise_cka(Net(), Net(), images(3), layers=LAYERS)
+    with pytest.raises(ProbeError, match="empty"):
+        layerwise_cka(Net(), Net(), images(0), layers=LAYERS)
+
+
+def test_layers_of_a_resnet() -> None:
+    names = analysed_layers(resnet18())
+    assert names[:2] == ["conv1", "bn1"]
+    assert {"layer1.0", "layer4.1", "layer2.0.downsample.0"} <= set(names)
+    assert len(names) == 20 + 20 + 8
