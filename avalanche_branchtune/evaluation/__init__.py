@@ -2,5 +2,6 @@
 
 from avalanche_branchtune.evaluation.features import extract_features
 from avalanche_branchtune.evaluation.knn import KNNResult, knn_probe, weighted_knn
+from avalanche_branchtune.evaluation.matrix import AccuracyMatrix
 
-__all__ = ["KNNResult", "extract_features", "knn_probe", "weighted_knn"]
+__all__ = ["AccuracyMatrix", "KNNResult", "extract_features", "knn_probe", "weighted_knn"]

@@ -1,0 +1,122 @@
+"""The accuracy matrix of a stream, and the numbers that are read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from avalanche_branchtune.errors import ProbeError
+
+
+class AccuracyMatrix:
+    """A[t, i]: accuracy on the test data of experience i after experience t.
+
+    Experiences are counted from 0, T is their number.  In a class-incremental
+    stream experience i's test data are its classes, in a domain-incremental
+    one its domain with all classes; in a data-incremental one all experiences
+    share one test set: its columns are equal, and only :attr:`final_accuracy`
+    and :meth:`average_accuracy` say something.  Formulas: Tang et al. (Kaizen),
+    arXiv 2303.17235, Section 4.3; backward transfer: Lopez-Paz and Ranzato,
+    arXiv 1706.08840, Equation 3.
+
+    :param n_experiences: T.
+    :param random: accuracies R[i] of a randomly initialised network under the
+        same probe; needed for :attr:`forward_transfer`.
+    :raises ProbeError: for numbers that are not accuracies.
+    """
+
+    def __init__(self, n_experiences: int, random: Sequence[float] | None = None) -> None:
+        """See the class."""
+        if n_experiences < 1:
+            raise ProbeError(f"AccuracyMatrix({n_experiences}): expected at least one experience")
+        self.n_experiences = n_experiences
+        self.rows: list[list[float]] = []
+        self.random = None if random is None else self._checked(random, "random")
+
+    def add(self, accuracies: Sequence[float]) -> None:
+        """Add the row of the next experience.
+
+        :param accuracies: T shares in [0, 1], on the test data of every
+            experience, also of those to come.
+        :raises ProbeError: for another number of them, or one too many rows.
+        """
+        if self.complete:
+            raise ProbeError(f"the matrix already has a row for each of {self.n_experiences}")
+        self.rows.append(self._checked(accuracies, f"row {len(self.rows)}"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a row for every experience."""
+        return len(self.rows) == self.n_experiences
+
+    @property
+    def values(self) -> Tensor:
+        """The rows so far, ``(t, T)``, float64."""
+        return torch.tensor(self.rows, dtype=torch.float64).reshape(-1, self.n_experiences)
+
+    def average_accuracy(self, after: int = -1) -> float:
+        """Mean over the experiences seen: ``mean_{i≤t} A[t, i]``.
+
+        :param after: t; the last row by default.
+        """
+        rows = self._needs(1)
+        t = range(len(rows))[after]
+        return float(rows[t, : t + 1].mean())
+
+    @property
+    def final_accuracy(self) -> float:
+        """``mean_i A[T−1, i]``."""
+        return float(self._whole()[-1].mean())
+
+    @property
+    def continual_accuracy(self) -> float:
+        """``mean_t mean_{i≤t} A[t, i]``, over the rows so far."""
+        rows = self._needs(1)
+        return sum(self.average_accuracy(t) for t in range(len(rows))) / len(rows)
+
+    @property
+    def forgetting(self) -> float:
+        """``mean_{i<T−1} max_t (A[t, i] − A[T−1, i])``; at least 0."""
+        rows = self._whole(2)
+        return float((rows.max(dim=0).values - rows[-1])[:-1].mean())
+
+    @property
+    def backward_transfer(self) -> float:
+        """``mean_{i<T−1} (A[T−1, i] − A[i, i])``; negative where old experiences were lost."""
+        rows = self._whole(2)
+        return float((rows[-1] - rows.diag())[:-1].mean())
+
+    @property
+    def forward_transfer(self) -> float:
+        """``mean_{i≥1} (A[i−1, i] − R[i])``: what an experience gains before it is seen."""
+        rows = self._whole(2)
+        if self.random is None:
+            raise ProbeError("forward transfer compares with a random network: pass random=…")
+        return float((rows.diagonal(1) - torch.tensor(self.random[1:])).mean())
+
+    def _whole(self, least: int = 1) -> Tensor:
+        if not self.complete:
+            raise ProbeError(
+                f"the run is partial: {len(self.rows)} of {self.n_experiences} experiences; "
+                "average_accuracy and continual_accuracy are defined on part of it"
+            )
+        return self._needs(least)
+
+    def _needs(self, least: int) -> Tensor:
+        if len(self.rows) < least:
+            raise ProbeError(f"this needs {least} experiences, there are {len(self.rows)}")
+        return self.values
+
+    def _checked(self, accuracies: Sequence[float], what: str) -> list[float]:
+        row = [float(a) for a in accuracies]
+        if len(row) != self.n_experiences:
+            raise ProbeError(
+                f"{what}: expected {self.n_experiences} accuracies, one per experience (also of "
+                f"those to come), got {len(row)}"
+            )
+        outside = [a for a in row if not 0 <= a <= 1]
+        if outside:
+            raise ProbeError(f"{what}: {outside[0]} is no accuracy: expected shares in [0, 1]")
+        return row
