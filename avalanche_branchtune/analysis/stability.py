@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from avalanche_branchtune.analysis.cka import MinibatchCKA, linear_gram
 from avalanche_branchtune.errors import ProbeError, UnknownOptionError
-from avalanche_branchtune.evaluation.features import frozen, single_images
+from avalanche_branchtune.evaluation.features import frozen, loader_of, single_images
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def layerwise_cka(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     alignments = {name: MinibatchCKA() for name in pairs}
-    loader: DataLoader[Any] = DataLoader(single_images(dataset), batch_size=batch_size)
+    loader = loader_of(single_images(dataset), batch_size)
     with frozen(model), frozen(reference):
         for images, *_ in loader:
             if len(images) < 4:

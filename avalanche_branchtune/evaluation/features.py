@@ -42,6 +42,19 @@ def single_images(dataset: Any) -> Any:
     return dataset
 
 
+def loader_of(dataset: Any, batch_size: int, num_workers: int = 0) -> DataLoader[Any]:
+    """Return a loader in the data set's order that leaves torch's random state alone.
+
+    :param dataset: any map-style data set.
+    :param batch_size: samples in a minibatch.
+    :param num_workers: worker processes.
+    :return: the loader; without a generator of its own it would draw from the
+        global one, and training would depend on whether it is evaluated.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, generator=generator)
+
+
 def extract_features(
     model: nn.Module,
     dataset: Any,
@@ -65,7 +78,7 @@ def extract_features(
     dataset = single_images(dataset)
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    loader: DataLoader = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers)
+    loader = loader_of(dataset, batch_size, num_workers)
     features, labels = [], []
     with frozen(model):
         for images, targets, *_ in loader:

@@ -18,8 +18,7 @@ class AccuracyMatrix:
     one its domain with all classes; in a data-incremental one all experiences
     share one test set: its columns are equal, and only :attr:`final_accuracy`
     and :meth:`average_accuracy` say something.  Formulas: Tang et al. (Kaizen),
-    arXiv 2303.17235, Section 4.3; backward transfer: Lopez-Paz and Ranzato,
-    arXiv 1706.08840, Equation 3.
+    arXiv 2303.17235; backward transfer: Lopez-Paz and Ranzato, arXiv 1706.08840.
 
     :param n_experiences: T.
     :param random: accuracies R[i] of a randomly initialised network under the

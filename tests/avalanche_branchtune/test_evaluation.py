@@ -67,7 +67,9 @@ def test_probe_is_frozen_and_says_its_protocol() -> None:
     model.train(False)
     model.train()
     before = model.norm.running_mean.clone()
+    state = torch.get_rng_state()
     result = knn_probe(model, pictures(), pictures(30), k=5)
+    assert torch.equal(torch.get_rng_state(), state), "training must not depend on probing"
     assert result.accuracy == 1.0
     assert torch.equal(model.norm.running_mean, before)
     assert model.training
