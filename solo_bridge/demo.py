@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import torch
 from avalanche.core import BasePlugin, SupervisedPlugin
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
 from tqdm import tqdm
 
 from avalanche_branchtune import BranchTuningPlugin
+from avalanche_branchtune.analysis import stability_plasticity
 from avalanche_branchtune.evaluation import KNNResult, knn_probe
 from avalanche_branchtune.report import Curve, Record, peak_memory_mib
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, joint
@@ -91,10 +95,11 @@ def run_demo(
     untrained = probe(_method())
     curves = []
     plans: dict[str, tuple[Iterable[Any], list[BasePlugin]]] = {
+        "joint": (everything.train_stream, []),
         "fine-tuning": (stream.train_stream, []),
         "Branch-tuning": (stream.train_stream, [BranchTuningPlugin(verbose=False)]),
-        "joint": (everything.train_stream, []),
     }
+    networks: dict[str, list[nn.Module]] = {}
     for name, (experiences, plugins) in plans.items():
         torch.manual_seed(seed)
         method = _method()
@@ -116,8 +121,20 @@ def run_demo(
             strategy.train(experience, num_workers=1, persistent_workers=True)
             curve.seconds.append(time.perf_counter() - begin)
             curve.accuracies.append(probe(method).accuracy)
+            networks.setdefault(name, []).append(copy.deepcopy(method.backbone))
+        if len(networks[name]) == EXPERIENCES:
+            before, after = networks[name][-2:]
+            analysis = stability_plasticity(
+                after,
+                old_reference=before,
+                old_data=_images(stream.test_stream[: EXPERIENCES - 1]),
+                new_reference=networks["joint"][0],
+                new_data=_images(stream.test_stream[EXPERIENCES - 1 :]),
+            )
+            curve.stability = analysis.mean_stability
+            curve.plasticity = analysis.mean_plasticity
         curves.append(curve)
-    curves.append(Curve("random network", [untrained.accuracy]))
+    curves = [*curves[1:], curves[0], Curve("random network", [untrained.accuracy])]
     record = Record(
         title="SimCLR on digits over photographs, five class-incremental experiences",
         protocol=untrained.protocol,
@@ -128,6 +145,9 @@ def run_demo(
             "epochs": f"{epochs} in each experience; joint: {epochs} on all data",
             "optimizer": f"SGD, lr {LR} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
             "batch": BATCH,
+            "S and P": "stability: likeness to the network before the last experience on the "
+            "test images of earlier ones; plasticity: to the jointly trained network on those of "
+            f"the last one; mean over layers; {analysis.protocol}",
             "seed": seed,
             "device": device,
             "peak_memory_mib": round(peak_memory_mib()),
@@ -136,6 +156,13 @@ def run_demo(
     )
     record.write(out)
     return record
+
+
+def _images(experiences: Iterable[Any], samples: int = 256) -> Any:
+    """Return the first test images of some experiences together."""
+    data = [e.dataset.eval() for e in experiences]
+    every: ConcatDataset[Any] = ConcatDataset(data)
+    return Subset(every, range(min(samples, len(every))))
 
 
 def _method() -> SoloMethod:

@@ -26,12 +26,17 @@ class Curve:
     :param accuracies: share in [0, 1] after each experience.
     :param seconds: training time of each experience, in seconds.
     :param epochs: epochs of each experience.
+    :param stability: likeness to the network before the last experience, on
+        older data; see :func:`avalanche_branchtune.analysis.stability_plasticity`.
+    :param plasticity: likeness to the jointly trained network, on new data.
     """
 
     name: str
     accuracies: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     epochs: int = 0
+    stability: float | None = None
+    plasticity: float | None = None
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -63,12 +68,18 @@ class Record:
         experiences = max(len(c.accuracies) for c in self.curves)
         width = max(len(c.name) for c in self.curves)
         head = "".join(f"{f'exp {i}':>8}" for i in range(experiences))
-        lines = [f"{'accuracy in %':<{width}}{head}{'s/epoch':>10}"]
+        measured = any(c.stability is not None for c in self.curves)
+        more = f"{'S':>8}{'P':>8}" if measured else ""
+        lines = [f"{'accuracy in %':<{width}}{head}{more}{'s/epoch':>10}"]
         for c in self.curves:
             cells = [f"{100 * a:8.1f}" for a in c.accuracies]
             if len(cells) < experiences:  # measured once: the final column
                 cells = [f"{'':8}"] * (experiences - len(cells)) + cells
             pace = f"{c.seconds_per_epoch:10.2f}" if c.seconds_per_epoch else f"{'':10}"
+            if measured:
+                cells += [
+                    f"{'':8}" if x is None else f"{x:8.3f}" for x in (c.stability, c.plasticity)
+                ]
             lines.append(f"{c.name:<{width}}{''.join(cells)}{pace}")
         return "\n".join(lines)
 

@@ -123,6 +123,14 @@ def record() -> Record:
     )
 
 
+def test_table_with_stability_and_plasticity() -> None:
+    with_analysis = record()
+    with_analysis.curves[0].stability, with_analysis.curves[0].plasticity = 0.9, 0.25
+    lines = with_analysis.table().splitlines()
+    assert lines[0].split()[-3:] == ["S", "P", "s/epoch"]
+    assert lines[1].split() == ["fine-tuning", "25.0", "50.0", "0.900", "0.250", "1.00"]
+
+
 def test_record_table_and_files(tmp_path: Path) -> None:
     lines = record().table().splitlines()
     assert lines[1].split() == ["fine-tuning", "25.0", "50.0", "1.00"]

@@ -38,6 +38,11 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     for name, accuracies in curves.items():
         assert name in printed.out
         assert f"{100 * accuracies[-1]:.1f}" in printed.out
+    analysed = {c["name"]: (c["stability"], c["plasticity"]) for c in saved["curves"]}
+    assert analysed["joint"] == (None, None)
+    for name in ("fine-tuning", "Branch-tuning"):
+        assert 0.5 < analysed[name][0] <= 1.0
+        assert f"{analysed[name][0]:.3f}" in printed.out
     assert "weighted kNN (k 20, T 0.07, cosine)" in printed.out
     assert "fine-tuning" in printed.err, "progress bars"
     assert (out / "results.csv").is_file()
