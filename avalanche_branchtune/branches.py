@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
 
@@ -44,7 +45,7 @@ def branch_shapes(kernel_size: Shape, branch: Branch) -> tuple[Shape, ...]:
         inside another is left out: a 1×1 convolution gets one 1×1 branch.
     :return: sizes, each at most the kernel's.
     :raises UnknownOptionError: for an unknown name, or for sizes that are
-        empty, repeated, not positive or larger than the kernel.
+        empty, not positive or larger than the kernel.
     """
     if isinstance(branch, str):
         if branch not in BRANCHES:
@@ -53,12 +54,11 @@ def branch_shapes(kernel_size: Shape, branch: Branch) -> tuple[Shape, ...]:
         return tuple(s for s in shapes if not any(_inside(s, o) for o in shapes if o != s))
     if not callable(branch):
         raise expected_one_of("branch", branch, [*BRANCHES, "a callable"])
-    chosen = tuple((int(h), int(w)) for h, w in branch(kernel_size))
-    valid = bool(chosen) and len(set(chosen)) == len(chosen)
-    if not valid or not all(min(s) >= 1 and _inside(s, kernel_size) for s in chosen):
+    chosen = tuple(dict.fromkeys((int(h), int(w)) for h, w in branch(kernel_size)))
+    if not chosen or not all(min(s) >= 1 and _inside(s, kernel_size) for s in chosen):
         raise UnknownOptionError(
             f"branch callable returned {chosen} for a kernel of {kernel_size}: expected one or "
-            "more different (height, width), each between (1, 1) and the kernel's size"
+            "more (height, width), each between (1, 1) and the kernel's size"
         )
     return chosen
 
@@ -307,7 +307,7 @@ _HARMLESS = frozenset(
 
 
 # These read their children's weights instead of calling the children (in eval mode, the second).
-_BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+_BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
 
 
 def why_unbranchable(layer: nn.Module, parent: nn.Module | None = None) -> str | None:
@@ -328,6 +328,8 @@ def why_unbranchable(layer: nn.Module, parent: nn.Module | None = None) -> str |
         return "its weight is computed (weight norm, parametrization): remove that first"
     if not layer._parameters["weight"].is_floating_point():  # type: ignore[union-attr]
         return "its weight is not a floating-point tensor"
+    if "forward" in vars(layer):
+        return "its forward was replaced, which a branch might bypass"
     for cls in type(layer).__mro__:
         if cls is kind:
             return None

@@ -11,12 +11,12 @@ from avalanche_branchtune.branches import Branched
 from avalanche_branchtune.errors import OptimizerMismatchError
 
 
-def join_optimizer(optimizer: Optimizer, model: nn.Module) -> int:
+def join_optimizer(optimizer: Optimizer, model: nn.Module) -> list[nn.Parameter]:
     """Put the trainable branches of a model into the groups of their kernels.
 
     :param optimizer: holds the model's own parameters.
     :param model: an expanded model.
-    :return: number of branch parameters that were added.
+    :return: the branch parameters, in the optimizer now.
     :raises OptimizerMismatchError: if a branched kernel is in no group.
     """
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
@@ -28,13 +28,11 @@ def join_optimizer(optimizer: Optimizer, model: nn.Module) -> int:
     missing = [n for n, b in trainable.items() if b and id(layers[n].weight) not in groups]
     if missing:
         raise missing_parameters([f"{n}.weight" for n in missing])
-    added = 0
     for name, branches in trainable.items():
         for branch in branches:
             if id(branch) not in groups:
                 groups[id(layers[name].weight)]["params"].append(branch)
-                added += 1
-    return added
+    return [b for branches in trainable.values() for b in branches]
 
 
 def leave_optimizer(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> int:

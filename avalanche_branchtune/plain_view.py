@@ -16,6 +16,8 @@ import torch
 from avalanche.training.plugins import (
     EWCPlugin,
     MASPlugin,
+    MIRPlugin,
+    RWalkPlugin,
     SynapticIntelligencePlugin,
 )
 from torch import Tensor, nn
@@ -35,6 +37,13 @@ _EVENTS: dict[type, tuple[str, ...]] = {
     ),
 }
 """Events of each regulariser that read the model's named parameters during an experience."""
+
+
+_REFUSED: dict[type, str] = {
+    MIRPlugin: "it differentiates by all parameters, of which the kernels do not learn",
+    RWalkPlugin: "it scores named parameters along the path, on which the kernels stand still",
+}
+"""Plugins that cannot do their work while kernels stand still, with the reason."""
 
 
 class PlainView:
@@ -117,26 +126,38 @@ class _OnPlainView:
             strategy.model = model
 
 
-def show_plain(plugins: list[Any], model: nn.Module) -> None:
-    """Let the regularisers among some plugins see an expanded model as the plain one.
+def check_plugins(plugins: list[Any], linear: Any) -> None:
+    """Refuse plugins that cannot work beside branches.
 
     :param plugins: a strategy's plugins.
-    :param model: the expanded model.
-    :raises IncompatiblePluginError: for SI beside low-rank branches: SI needs
-        the gradient of the folded weight, which low-rank factors do not give.
+    :param linear: the branch of linear layers, see
+        :func:`avalanche_branchtune.expand`.
+    :raises IncompatiblePluginError: for MIR and RWalk, and for SI beside
+        low-rank branches: SI needs the gradient of the folded weight, which
+        low-rank factors do not give.
+    """
+    for plugin in plugins:
+        for kind, reason in _REFUSED.items():
+            if isinstance(plugin, kind):
+                raise IncompatiblePluginError(
+                    f"{kind.__name__} beside BranchTuningPlugin: {reason}"
+                )
+        if isinstance(plugin, SynapticIntelligencePlugin) and isinstance(linear, int):
+            raise IncompatiblePluginError(
+                "SynapticIntelligencePlugin beside low-rank branches: the gradient of the folded "
+                'weight is not known; use BranchTuningPlugin(linear="full")'
+            )
+
+
+def show_plain(plugins: list[Any]) -> None:
+    """Let the regularisers among some plugins see the expanded model as the plain one.
+
+    :param plugins: a strategy's plugins.
     """
     for plugin in plugins:
         for kind, events in _EVENTS.items():
             if not isinstance(plugin, kind):
                 continue
-            low_rank = any(
-                "branch_up" in m.branches for m in model.modules() if isinstance(m, Branched)
-            )
-            if low_rank and kind is SynapticIntelligencePlugin:
-                raise IncompatiblePluginError(
-                    "SynapticIntelligencePlugin beside low-rank branches: the gradient of the "
-                    'folded weight is not known; use BranchTuningPlugin(linear="full")'
-                )
             for event in events:
                 setattr(plugin, event, _OnPlainView(plugin, event))
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from avalanche.benchmarks import OnlineCLExperience
 from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.utils import _at_task_boundary
 from torch import nn
 
 from avalanche_branchtune.branches import Branch, Branched, LinearBranch, check_branch, check_linear
 from avalanche_branchtune.errors import (
     EmptyExperienceError,
     IncompatiblePluginError,
+    OptimizerMismatchError,
     UnknownOptionError,
     expected_one_of,
 )
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
 from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
-from avalanche_branchtune.plain_view import show_as_is, show_plain
+from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
 from avalanche_branchtune.surgery import (
     Scope,
     backbone_scope,
@@ -26,6 +30,7 @@ from avalanche_branchtune.surgery import (
     expand,
     in_scope,
     is_expanded,
+    plan_expansion,
 )
 
 logger = logging.getLogger(__name__)
@@ -80,8 +85,15 @@ class BranchTuningPlugin(SupervisedPlugin):
     expanded (:mod:`avalanche_branchtune.plain_view`).
 
     If training is interrupted, the model stays expanded and can be saved, or
-    merged with :func:`avalanche_branchtune.compress`; the next ``train`` call
-    merges what was learnt and starts anew.
+    merged with :func:`avalanche_branchtune.compress` and
+    :func:`avalanche_branchtune.restore_norms`; the next ``train`` call merges
+    what was learnt, if that was not done, and starts anew.
+
+    In an online stream that gives access to its task boundaries, an experience
+    is the one that the small ones are cut from; in one that does not, each
+    small experience is one of its own.  (Avalanche 0.6 marks no part as the
+    last where they divide the experience exactly: its branches are merged when
+    the next one begins, or by :func:`avalanche_branchtune.compress`.)
 
     :param branch: branch of a k×k convolution: ``"1x1"``, ``"1x3+3x1"`` (1×k
         and k×1, the paper's default), ``"3x3"`` (k×k) or a callable from
@@ -139,19 +151,24 @@ class BranchTuningPlugin(SupervisedPlugin):
         self.pretrained = pretrained
         self.unbranchable = unbranchable
         self.verbose = verbose
+        self._joined: list[nn.Parameter] | None = None  # None: no experience is under way
+        self._watching = False
         self.summaries: list[ExperienceSummary] = []
         """One entry for each experience that was trained in branches."""
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Go to the front of the plugins and refuse what cannot work."""
+        """Go to the front of the plugins and refuse what cannot work, before training."""
         if any(isinstance(p, BranchTuningPlugin) and p is not self for p in strategy.plugins):
             raise IncompatiblePluginError(
                 "two BranchTuningPlugins in one strategy would branch layers twice: keep one"
             )
         # A new list: the loop that calls this event is still walking over the old one.
         strategy.plugins = [self, *(p for p in strategy.plugins if p is not self)]
-        self._finish_interrupted(strategy)
-        self._check_optimizer(strategy)
+        check_plugins(strategy.plugins, self.linear)
+        list(in_scope(strategy.model, self.norm_scope))
+        if not is_expanded(strategy.model):
+            layers, _ = plan_expansion(strategy.model, self.branch, **self._options(strategy.model))
+            self._check_optimizer(strategy, layers)
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse an experience without samples before anything is changed."""
@@ -161,57 +178,81 @@ class BranchTuningPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Expand the network, fix its norms and let the branches join the optimizer."""
-        experience = strategy.clock.train_exp_counter
-        if experience == 0 and not self.pretrained:
-            return
+        experience = _index(strategy)
+        inside = not _at_task_boundary(strategy.experience, before=True)
+        if inside and self._joined is not None:
+            return  # a later part of an online experience
         self._finish_interrupted(strategy)
+        if inside or (experience == 0 and not self.pretrained):
+            return
         model = strategy.model
-        expansion = expand(
-            model,
-            self.branch,
-            linear=self.linear,
-            scope=self._scope(model),
-            unbranchable=self.unbranchable,
-        )
+        expansion = expand(model, self.branch, **self._options(model))
         try:
             fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
-            join_optimizer(strategy.optimizer, model)
-            show_plain(strategy.plugins, model)
+            self._joined = join_optimizer(strategy.optimizer, model)
+            show_plain(strategy.plugins)
         except Exception:
             self._close(strategy)
             raise
+        self._watching = True
         self._summarise(experience, model, len(expansion.branched), len(fixed), expansion.skipped)
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Warn, once per experience, of branches that no gradient reaches."""
+        if self._watching:
+            self._watching = False
+            still = [
+                name
+                for name, layer in strategy.model.named_modules()
+                if isinstance(layer, Branched)
+                and all(b.grad is None and b.requires_grad for b in layer.branches.values())
+            ]
+            if still:
+                warnings.warn(
+                    f"no gradient reached the branches of {len(still)} layer(s): "
+                    f"{', '.join(still[:5])}. Either they were not used, or the model reads their "
+                    "weights without calling them, and they cannot learn: leave them out of scope",
+                    stacklevel=2,
+                )
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Merge the branches and put everything else back as it was."""
-        self._close(strategy)
+        if _at_task_boundary(strategy.experience, before=False):
+            self._close(strategy)
 
-    def _scope(self, model: nn.Module) -> Scope:
-        return backbone_scope(model) if self.scope is None else self.scope
+    def _options(self, model: nn.Module) -> dict[str, Any]:
+        return {
+            "linear": self.linear,
+            "scope": backbone_scope(model) if self.scope is None else self.scope,
+            "unbranchable": self.unbranchable,
+        }
 
     def _close(self, strategy: Any) -> None:
         layers = [m for m in strategy.model.modules() if isinstance(m, Branched)]
-        leave_optimizer(strategy.optimizer, [b for m in layers for b in m.branches.values()])
+        branches = [b for m in layers for b in m.branches.values()]
+        leave_optimizer(strategy.optimizer, [*branches, *(self._joined or ())])
+        self._joined = None
         compress(strategy.model)
         restore_norms(strategy.model)
         show_as_is(strategy.plugins)
 
     def _finish_interrupted(self, strategy: Any) -> None:
-        if is_expanded(strategy.model):
+        if self._joined is not None or is_expanded(strategy.model):
             logger.warning(
-                "the model carries branches of an interrupted experience: merging what they learnt"
+                "branches of an unfinished experience are still there: merging what they learnt"
             )
             self._close(strategy)
 
-    def _check_optimizer(self, strategy: Any) -> None:
+    def _check_optimizer(self, strategy: Any, layers: dict[str, nn.Module]) -> None:
+        if strategy.optimizer is None:
+            raise OptimizerMismatchError(
+                f"{type(strategy).__name__} has no optimizer: there is nothing to train in branches"
+            )
         held = {id(p) for group in strategy.optimizer.param_groups for p in group["params"]}
         missing = [
             f"{name}.weight"
-            for name, module in in_scope(strategy.model, self._scope(strategy.model))
-            if isinstance(module, nn.Conv2d)
-            and isinstance(module._parameters.get("weight"), nn.Parameter)
-            and module.weight.requires_grad
-            and id(module.weight) not in held
+            for name, layer in layers.items()
+            if layer.weight.requires_grad and id(layer.weight) not in held
         ]
         if missing:
             raise missing_parameters(missing)
@@ -235,3 +276,11 @@ class BranchTuningPlugin(SupervisedPlugin):
         self.summaries.append(summary)
         if self.verbose:
             print(summary)
+
+
+def _index(strategy: Any) -> int:
+    """Return the number of the experience, in an online stream of the one it is cut from."""
+    experience = strategy.experience
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        return int(experience.origin_experience.current_experience)
+    return int(strategy.clock.train_exp_counter)

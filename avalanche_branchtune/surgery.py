@@ -55,14 +55,19 @@ def backbone_scope(model: nn.Module) -> tuple[str, ...]:
 
     :param model: any module.
     :return: qualified names of sub-modules called ``backbone``, ``encoder``,
-        ``momentum_backbone`` or ``momentum_encoder``; ``("",)`` if there are none.
+        ``momentum_backbone`` or ``momentum_encoder`` that have a convolution;
+        ``("",)``, the whole model, if there are none.
     """
     found: list[str] = []
     for name, module in model.named_modules():
         inner = any(name.startswith(f"{outer}.") for outer in found)
-        if not inner and name.rpartition(".")[2] in BACKBONES and list(module.parameters()):
+        if not inner and name.rpartition(".")[2] in BACKBONES and _has_convolution(module):
             found.append(name)
     return tuple(found) or ("",)
+
+
+def _has_convolution(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.Conv2d) for m in module.modules())
 
 
 def in_scope(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Module]]:
@@ -158,6 +163,31 @@ def expand(
     :raises UnbranchableLayerError: see ``unbranchable``.
     :raises UnknownOptionError: for an unknown option.
     """
+    chosen, skipped = plan_expansion(
+        model, branch, linear=linear, scope=scope, unbranchable=unbranchable
+    )
+    branched = {n: tuple(add_branches(m, branch, linear).branches) for n, m in chosen.items()}
+    return Expansion(branched=branched, skipped=skipped)
+
+
+def plan_expansion(
+    model: nn.Module,
+    branch: Branch,
+    *,
+    linear: LinearBranch,
+    scope: Scope,
+    unbranchable: str,
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Find out what :func:`expand` would do, and change nothing.
+
+    :param model: see :func:`expand`, whose arguments and errors these are.
+    :param branch: see there.
+    :param linear: see there.
+    :param scope: see there.
+    :param unbranchable: see there.
+    :return: the layers that would be branched, and those that would not, with
+        the reason.
+    """
     check_branch(branch)
     check_linear(linear)
     if unbranchable not in ("error", "skip"):
@@ -183,16 +213,17 @@ def expand(
         )
     chosen = {name: m for name, m in candidates.items() if name not in skipped}
     if not chosen:
+        refused = "; ".join(f"{n} ({r})" for n, r in skipped.items())
+        hint = " (for linear layers pass linear='full' or a rank)" if linear == "none" else ""
         raise NothingToBranchError(
             f"expand: no layer of {type(model).__name__} in scope {scope!r} can be branched: "
-            "expected at least one nn.Conv2d"
-            + (" (for linear layers pass linear='full' or a rank)" if linear == "none" else "")
+            + (f"all were refused: {refused}" if refused else "expected at least one nn.Conv2d")
+            + hint
         )
     for m in chosen.values():  # a callable may refuse a kernel: find out before any change
         if isinstance(m, nn.Conv2d):
             branch_shapes((m.kernel_size[0], m.kernel_size[1]), branch)
-    branched = {n: tuple(add_branches(m, branch, linear).branches) for n, m in chosen.items()}
-    return Expansion(branched=branched, skipped=skipped)
+    return chosen, skipped
 
 
 def _refusal(layer: nn.Module, parent: nn.Module, users: Counter[int]) -> str | None:

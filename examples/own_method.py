@@ -4,7 +4,7 @@ from torch import nn
 
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.evaluation import knn_probe
-from avalanche_branchtune.streams import class_incremental, digits_on_photographs
+from avalanche_branchtune.streams import class_incremental, digits_on_photographs, joint
 from solo_bridge import (
     Augmentation,
     EvalTransform,
@@ -32,6 +32,8 @@ class Spread(SelfSupervisedMethod):
 def main(epochs=3, samples=1000):
     train, test = digits_on_photographs(True, samples=samples), digits_on_photographs(False)
     stream = class_incremental(train, test, 5, eval_transform=EvalTransform(16))
+    everything = joint(train, test, eval_transform=EvalTransform(16))
+    bank, queries = everything.train_stream[0].dataset, everything.test_stream[0].dataset
     method = Spread()
     views = solo_views([Augmentation(crop_size=16, crop_min_scale=0.5, num_crops=2)])
     plugins = [BranchTuningPlugin()]
@@ -40,8 +42,8 @@ def main(epochs=3, samples=1000):
     )
     for experience in stream.train_stream:
         strategy.train(experience)
-        seen = knn_probe(method, experience.dataset, stream.test_stream[0].dataset)
-        print(f"{seen.accuracy:.1%}: {seen.protocol}")
+        result = knn_probe(method, bank, queries)
+        print(f"{result.accuracy:.1%}: {result.protocol}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models import get_model, list_models
 from torchvision.models.resnet import BasicBlock
 
@@ -109,9 +110,15 @@ def _by_name(name: str, size: int, kwargs: Mapping[str, Any]) -> nn.Module:
             return timm.create_model(name, num_classes=0, img_size=size, **kwargs)
         except TypeError:  # convolutional networks take images of any size
             return timm.create_model(name, num_classes=0, **kwargs)
-    if name in list_models():
+    if name in list_models(module=models):
         net: nn.Module = get_model(name, weights=None, **kwargs)
-        *_, last = (n for n, m in net.named_modules() if isinstance(m, nn.Linear))
+        linear = [n for n, m in net.named_modules() if isinstance(m, nn.Linear)]
+        if not linear:
+            raise UnknownOptionError(
+                f"SoloMethod(backbone={name!r}): it ends in no linear layer that could be taken "
+                "off: pass a module that ends in pooled features instead"
+            )
+        last = linear[-1]
         parent, _, child = last.rpartition(".")
         setattr(net.get_submodule(parent), child, nn.Identity())
         return net

@@ -173,6 +173,13 @@ class SoloMethod(SelfSupervisedMethod):
             works = [n for n, p in available_methods().items() if p is None]
             raise expected_one_of(f"SoloMethod({name!r}): method", name, works)
         defaults = DEFAULTS[name]
+        unknown = sorted(set(method_kwargs) - set(defaults.method_kwargs))
+        if unknown:
+            raise UnknownOptionError(
+                f"SoloMethod({name!r}, {unknown[0]}=…): unknown setting; {name} has "
+                f"{', '.join(defaults.method_kwargs)} (optimizer, learning rate and epochs belong "
+                "to SelfSupervised)"
+            )
         if small_views and name not in generation.multicrop:
             raise UnknownOptionError(
                 f"SoloMethod({name!r}, small_views={small_views}): this method cannot compare "
@@ -271,6 +278,10 @@ class SoloMethod(SelfSupervisedMethod):
         :return: scalar.
         """
         samples, device = views[0].shape[0], views[0].device
+        if not self.training:
+            self._check_minibatch(samples)
+            if hasattr(self.solo, "queue_ptr"):  # buffers are put back after an evaluation
+                self.solo.queue_ptr.zero_()
         if index is None:
             # Positives are found by index: within a minibatch every sample needs its own.
             index = torch.arange(samples, device=device)
@@ -304,16 +315,7 @@ class SoloMethod(SelfSupervisedMethod):
         :raises BatchSizeError: if a queue cannot be filled by whole minibatches.
         """
         solo, batch = self.solo, min(plan.batch_size, plan.samples)
-        if hasattr(solo, "queue_ptr") and solo.queue_size % batch:
-            raise BatchSizeError(
-                f"{self.name}: the queue of {solo.queue_size} must be a multiple of the minibatch "
-                f"of {batch}: change train_mb_size, or pass SoloMethod(queue_size=…)"
-            )
-        if getattr(solo, "whitening_size", 0) > batch:
-            raise BatchSizeError(
-                f"{self.name}: whitens {solo.whitening_size} samples at once, the minibatch has "
-                f"{batch}: raise train_mb_size, or pass SoloMethod(whitening_size=…)"
-            )
+        self._check_minibatch(batch)
         self.trainer = TrainerStandIn(plan.steps_per_epoch, plan.epochs, plan.samples)
         solo.max_epochs = plan.epochs
         solo.batch_size = batch
@@ -328,6 +330,19 @@ class SoloMethod(SelfSupervisedMethod):
             clear_prototypes(solo)
         self._experiences += 1
         self._attached().on_train_start()
+
+    def _check_minibatch(self, samples: int) -> None:
+        solo, advice = self.solo, "change train_mb_size or eval_mb_size, or pass SoloMethod"
+        if hasattr(solo, "queue_ptr") and solo.queue_size % samples:
+            raise BatchSizeError(
+                f"{self.name}: the queue of {solo.queue_size} must be a multiple of the minibatch "
+                f"of {samples}: {advice}(queue_size=…)"
+            )
+        if getattr(solo, "whitening_size", 0) > samples:
+            raise BatchSizeError(
+                f"{self.name}: whitens {solo.whitening_size} samples at once, the minibatch has "
+                f"{samples}: {advice}(whitening_size=…)"
+            )
 
     def start_epoch(self, epoch: int) -> None:
         """Tell solo-learn that an epoch begins."""

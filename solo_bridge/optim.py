@@ -68,6 +68,8 @@ class OptimizerSettings:
             raise expected_one_of("SelfSupervised(optimizer=…)", self.name, list(OPTIMIZERS))
         if self.scheduler not in SCHEDULERS:
             raise expected_one_of("SelfSupervised(scheduler=…)", self.scheduler, list(SCHEDULERS))
+        if not self.lr >= 0:
+            raise UnknownOptionError(f"SelfSupervised(lr={self.lr}): expected a positive rate")
         if self.trust not in ("branch", "kernel"):
             raise expected_one_of("SelfSupervised(trust=…)", self.trust, ["branch", "kernel"])
 

@@ -8,17 +8,30 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import torch
 from avalanche.core import BasePlugin
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    EvaluationPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    LFLPlugin,
+    LRSchedulerPlugin,
+    LwFPlugin,
+    MASPlugin,
+    MIRPlugin,
+    ReplayPlugin,
+)
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from avalanche_branchtune.errors import (
     BatchSizeError,
@@ -26,6 +39,7 @@ from avalanche_branchtune.errors import (
     IncompatiblePluginError,
     LabelError,
     NonFiniteLossError,
+    UnknownOptionError,
     ViewsError,
     expected_one_of,
 )
@@ -40,6 +54,18 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "16": torch.float16,
 }
+
+
+_SUPERVISED = "it works on class outputs and labelled images, there are only views and a loss"
+
+REFUSED: dict[type, str] = {
+    LRSchedulerPlugin: "it steers one optimizer, here each experience has a fresh one: use "
+    "optimizer_settings={'scheduler': …, 'warmup_epochs': …}",
+    **dict.fromkeys(
+        (AGEMPlugin, EWCPlugin, GEMPlugin, LFLPlugin, LwFPlugin, MASPlugin, MIRPlugin), _SUPERVISED
+    ),
+}
+"""Avalanche's plugins that cannot work under :class:`SelfSupervised`, with the reason."""
 
 
 def loss_evaluator() -> EvaluationPlugin:
@@ -85,7 +111,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param eval_every: see Avalanche's templates.
     :param peval_mode: see Avalanche's templates.
     :raises UnknownOptionError: for an unknown option.
-    :raises IncompatiblePluginError: for Avalanche's LRSchedulerPlugin.
+    :raises IncompatiblePluginError: for the plugins in :data:`REFUSED`.
     """
 
     model: SelfSupervisedMethod
@@ -113,6 +139,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         peval_mode: str = "epoch",
     ) -> None:
         """See the class."""
+        _check_arguments(model, optimizer, optimizer_settings or {}, train_mb_size)
         if precision not in PRECISIONS:
             raise expected_one_of("SelfSupervised(precision=…)", precision, list(PRECISIONS))
         optimizer = model.optimizer if optimizer is None else optimizer
@@ -151,11 +178,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             with warnings.catch_warnings():  # having no logger is what was asked for
                 warnings.simplefilter("ignore")
                 evaluator = EvaluationPlugin()
-        if any(isinstance(p, LRSchedulerPlugin) for p in plugins or []):
-            raise IncompatiblePluginError(
-                "LRSchedulerPlugin steers one optimizer, SelfSupervised has a fresh one in each "
-                "experience: use optimizer_settings={'scheduler': …, 'warmup_epochs': …}"
-            )
+        for plugin in plugins or []:
+            for kind, reason in REFUSED.items():
+                if isinstance(plugin, kind):
+                    raise IncompatiblePluginError(f"{kind.__name__} under SelfSupervised: {reason}")
         super().__init__(
             model=model,
             optimizer=self._make_optimizer(model.parameter_groups()),
@@ -213,6 +239,18 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """Make the loader; the last, incomplete minibatch is dropped if there are others."""
         enough = len(self.adapted_dataset) >= self.train_mb_size
         super().make_train_dataloader(drop_last=drop_last and enough, **kwargs)
+
+    def make_eval_dataloader(
+        self, num_workers: int = 0, persistent_workers: bool = False, **kwargs: Any
+    ) -> None:
+        """Make the loader of :meth:`eval`; minibatches are as in training."""
+        self.dataloader = DataLoader(
+            self.adapted_dataset,
+            batch_size=self.eval_mb_size,
+            num_workers=num_workers,
+            persistent_workers=persistent_workers,
+            drop_last=len(self.adapted_dataset) >= self.eval_mb_size,
+        )
 
     def _unpack_minibatch(self) -> None:
         """Bring a minibatch into the form ``[views, labels]`` on the device."""
@@ -364,13 +402,41 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
     @contextmanager
     def _buffers_kept(self) -> Iterator[None]:
-        kept = [(b, b.detach().clone()) for b in self.model.buffers()]
+        # By name: a method may put a new tensor in a buffer's place (DINO's centre).
+        kept = [
+            (module, name, value.detach().clone())
+            for module in self.model.modules()
+            for name, value in module._buffers.items()
+            if value is not None
+        ]
         try:
             yield
         finally:
             with torch.no_grad():
-                for buffer, value in kept:
-                    buffer.copy_(value)
+                for module, name, value in kept:
+                    module.get_buffer(name).copy_(value)
+
+
+def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any], batch: int) -> None:
+    """Refuse what users of supervised strategies bring along."""
+    if not isinstance(model, SelfSupervisedMethod):
+        raise UnknownOptionError(
+            f"SelfSupervised({type(model).__name__}): expected a SoloMethod or another "
+            "SelfSupervisedMethod, which has a loss; a bare network has none"
+        )
+    if isinstance(optimizer, Optimizer):
+        raise UnknownOptionError(
+            f"SelfSupervised(optimizer={type(optimizer).__name__} object): each experience has a "
+            "fresh optimizer: pass its name, or a function from parameter groups to an optimizer"
+        )
+    known = {f.name for f in fields(OptimizerSettings)} - {"name", "lr", "weight_decay"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise expected_one_of("SelfSupervised(optimizer_settings=…)", unknown[0], sorted(known))
+    if batch < 1:
+        raise BatchSizeError(
+            f"SelfSupervised(train_mb_size={batch}): expected at least 1 (2 for BN)"
+        )
 
 
 def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:

@@ -82,6 +82,11 @@ def to_rgb(image: Any) -> Image.Image:
         return Image.fromarray(image.squeeze()).convert("RGB")
     if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
         if image.is_floating_point() and not (image.amin() >= 0 and image.amax() <= 1):
+            if image.amin() >= 0 and image.amax() > 1.5:
+                raise ViewsError(
+                    f"a float tensor with values up to {image.amax():.0f} cannot be augmented: "
+                    "divide by 255, or pass uint8"
+                )
             raise ViewsError(
                 f"a tensor with values from {image.amin():.2f} to {image.amax():.2f} cannot be "
                 "augmented: views are made of PIL images or tensors in [0, 1]; remove Normalize "

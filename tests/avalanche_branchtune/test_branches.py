@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -143,6 +144,7 @@ def test_shapes() -> None:
     assert branch_shapes((5, 7), "3x3") == ((5, 7),)
     assert branch_shapes((1, 3), "1x3+3x1") == ((1, 3),)
     assert all(branch_shapes((1, 1), b) == ((1, 1),) for b in ("1x1", "1x3+3x1", "3x3"))
+    assert branch_shapes((1, 1), lambda k: [(1, k[1]), (k[0], 1)]) == ((1, 1),)
 
 
 @pytest.mark.parametrize("branch", ["2x2", "", None, 3])
@@ -153,7 +155,7 @@ def test_unknown_branch_is_refused(branch: Any) -> None:
     assert not is_expanded(model)
 
 
-@pytest.mark.parametrize("sizes", [[], [(4, 1)], [(0, 1)], [(1, 1), (1, 1)]])
+@pytest.mark.parametrize("sizes", [[], [(4, 1)], [(0, 1)]])
 def test_bad_callable_is_refused_before_any_change(sizes: Any) -> None:
     model = net()
     with pytest.raises(UnknownOptionError, match="callable returned"):
@@ -415,6 +417,13 @@ def test_transformer_with_attention_weights_used_behind_the_layer_is_refused() -
     layer = nn.MultiheadAttention(8, 2)
     with pytest.raises(UnbranchableLayerError, match="out_proj"):
         expand(layer, linear="full")
+    replaced = nn.Sequential(nn.Conv2d(3, 3, 1))
+    replaced[0].forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(UnbranchableLayerError, match="forward was replaced"):
+        expand(replaced)
+    swin = torchvision.models.SwinTransformer([2, 2], 16, [1, 1], [1, 2], [4, 4], num_classes=6)
+    with pytest.raises(UnbranchableLayerError, match=r"attn\.qkv.*ShiftedWindowAttention"):
+        expand(swin, linear="full")
     block = nn.TransformerEncoderLayer(8, 2)
     with pytest.raises(UnbranchableLayerError, match=r"linear1.*TransformerEncoderLayer"):
         expand(block, linear="full")

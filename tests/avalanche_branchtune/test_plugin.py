@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
-from avalanche.training import Cumulative, JointTraining, Naive
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training import Cumulative, JointTraining, Naive, OnlineNaive
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, MIRPlugin, RWalkPlugin
 from torch import nn
 
-from avalanche_branchtune import BranchConv2d, BranchTuningPlugin, compress, is_expanded
+from avalanche_branchtune import (
+    BranchConv2d,
+    BranchTuningPlugin,
+    compress,
+    is_expanded,
+    restore_norms,
+)
 from avalanche_branchtune.errors import (
     BranchTuneError,
     EmptyExperienceError,
@@ -218,6 +225,126 @@ def test_interrupted_experience_leaves_a_usable_model(interrupt: type[BaseExcept
     held = {id(p) for g in run.optimizer.param_groups for p in g["params"]}
     assert held == {id(p) for p in run.model.parameters()}
     assert all(p.requires_grad for p in run.model.parameters())
+
+
+@pytest.mark.parametrize("how", ["compress", "both", "nothing"])
+def test_recovery_by_hand_and_the_next_training(how: str) -> None:
+    class Interrupt(SupervisedPlugin):
+        armed = False
+
+        def after_update(self, strategy: Any, **kwargs: Any) -> None:
+            if self.armed:
+                raise RuntimeError
+
+    interrupter, ewc = Interrupt(), EWCPlugin(1.0)
+    run = strategy([interrupter, ewc, BranchTuningPlugin(verbose=False)])
+    stream = list(benchmark().train_stream)
+    run.train(stream[0])
+    interrupter.armed = True
+    with pytest.raises(RuntimeError):
+        run.train(stream[1])
+    if how != "nothing":
+        compress(run.model)
+    if how == "both":
+        restore_norms(run.model)
+    interrupter.armed = False
+    run.train(stream[1])
+    held = [id(p) for g in run.optimizer.param_groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in run.model.parameters())
+    assert set(run.optimizer.state) <= set(run.model.parameters())
+    assert all(p.requires_grad for p in run.model.parameters())
+    assert "before_backward" not in vars(ewc)
+
+
+class Bypass(nn.Module):
+    """A layer whose weight is read without calling it, in a way that nobody can see beforehand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.bypassed = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.conv2d(self.used(x), self.bypassed.weight, self.bypassed.bias)
+        return x.mean((2, 3))
+
+
+def test_branches_that_no_gradient_reaches_are_named() -> None:
+    run = strategy([BranchTuningPlugin(pretrained=True, verbose=False)], Bypass())
+    with pytest.warns(UserWarning, match=r"1 layer\(s\): bypassed"):
+        run.train(benchmark().train_stream[0])
+
+
+def test_online_stream_branches_with_the_experiences_it_is_cut_from() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Look(SupervisedPlugin):
+        def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+            origin = strategy.experience.origin_experience.current_experience
+            seen.append((origin, is_expanded(strategy.model)))
+
+    torch.manual_seed(0)
+    model = Net()
+    plugin = BranchTuningPlugin(verbose=False)
+    run = OnlineNaive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=4,
+        plugins=[Look(), plugin],
+        evaluator=EvaluationPlugin(),
+    )
+    parts = split_online_stream(
+        benchmark().train_stream, experience_size=5, access_task_boundaries=True
+    )
+    for part in parts:
+        run.train(part)
+    assert set(seen) == {(0, False), (1, True), (2, True)}
+    assert len(seen) == 21
+    assert [s.experience for s in plugin.summaries] == [1, 2], "once for each"
+    assert not is_expanded(model)
+    held = {id(p) for g in run.optimizer.param_groups for p in g["params"]}
+    assert held == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"scope": ["fc"]}, NothingToBranchError),
+        ({"norm_scope": ["nobody"]}, UnknownOptionError),
+        ({"branch": lambda kernel: [(9, 9)]}, UnknownOptionError),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_experience(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    run = strategy([BranchTuningPlugin(**options)])
+    before = kernels(run.model)
+    with pytest.raises(error):
+        run.train(benchmark().train_stream[0])
+    assert torch.equal(kernels(run.model), before)
+
+
+@pytest.mark.parametrize("plugin", [MIRPlugin(8, 4, 2), RWalkPlugin()])
+def test_plugins_that_need_learning_kernels(plugin: Any) -> None:
+    run = strategy([plugin, BranchTuningPlugin()])
+    with pytest.raises(IncompatiblePluginError, match=f"{type(plugin).__name__} beside"):
+        run.train(benchmark().train_stream[0])
+
+
+def test_a_module_called_encoder_without_convolutions_is_no_scope() -> None:
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv_proj = nn.Conv2d(3, 8, 4, stride=4)
+            self.encoder = nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.encoder(self.conv_proj(x).mean((2, 3)))
+
+    plugin = BranchTuningPlugin(pretrained=True, verbose=False)
+    run = strategy([plugin], Transformer())
+    run.train(benchmark().train_stream[0])
+    assert plugin.summaries[0].layers == 1
 
 
 def test_evaluation_inside_an_experience_and_after_it() -> None:

@@ -175,6 +175,26 @@ def test_deepcluster_memory_is_rebuilt_for_each_experience() -> None:
         strategy(method("deepclusterv2"), [ReplayPlugin(10)])
 
 
+@pytest.mark.parametrize("name", [n for n in ALL_METHODS if DEFAULTS[n].evaluates])
+def test_evaluation_leaves_every_tensor_alone(name: str) -> None:
+    if name == "supcon":
+        pytest.skip("its views are evaluated with labels, like in training")
+    model = method(name)
+    run = strategy(model)
+    benchmark = stream()
+    run.train(benchmark.train_stream[0])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    if name == "wmse":
+        with pytest.raises(
+            BatchSizeError, match="whitens 20 samples at once, the minibatch has 10"
+        ):
+            run.eval(stream(10).test_stream)
+    run.eval(benchmark.test_stream)
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+
+
 @needs_main_branch
 def test_supcon_learns_from_labels_and_asks_for_them() -> None:
     def train(dataset: Any) -> torch.Tensor:

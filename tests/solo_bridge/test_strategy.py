@@ -13,7 +13,16 @@ from avalanche.benchmarks import SplitCIFAR10  # noqa: F401  (the real loader st
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import loss_metrics, timing_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    EvaluationPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    LRSchedulerPlugin,
+    LwFPlugin,
+    MASPlugin,
+    ReplayPlugin,
+)
 from PIL import Image
 from torch import Tensor, nn
 
@@ -38,7 +47,13 @@ from avalanche_branchtune.streams import (
     unlabelled_folder,
     without_labels,
 )
-from solo_bridge import Augmentation, SelfSupervisedMethod, SoloMethod, solo_views
+from solo_bridge import (
+    Augmentation,
+    SelfSupervised,
+    SelfSupervisedMethod,
+    SoloMethod,
+    solo_views,
+)
 from tests.selfsupervised import METHODS, VIEW, backbone, data, method, strategy, stream, weights
 
 warnings.filterwarnings("ignore", module="avalanche")
@@ -431,8 +446,37 @@ def test_unknown_options(options: dict[str, Any], message: str) -> None:
 def test_a_scheduler_for_another_optimizer_is_refused() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    with pytest.raises(IncompatiblePluginError, match="fresh one in each experience"):
+    with pytest.raises(IncompatiblePluginError, match="each experience has a fresh one"):
         strategy(plugins=[LRSchedulerPlugin(scheduler)])
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [EWCPlugin(1.0), MASPlugin(1.0, 0.5), LwFPlugin(1, 2), GEMPlugin(4, 0.5), AGEMPlugin(4, 4)],
+)
+def test_plugins_for_class_outputs_are_refused_before_anything_is_trained(plugin: Any) -> None:
+    with pytest.raises(IncompatiblePluginError, match=r"under SelfSupervised: .* class outputs"):
+        strategy(plugins=[plugin])
+
+
+def test_what_users_of_supervised_strategies_bring_along() -> None:
+    model = method()
+    with pytest.raises(UnknownOptionError, match="fresh optimizer: pass its name"):
+        strategy(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(UnknownOptionError, match="a bare network has none"):
+        SelfSupervised(backbone())
+    with pytest.raises(UnknownOptionError, match=r"warmup_epochs.*got 'warmup'"):
+        strategy(optimizer_settings={"warmup": 3})
+    with pytest.raises(UnknownOptionError, match="positive rate"):
+        strategy(lr=-1.0)
+    with pytest.raises(BatchSizeError, match="train_mb_size=0"):
+        strategy(train_mb_size=0)
+
+
+@pytest.mark.parametrize("setting", ["temprature", "lr", "batch_size"])
+def test_unknown_settings_of_a_method(setting: str) -> None:
+    with pytest.raises(UnknownOptionError, match=rf"{setting}=….*temperature.*SelfSupervised"):
+        method(**{setting: 7})
 
 
 def test_warmup_longer_than_the_experience() -> None:
