@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.analysis import stability_plasticity
-from avalanche_branchtune.evaluation import KNNResult, knn_probe
+from avalanche_branchtune.evaluation import ProbeResult, knn_probe
 from avalanche_branchtune.report import Curve, Record, peak_memory_mib
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, joint
 from solo_bridge.augmentation import Augmentation
@@ -88,7 +88,7 @@ def run_demo(
     everything = joint(train, test, eval_transform=view)
     bank, queries = everything.train_stream[0].dataset, everything.test_stream[0].dataset
 
-    def probe(method: SoloMethod) -> KNNResult:
+    def probe(method: SoloMethod) -> ProbeResult:
         return knn_probe(method, bank, queries, device=device)
 
     torch.manual_seed(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from avalanche_branchtune.errors import ProbeError
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found.
+
+    :param accuracy: share of the test samples that were classified rightly, in [0, 1].
+    :param predictions: predicted labels ``(M,)``.
+    :param protocol: how the number was made, to be printed beside it.
+    """
+
+    accuracy: float
+    predictions: Tensor
+    protocol: str
 
 
 @contextmanager

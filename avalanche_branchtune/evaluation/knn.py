@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,21 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ProbeError
-from avalanche_branchtune.evaluation.features import extract_features
-
-
-@dataclass(frozen=True)
-class KNNResult:
-    """What a kNN probe found.
-
-    :param accuracy: share of the test samples that were classified rightly, in [0, 1].
-    :param predictions: predicted labels ``(M,)``.
-    :param protocol: how the number was made, to be printed beside it.
-    """
-
-    accuracy: float
-    predictions: Tensor
-    protocol: str
+from avalanche_branchtune.evaluation.features import ProbeResult, extract_features
 
 
 def weighted_knn(
@@ -80,7 +65,7 @@ def knn_probe(
     batch_size: int = 256,
     device: str | torch.device | None = None,
     num_workers: int = 0,
-) -> KNNResult:
+) -> ProbeResult:
     """Classify a test set by the nearest features of a training set.
 
     :param model: maps images to features ``(N, D)``; used frozen, in eval mode.
@@ -114,4 +99,4 @@ def knn_probe(
         f"mode; {len(labelled)} labelled training images of {classes} classes, "
         f"{int(judged.sum())} test images"
     )
-    return KNNResult(accuracy, predictions, protocol)
+    return ProbeResult(accuracy, predictions, protocol)

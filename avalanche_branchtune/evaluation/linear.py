@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,27 +14,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ProbeError, expected_one_of
-from avalanche_branchtune.evaluation.features import extract_features
+from avalanche_branchtune.evaluation.features import ProbeResult, extract_features
 
 PROTOCOLS = ("lbfgs", "sgd")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse regularisations from which the L-BFGS protocol chooses."""
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class LinearResult:
-    """What a linear probe found.
-
-    :param accuracy: share of the test samples that were classified rightly, in [0, 1].
-    :param predictions: predicted labels ``(M,)``.
-    :param protocol: how the number was made, to be printed beside it.
-    """
-
-    accuracy: float
-    predictions: Tensor
-    protocol: str
 
 
 def linear_probe(
@@ -52,7 +37,7 @@ def linear_probe(
     batch_size: int = 256,
     device: str | torch.device | None = None,
     num_workers: int = 0,
-) -> LinearResult:
+) -> ProbeResult:
     """Train a linear classifier on frozen features, offline.
 
     Features are computed once, without augmentation.  ``"lbfgs"``: standardised
@@ -98,7 +83,7 @@ def linear_probe(
     else:
         predict, how = _sgd(x, y, lr, epochs, batch_size, seed)
     predictions = predict(queries)
-    return LinearResult(
+    return ProbeResult(
         (predictions == truth).double().mean().item(),
         predictions,
         f"linear probe, offline, {how}; features of the frozen backbone in eval mode, without "
