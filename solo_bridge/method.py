@@ -102,6 +102,9 @@ class SelfSupervisedMethod(nn.Module):
         :param plan: its lengths.
         """
 
+    def set_steps(self, steps_per_epoch: int) -> None:
+        """Learn that a plugin (replay) changed the number of iterations of the coming epochs."""
+
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0 in each experience."""
 
@@ -343,6 +346,10 @@ class SoloMethod(SelfSupervisedMethod):
                 f"{self.name}: whitens {solo.whitening_size} samples at once, the minibatch has "
                 f"{samples}: {advice}(whitening_size=…)"
             )
+
+    def set_steps(self, steps_per_epoch: int) -> None:
+        """Let solo-learn's momentum schedule count the iterations that there will be."""
+        self.trainer.train_dataloader.steps = steps_per_epoch
 
     def start_epoch(self, epoch: int) -> None:
         """Tell solo-learn that an epoch begins."""

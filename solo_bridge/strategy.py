@@ -317,12 +317,18 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         self.optimizer: Optimizer = self._make_optimizer(self.model.parameter_groups())
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
-        """Begin an experience: fresh optimizer, schedule and method counters."""
+        """Begin an experience: fresh optimizer and method counters."""
         self.model = self.model_adaptation()
         self.make_optimizer()
         steps, samples = len(self.dataloader), len(self.adapted_dataset)
-        self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
         self.model.start_experience(Plan(steps, self.train_epochs, samples, self.train_mb_size))
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        super()._before_training_exp(**kwargs)
+        # Only now is the loader final: replay puts a longer one in its place.
+        steps = len(self.dataloader)
+        self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
+        self.model.set_steps(steps)
 
     # ---- loss and update
 

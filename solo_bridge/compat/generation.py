@@ -65,13 +65,21 @@ class TrainerStandIn:
         self.global_step = 0
         self.current_epoch = 0
         self.max_epochs = epochs
-        self.estimated_stepping_batches = steps_per_epoch * epochs
-        self.num_training_batches = steps_per_epoch
         self.train_dataloader = _Loader(steps_per_epoch, samples)
         self.accumulate_grad_batches = 1
         self.world_size = 1
         self.global_rank = 0
         self.sanity_checking = False
+
+    @property
+    def num_training_batches(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.train_dataloader.steps
+
+    @property
+    def estimated_stepping_batches(self) -> int:
+        """Optimizer steps in the experience."""
+        return self.train_dataloader.steps * self.max_epochs
 
 
 LONGEST = 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 import warnings
 from typing import Any
@@ -245,6 +246,28 @@ def test_replay_brings_old_images_as_views(place: str) -> None:
         run.train(experience)
     assert set(sizes[0]) == {20}
     assert max(sizes[1]) == 30
+
+
+def test_schedules_count_the_iterations_that_replay_adds() -> None:
+    rates: list[float] = []
+    taus: list[float] = []
+
+    class Look(SupervisedPlugin):
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            rates.append(strategy.optimizer.param_groups[0]["lr"])
+            taus.append(strategy.model.solo.momentum_updater.cur_tau)
+
+    replay = ReplayPlugin(mem_size=20, batch_size_mem=10)
+    settings = {"warmup_epochs": 0.0}
+    model = method("byol")
+    run = strategy(model, [replay, Look()], lr=2.56, optimizer_settings=settings, train_epochs=4)
+    for experience in stream().train_stream:
+        run.train(experience)
+    second = rates[8:]
+    assert len(second) == 12, "3 iterations an epoch instead of 2"
+    assert all(a > b > 0 for a, b in itertools.pairwise(second[1:])), "falls to the last step"
+    assert all(a < b < 1 for a, b in itertools.pairwise(taus[8:]))
+    assert model.solo.momentum_updater.cur_tau == pytest.approx(1.0)
 
 
 def test_data_and_domain_incremental_streams() -> None:
