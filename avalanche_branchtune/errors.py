@@ -75,6 +75,10 @@ class ConfigError(BranchTuneError, ValueError):
     """A configuration cannot be read, or lacks what is needed."""
 
 
+class RecordError(BranchTuneError, ValueError):
+    """The record of a run is missing, damaged, or does not go with the others."""
+
+
 class UnsupportedSoloLearnError(BranchTuneError, ImportError):
     """The solo-learn that was found, or its absence, cannot be worked with."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,20 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from avalanche_branchtune.errors import ProbeError
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a probe found.
-
-    :param accuracy: share of the test samples that were classified rightly, in [0, 1].
-    :param predictions: predicted labels ``(M,)``.
-    :param protocol: how the number was made, to be printed beside it.
-    """
-
-    accuracy: float
-    predictions: Tensor
-    protocol: str
 
 
 @contextmanager
@@ -94,21 +81,98 @@ def extract_features(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     loader = loader_of(dataset, batch_size, num_workers)
-    features, labels = [], []
+    features, labels, done = torch.empty(0), [], 0
     with frozen(model):
-        for images, targets, *_ in loader:
-            if not isinstance(images, Tensor):
-                raise ProbeError(
-                    "a probe needs one tensor per image: give the data set's eval transform one "
-                    "view (for example EvalTransform), not a list of views"
-                )
+        for item in loader:
+            images, targets = _image_and_label(item)
             out = model(images.to(device))
-            if out.ndim != 2:
-                raise ProbeError(f"expected features (N, D), the model gave {tuple(out.shape)}")
-            features.append(out.float().cpu())
+            if not isinstance(out, Tensor) or out.ndim != 2:
+                shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                raise ProbeError(f"expected features (N, D), the model gave {shape}")
+            if not torch.isfinite(out).all():
+                bad = done + int((~torch.isfinite(out)).any(dim=1).nonzero()[0])
+                raise ProbeError(
+                    f"the features of sample {bad} are not finite: the network is damaged"
+                )
+            if not done:  # room for all at once: a list of parts would need it twice
+                features = torch.empty(len(dataset), out.shape[1])
+            features[done : done + len(out)] = out
             labels.append(targets)
-    found = torch.cat(features)
-    if not torch.isfinite(found).all():
-        bad = int((~torch.isfinite(found)).any(dim=1).nonzero()[0])
-        raise ProbeError(f"the features of sample {bad} are not finite: the network is damaged")
-    return found, torch.cat(labels)
+            done += len(out)
+    return features, torch.cat(labels)
+
+
+class FeatureCache:
+    """Features that are computed once for each state of a model and each data set.
+
+    A model is known by its structure and the content of its ``state_dict``, so
+    that a trained model is a new one; a data set by being the same object.
+    Kept in memory; the least recently used are dropped.
+
+    :param max_mib: memory for features, in MiB; the newest are kept whatever
+        their size.
+    """
+
+    def __init__(self, max_mib: float = 2048) -> None:
+        """See the class."""
+        self.max_mib = max_mib
+        self._kept: OrderedDict[tuple[str, int], tuple[Any, Tensor, Tensor]] = OrderedDict()
+
+    def features(
+        self, model: nn.Module, dataset: Any, *, key: str | None = None, **settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return what :func:`extract_features` does, from memory if it is there.
+
+        :param model: see :func:`extract_features`.
+        :param dataset: see :func:`extract_features`; its content must not change.
+        :param key: the model's :func:`fingerprint`, if it is already known.
+        :param settings: further arguments of :func:`extract_features`.
+        :return: features ``(N, D)`` and labels ``(N,)``: not to be changed.
+        """
+        place = (fingerprint(model) if key is None else key, id(dataset))
+        if place not in self._kept:
+            # The data set is kept as well: its id must not be given to another one.
+            self._kept[place] = (dataset, *extract_features(model, dataset, **settings))
+        self._kept.move_to_end(place)
+        while len(self._kept) > 1 and self.mib > self.max_mib:
+            self._kept.popitem(last=False)
+        return self._kept[place][1:]
+
+    @property
+    def mib(self) -> float:
+        """Memory that the features take, in MiB."""
+        tensors = [t for _, x, y in self._kept.values() for t in (x, y)]
+        return sum(t.numel() * t.element_size() for t in tensors) / 1024**2
+
+    def __len__(self) -> int:
+        """Return the number of (model, data set) pairs."""
+        return len(self._kept)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a text that differs between models of different structure or state.
+
+    :param model: any module.
+    :return: hexadecimal digest of its ``repr`` and of the bytes of its ``state_dict``.
+    """
+    digest = hashlib.blake2b(repr(model).encode(), digest_size=16)
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
+
+
+def _image_and_label(item: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(item, Tensor) or len(item) < 2 or not isinstance(item[1], Tensor):
+        raise ProbeError("a probe needs labelled data: items (image, label, …) with integer labels")
+    if not isinstance(item[0], Tensor):
+        raise ProbeError(
+            "a probe needs one tensor per image: give the data set's eval transform one view (for "
+            "example EvalTransform), not a list of views"
+        )
+    return item[0], item[1]

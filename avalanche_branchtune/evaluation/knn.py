@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import ProbeError
-from avalanche_branchtune.evaluation.features import ProbeResult, extract_features
+from avalanche_branchtune.errors import ProbeError, expected_one_of
+from avalanche_branchtune.evaluation.probe import Fitted, Probe, ProbeResult, run_probe
+
+DISTANCES = ("cosine", "euclidean")
+EPSILON = 1e-5
+"""Added to Euclidean distances before they are inverted, as in solo-learn."""
 
 
 def weighted_knn(
@@ -19,40 +24,122 @@ def weighted_knn(
     *,
     k: int = 20,
     temperature: float = 0.07,
+    distance: str = "cosine",
     chunk: int = 1024,
+    bank_chunk: int = 16384,
 ) -> Tensor:
     """Predict labels by a vote of the k nearest training samples.
 
-    Cosine similarity s; a neighbour's vote weighs ``exp(s / T)`` (Wu et al.,
-    arXiv 1805.01978, Section 3.4; solo-learn's k 20, T 0.07).  Exact: all
-    pairs are compared, ``chunk`` test samples at a time.
+    ``"cosine"``: with similarity s a neighbour's vote weighs ``exp(s / T)`` (Wu
+    et al., arXiv 1805.01978, Section 3.4; solo-learn's k 20, T 0.07).
+    ``"euclidean"``: with distance d it weighs ``1 / (d + 1e-5)`` (solo-learn),
+    computed in float64.  Exact: all pairs are compared, ``chunk × bank_chunk``
+    at a time; beyond the features themselves memory grows with neither N nor M × N.
 
     :param train_features: ``(N, D)``.
     :param train_labels: ``(N,)``, any integers; samples labelled −1 are left out.
     :param test_features: ``(M, D)``.
     :param k: number of neighbours.
-    :param temperature: T.
-    :param chunk: test samples per comparison; memory grows as ``chunk × N``.
+    :param temperature: T, of ``"cosine"`` only.
+    :param distance: ``"cosine"`` or ``"euclidean"``.
+    :param chunk: test samples per comparison.
+    :param bank_chunk: training samples per comparison.
     :return: predicted labels ``(M,)``.
     :raises ProbeError: if there are fewer than k labelled training samples, or
         k or T is not positive.
+    :raises UnknownOptionError: for another distance.
     """
     if k < 1 or temperature <= 0:
         raise ProbeError(f"weighted_knn(k={k}, temperature={temperature}): both must be positive")
+    if distance not in DISTANCES:
+        raise expected_one_of("weighted_knn(distance=…)", distance, list(DISTANCES))
     labelled = train_labels != -1
-    bank, labels = F.normalize(train_features[labelled], dim=1), train_labels[labelled]
-    if len(labels) < k:
-        raise ProbeError(f"weighted_knn(k={k}): there are only {len(labels)} labelled samples")
-    classes, targets = torch.unique(labels, return_inverse=True)
+    if not labelled.all():
+        train_features, train_labels = train_features[labelled], train_labels[labelled]
+    if len(train_labels) < k:
+        raise ProbeError(
+            f"weighted_knn(k={k}): there are only {len(train_labels)} labelled samples"
+        )
+    classes, targets = torch.unique(train_labels, return_inverse=True)
+    nearness = _cosine if distance == "cosine" else _negative_distance
+    best = [_Nearest(k) for _ in range(0, len(test_features), chunk)]
+    for start in range(0, len(train_features), bank_chunk):
+        bank = train_features[start : start + bank_chunk]
+        for nearest, queries in zip(best, torch.split(test_features, chunk), strict=True):
+            nearest.update(nearness(queries, bank), start)
     predictions = []
-    for part in torch.split(F.normalize(test_features, dim=1), chunk):
-        similarity, neighbours = (part @ bank.T).topk(k, dim=1)
-        # Relative to the nearest: exp of the difference cannot overflow.
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = torch.zeros(len(part), len(classes), dtype=weights.dtype, device=weights.device)
-        votes.scatter_add_(1, targets[neighbours], weights)
+    for nearest in best:
+        if distance == "cosine":
+            # Relative to the nearest: exp of the difference cannot overflow.
+            weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
+        else:
+            weights = 1 / (EPSILON - nearest.values)
+        votes = torch.zeros(len(weights), len(classes), dtype=weights.dtype, device=weights.device)
+        votes.scatter_add_(1, targets[nearest.indices], weights)
         predictions.append(classes[votes.argmax(dim=1)])
     return torch.cat(predictions)
+
+
+class _Nearest:
+    """The k largest values of each row so far, in falling order."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.values = torch.empty(0)
+        self.indices = torch.empty(0, dtype=torch.long)
+
+    def update(self, values: Tensor, start: int) -> None:
+        values, indices = values.topk(min(self.k, values.shape[1]), dim=1)
+        indices = indices + start
+        if len(self.values):
+            values = torch.cat([self.values, values], dim=1)
+            indices = torch.cat([self.indices, indices], dim=1)
+            values, order = values.topk(min(self.k, values.shape[1]), dim=1)
+            indices = indices.gather(1, order)
+        self.values, self.indices = values, indices
+
+
+def _cosine(queries: Tensor, bank: Tensor) -> Tensor:
+    return F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
+
+
+def _negative_distance(queries: Tensor, bank: Tensor) -> Tensor:
+    return -torch.cdist(queries.double(), bank.double())
+
+
+@dataclass(frozen=True)
+class KNNProbe(Probe):
+    """The weighted k-nearest-neighbour probe, see :func:`weighted_knn`.
+
+    :param k: number of neighbours.
+    :param temperature: T.
+    :param distance: ``"cosine"`` or ``"euclidean"``.
+    """
+
+    k: int = 20
+    temperature: float = 0.07
+    distance: str = "cosine"
+    name = "kNN"
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the accuracy."""
+        weight = {"T": self.temperature} if self.distance == "cosine" else {}
+        return {"probe": "weighted kNN", "k": self.k, **weight, "distance": self.distance}
+
+    def fit(self, features: Tensor, labels: Tensor) -> Fitted:
+        """Keep the features: the neighbours are found when there is something to classify."""
+
+        def predict(queries: Tensor) -> Tensor:
+            return weighted_knn(
+                features,
+                labels,
+                queries,
+                k=self.k,
+                temperature=self.temperature,
+                distance=self.distance,
+            )
+
+        return Fitted(predict, {})
 
 
 def knn_probe(
@@ -62,41 +149,20 @@ def knn_probe(
     *,
     k: int = 20,
     temperature: float = 0.07,
-    batch_size: int = 256,
-    device: str | torch.device | None = None,
-    num_workers: int = 0,
+    distance: str = "cosine",
+    **options: Any,
 ) -> ProbeResult:
     """Classify a test set by the nearest features of a training set.
 
     :param model: maps images to features ``(N, D)``; used frozen, in eval mode.
-    :param train: labelled data set (label −1: left out), see
-        :func:`~avalanche_branchtune.evaluation.features.extract_features`.
+    :param train: labelled data set.
     :param test: labelled data set.
     :param k: number of neighbours.
     :param temperature: see :func:`weighted_knn`.
-    :param batch_size: images in a forward pass.
-    :param device: where the model runs.
-    :param num_workers: workers of the data loader.
+    :param distance: ``"cosine"`` or ``"euclidean"``.
+    :param options: ``classes``, ``label_share``, ``cache``, ``batch_size`` …
+        of :func:`~avalanche_branchtune.evaluation.probe.run_probe`.
     :return: accuracy, predictions and protocol.
-    :raises ProbeError: see :func:`weighted_knn` and ``extract_features``.
+    :raises ProbeError: see :func:`weighted_knn` and ``run_probe``.
     """
-    settings: dict[str, Any] = {
-        "batch_size": batch_size,
-        "device": device,
-        "num_workers": num_workers,
-    }
-    bank, labels = extract_features(model, train, **settings)
-    queries, truth = extract_features(model, test, **settings)
-    judged = truth != -1
-    if not judged.any():
-        raise ProbeError("knn_probe: no test sample has a label")
-    predictions = weighted_knn(bank, labels, queries, k=k, temperature=temperature)
-    accuracy = (predictions[judged] == truth[judged]).double().mean().item()
-    labelled = labels[labels != -1]
-    classes = len(torch.unique(labelled))
-    protocol = (
-        f"weighted kNN (k {k}, T {temperature}, cosine) on features of the frozen backbone in eval "
-        f"mode; {len(labelled)} labelled training images of {classes} classes, "
-        f"{int(judged.sum())} test images"
-    )
-    return ProbeResult(accuracy, predictions, protocol)
+    return run_probe(KNNProbe(k, temperature, distance), model, train, test, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +17,10 @@ class AccuracyMatrix:
     Experiences are counted from 0, T is their number.  In a class-incremental
     stream experience i's test data are its classes, in a domain-incremental
     one its domain with all classes; in a data-incremental one all experiences
-    share one test set: its columns are equal, and only :attr:`final_accuracy`
-    and :meth:`average_accuracy` say something.  Formulas: Tang et al. (Kaizen),
+    share one test set: its columns are equal, and only :attr:`final_accuracy`,
+    :meth:`average_accuracy` and :attr:`continual_accuracy` say something.
+    Where the protocol knows only the classes seen so far, A[t, i > t] is NaN:
+    not measured, and there is no :attr:`forward_transfer`.  Formulas: Tang et al. (Kaizen),
     arXiv 2303.17235; backward transfer: Lopez-Paz and Ranzato, arXiv 1706.08840.
 
     :param n_experiences: T.
@@ -38,12 +41,14 @@ class AccuracyMatrix:
         """Add the row of the next experience.
 
         :param accuracies: T shares in [0, 1], on the test data of every
-            experience, also of those to come.
+            experience, also of those to come; NaN for those to come where they
+            are not measured.
         :raises ProbeError: for another number of them, or one too many rows.
         """
         if self.complete:
             raise ProbeError(f"the matrix already has a row for each of {self.n_experiences}")
-        self.rows.append(self._checked(accuracies, f"row {len(self.rows)}"))
+        t = len(self.rows)
+        self.rows.append(self._checked(accuracies, f"row {t}", seen=t))
 
     @property
     def complete(self) -> bool:
@@ -79,7 +84,7 @@ class AccuracyMatrix:
     def forgetting(self) -> float:
         """``mean_{i<T−1} max_t (A[t, i] − A[T−1, i])``; at least 0."""
         rows = self._whole(2)
-        return float((rows.max(dim=0).values - rows[-1])[:-1].mean())
+        return float((rows.nan_to_num(0).max(dim=0).values - rows[-1])[:-1].mean())
 
     @property
     def backward_transfer(self) -> float:
@@ -93,7 +98,13 @@ class AccuracyMatrix:
         rows = self._whole(2)
         if self.random is None:
             raise ProbeError("forward transfer compares with a random network: pass random=…")
-        return float((rows.diagonal(1) - torch.tensor(self.random[1:])).mean())
+        gains = rows.diagonal(1) - torch.tensor(self.random[1:], dtype=torch.float64)
+        if gains.isnan().any():
+            raise ProbeError(
+                "forward transfer needs the accuracy on experiences that are still to come, which "
+                "this protocol does not measure"
+            )
+        return float(gains.mean())
 
     def _whole(self, least: int = 1) -> Tensor:
         if not self.complete:
@@ -108,14 +119,18 @@ class AccuracyMatrix:
             raise ProbeError(f"this needs {least} experiences, there are {len(self.rows)}")
         return self.values
 
-    def _checked(self, accuracies: Sequence[float], what: str) -> list[float]:
+    def _checked(
+        self, accuracies: Sequence[float], what: str, seen: float = math.inf
+    ) -> list[float]:
         row = [float(a) for a in accuracies]
         if len(row) != self.n_experiences:
             raise ProbeError(
                 f"{what}: expected {self.n_experiences} accuracies, one per experience (also of "
                 f"those to come), got {len(row)}"
             )
-        outside = [a for a in row if not 0 <= a <= 1]
+        outside = [
+            a for i, a in enumerate(row) if not (0 <= a <= 1 or (math.isnan(a) and i > seen))
+        ]
         if outside:
             raise ProbeError(f"{what}: {outside[0]} is no accuracy: expected shares in [0, 1]")
         return row

@@ -73,15 +73,18 @@ def test_probe_is_frozen_and_says_its_protocol() -> None:
     assert result.accuracy == 1.0
     assert torch.equal(model.norm.running_mean, before)
     assert model.training
-    assert "k 5, T 0.07, cosine" in result.protocol
-    assert "60 labelled training images of 3 classes, 30 test images" in result.protocol
+    assert "k 5, T 0.07, distance cosine" in result.protocol
+    assert (
+        "classes 3, training labels 100% of each class, training images 60, test images 30"
+        in result.protocol
+    )
 
 
 def test_samples_without_a_label_are_left_out() -> None:
     result = knn_probe(Mean(), pictures(hidden=12), pictures(30, hidden=10), k=5)
     assert result.accuracy == 1.0
-    assert "48 labelled" in result.protocol
-    assert "20 test images" in result.protocol
+    assert "training images 48" in result.protocol
+    assert "test images 20" in result.protocol
 
 
 class Damaged(Mean):
@@ -93,7 +96,7 @@ class Damaged(Mean):
     ("model", "train", "k", "message"),
     [
         (Mean(), pictures(10), 20, "k=20.: there are only 10 labelled samples"),
-        (Mean(), pictures(60, hidden=60), 5, "only 0 labelled"),
+        (Mean(), pictures(60, hidden=60), 5, "no training sample is labelled .0, 1, 2"),
         (Mean(), pictures(60), 0, "must be positive"),
         (Mean(), pictures(0), 5, "data set is empty"),
         (Damaged(), pictures(60), 5, "not finite"),

@@ -29,7 +29,7 @@ def digits(part: slice, labels: Any = None) -> TensorDataset:
 
 def test_lbfgs_is_scikit_learns_with_the_chosen_strength() -> None:
     result = linear_probe(PIXELS, digits(FIRST), digits(LAST))
-    strength = float(result.protocol.partition("(C ")[2].partition(",")[0])
+    strength = float(result.found["C"].split()[0])
     scaler = StandardScaler().fit(X[FIRST].astype("float64"))
     reference = LogisticRegression(C=strength, max_iter=1000)
     reference.fit(scaler.transform(X[FIRST].astype("float64")), Y[FIRST])
@@ -37,7 +37,8 @@ def test_lbfgs_is_scikit_learns_with_the_chosen_strength() -> None:
     assert (result.predictions.numpy() == expected).mean() >= 0.999
     assert result.accuracy == pytest.approx((expected == Y[LAST]).mean(), abs=1e-3)
     assert 0.8 < result.accuracy < 0.99
-    assert "1200 labelled training images (100% of each class) of 10 classes" in result.protocol
+    assert result.settings["training images"] == 1200
+    assert "classes 10, training labels 100% of each class" in result.protocol
 
 
 def test_sgd_comes_near_and_does_not_touch_the_random_state() -> None:
@@ -66,15 +67,15 @@ def test_seen_classes_fewer_labels_and_any_integers(protocol: str) -> None:
     )
     assert set(few.predictions.tolist()) == set(seen)
     test_images = int(np.isin(labels[LAST], seen).sum())
-    assert f"of 3 classes, {test_images} test images" in few.protocol
-    assert "(10% of each class)" in few.protocol
+    assert few.settings["classes"] == 3 and few.settings["test images"] == test_images
+    assert "training labels 10% of each class" in few.protocol
     assert few.accuracy > 0.8
 
 
 def test_one_percent_of_the_labels() -> None:
     result = linear_probe(PIXELS, digits(FIRST), digits(LAST), label_share=0.01)
-    assert "10 labelled training images" in result.protocol
-    assert "not chosen" in result.protocol
+    assert result.settings["training images"] == 10
+    assert "the middle: a class has fewer than 5" in result.protocol
     assert 0.2 < result.accuracy < 0.8
 
 
@@ -82,7 +83,7 @@ def test_hidden_labels_are_left_out() -> None:
     partly = Y.copy()
     partly[:600] = -1
     result = linear_probe(PIXELS, digits(FIRST, partly), digits(LAST))
-    assert "600 labelled training images" in result.protocol
+    assert result.settings["training images"] == 600
 
 
 def test_bad_input() -> None:
@@ -93,7 +94,7 @@ def test_bad_input() -> None:
         linear_probe(PIXELS, train, test, label_share=0)
     with pytest.raises(ProbeError, match=r"no training sample is labelled \[99\]"):
         linear_probe(PIXELS, train, test, classes=[1, 2, 99])
-    with pytest.raises(ProbeError, match="two classes"):
+    with pytest.raises(ProbeError, match="needs 2 classes"):
         linear_probe(PIXELS, train, test, classes=[1])
     with pytest.raises(ProbeError, match="diverged"):
         linear_probe(PIXELS, train, test, protocol="sgd", lr=1e38, epochs=3)

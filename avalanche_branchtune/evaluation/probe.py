@@ -1,0 +1,220 @@
+"""What every probe of a frozen network has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_branchtune.errors import ProbeError
+from avalanche_branchtune.evaluation.features import FeatureCache
+
+FEATURES = "frozen backbone in eval mode, without augmentation"
+
+
+class Fitted(NamedTuple):
+    """A classifier of features.
+
+    :param predict: from features ``(M, D)`` to labels ``(M,)``.
+    :param found: what was chosen on the training data, for example a
+        regularisation; not part of the protocol.
+    """
+
+    predict: Callable[[Tensor], Tensor]
+    found: dict[str, Any]
+
+
+class Probe(ABC):
+    """A way to judge features by a classifier that is fitted on them."""
+
+    name: str
+    """Short name, in metrics and tables."""
+
+    least_classes: int = 1
+    """Classes without which there is nothing to fit."""
+
+    needs_training: bool = True
+    """Whether it is fitted on training data, or only judges what the network says itself."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return everything that decides the accuracy, as it is shown and compared."""
+
+    @abstractmethod
+    def fit(self, features: Tensor, labels: Tensor) -> Fitted:
+        """Fit a classifier.
+
+        :param features: ``(N, D)``, float32.
+        :param labels: ``(N,)``, any integers.
+        :return: the classifier.
+        """
+
+
+class ClassifierProbe(Probe):
+    """The network's own classifier: nothing is fitted, its outputs are class scores.
+
+    For supervised strategies, and for networks that learn their classifier
+    along the stream; as features it takes scores ``(N, C)``, and class c is
+    the label c.
+    """
+
+    name = "classifier"
+    needs_training = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the accuracy."""
+        return {"probe": "the network's own classifier, in eval mode"}
+
+    def fit(self, features: Tensor, labels: Tensor) -> Fitted:
+        """Return the largest score's class."""
+        return Fitted(lambda scores: scores.argmax(dim=1), {})
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found.
+
+    :param accuracy: share of the test samples that were classified rightly, in [0, 1].
+    :param predictions: predicted labels ``(M,)`` of the labelled test samples.
+    :param settings: how the number was made; two accuracies may be compared
+        only if these agree.
+    :param found: what was chosen on the training data.
+    """
+
+    accuracy: float
+    predictions: Tensor
+    settings: dict[str, Any]
+    found: dict[str, Any]
+
+    @property
+    def protocol(self) -> str:
+        """How the number was made, to be printed beside it."""
+        return sentence({**self.settings, **self.found})
+
+
+def sentence(settings: dict[str, Any]) -> str:
+    """Return settings as one line of text.
+
+    :param settings: of a probe; its ``probe`` comes first.
+    """
+    rest = [f"{key} {value}" for key, value in settings.items() if key != "probe"]
+    return ", ".join([str(settings["probe"]), *rest])
+
+
+def run_probe(
+    probe: Probe,
+    model: nn.Module,
+    train: Any,
+    test: Any,
+    *,
+    classes: Sequence[int] | None = None,
+    label_share: float = 1.0,
+    seed: int = 0,
+    cache: FeatureCache | None = None,
+    **loading: Any,
+) -> ProbeResult:
+    """Fit a probe on a training set's features and judge it on a test set's.
+
+    :param probe: which classifier, for example
+        :class:`~avalanche_branchtune.evaluation.KNNProbe`.
+    :param model: maps images to features ``(N, D)``; used frozen, in eval mode.
+    :param train: labelled data set (label −1: left out), see
+        :func:`~avalanche_branchtune.evaluation.extract_features`.
+    :param test: labelled data set, of the stream's or of another one (transfer).
+    :param classes: labels that take part, in training and test; all by default.
+    :param label_share: share of each class's training labels that are used, at
+        least one of each.
+    :param seed: of the choice of those labels.
+    :param cache: where features are kept for the next probe.
+    :param loading: ``batch_size``, ``device``, ``num_workers`` of ``extract_features``.
+    :return: accuracy, predictions and protocol.
+    :raises ProbeError: for a share outside (0, 1], a class without a labelled
+        training sample, no labelled test sample, and what the probe refuses.
+    """
+    cache = FeatureCache() if cache is None else cache
+    x, y = chosen(*cache.features(model, train, **loading), classes)
+    queries, truth = chosen(*cache.features(model, test, **loading), classes)
+    x, y = shared_labels(x, y, label_share, seed)
+    check_labels(probe, y, truth, classes or ())
+    fitted = probe.fit(x, y)
+    predictions = fitted.predict(queries)
+    settings = {
+        **probe.settings(),
+        "features": FEATURES,
+        "classes": len(torch.unique(y)),
+        "training labels": f"{label_share:.0%} of each class",
+        "training images": len(y),
+        "test images": len(truth),
+    }
+    return ProbeResult(accuracy(predictions, truth), predictions, settings, fitted.found)
+
+
+def chosen(x: Tensor, y: Tensor, classes: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Return the labelled samples of some classes.
+
+    :param x: features ``(N, D)``.
+    :param y: labels ``(N,)``, −1 where there is none.
+    :param classes: all by default.
+    """
+    taken = y != -1 if classes is None else torch.isin(y, torch.tensor(list(classes)))
+    return (x, y) if taken.all() else (x[taken], y[taken])
+
+
+def shared_labels(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return a random share of each class, at least one sample of each.
+
+    :param x: features ``(N, D)``.
+    :param y: labels ``(N,)``.
+    :param share: in (0, 1].
+    :param seed: of the choice.
+    :raises ProbeError: for another share.
+    """
+    if not 0 < share <= 1:
+        raise ProbeError(f"label_share={share}: expected a share in (0, 1]")
+    if share == 1:
+        return x, y
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for label in torch.unique(y):
+        members = (y == label).nonzero().flatten()
+        count = max(1, round(share * len(members)))
+        parts.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    kept = torch.cat(parts).sort().values if parts else torch.zeros(0, dtype=torch.long)
+    return x[kept], y[kept]
+
+
+def check_labels(probe: Probe, y: Tensor, truth: Tensor, classes: Sequence[int] = ()) -> None:
+    """Refuse labels on which a probe says nothing.
+
+    :param probe: the probe.
+    :param y: training labels ``(N,)``.
+    :param truth: test labels ``(M,)``.
+    :param classes: labels that must be there.
+    :raises ProbeError: for a class without training sample, too few classes, or
+        no test sample.
+    """
+    present = set(torch.unique(y).tolist())
+    missing = (set(torch.unique(truth).tolist()) | set(classes)) - present
+    if missing:
+        raise ProbeError(
+            f"{probe.name} probe: no training sample is labelled {sorted(missing)[:5]}: its "
+            "accuracy on that class would be 0 whatever the network"
+        )
+    if len(present) < probe.least_classes or len(truth) == 0:
+        raise ProbeError(
+            f"{probe.name} probe: needs {probe.least_classes} classes and a labelled test sample, "
+            f"there are {len(present)} classes and {len(truth)} test samples"
+        )
+
+
+def accuracy(predictions: Tensor, truth: Tensor) -> float:
+    """Return the share of equal labels.
+
+    :param predictions: ``(M,)``.
+    :param truth: ``(M,)``.
+    """
+    return (predictions == truth).double().mean().item()

@@ -1,0 +1,233 @@
+"""Probes over a stream: one accuracy for each test experience."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_branchtune.errors import ProbeError, expected_one_of
+from avalanche_branchtune.evaluation.features import FeatureCache, fingerprint
+from avalanche_branchtune.evaluation.probe import (
+    FEATURES,
+    Fitted,
+    Probe,
+    check_labels,
+    chosen,
+    shared_labels,
+)
+
+SCOPES = ("all", "seen", "experience")
+Backbone = str | Callable[[nn.Module], nn.Module] | None
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """What a probe found on a stream.
+
+    :param accuracies: for each test experience the accuracy in [0, 1]; None
+        where the scope does not measure it.
+    :param overall: accuracy on the test samples of all measured experiences together.
+    :param settings: how the numbers were made.
+    :param features: test features of each experience ``(M_i, D)``, if the probe has any.
+    :param labels: their labels ``(M_i,)``.
+    """
+
+    accuracies: list[float | None]
+    overall: float | None
+    settings: dict[str, Any]
+    features: list[Tensor] = field(repr=False, default_factory=list)
+    labels: list[Tensor] = field(repr=False, default_factory=list)
+
+
+class StreamProbe:
+    """A probe that judges a network on every test experience of a stream.
+
+    ``scope`` says which classifier is judged:
+
+    - ``"all"``: one classifier, fitted on the training data of all experiences,
+      also of those to come;
+    - ``"seen"``: one, fitted on the experiences that were trained so far, and
+      judged on these;
+    - ``"experience"``: one for each experience, fitted and judged on its data
+      alone (the experience's identity is given).
+
+    :param probe: which classifier, for example
+        :class:`~avalanche_branchtune.evaluation.KNNProbe`.
+    :param train: the stream's training experiences, or data sets, labelled.
+    :param test: its test experiences, or data sets: one for each training
+        experience, or one that they share (data-incremental).
+    :param scope: see above.
+    :param label_share: share of each class's training labels that are used.
+    :param seed: of the choice of those labels.
+    :param backbone: from the trained model to the module that gives features
+        ``(N, D)``: a sub-module's name or a function; by default the model.
+    :param cache: where features are kept; probes that share it extract once.
+    :param loading: ``batch_size``, ``device``, ``num_workers`` of
+        :func:`~avalanche_branchtune.evaluation.extract_features`.
+    :raises UnknownOptionError: for another scope.
+    :raises ProbeError: for streams that do not go together.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        train: Iterable[Any],
+        test: Iterable[Any],
+        *,
+        scope: str = "all",
+        label_share: float = 1.0,
+        seed: int = 0,
+        backbone: Backbone = None,
+        cache: FeatureCache | None = None,
+        **loading: Any,
+    ) -> None:
+        """See the class."""
+        if scope not in SCOPES:
+            raise expected_one_of("StreamProbe(scope=…)", scope, list(SCOPES))
+        self.probe = probe
+        self.train, self.test = datasets_of(train), datasets_of(test)
+        if not self.train or not self.test:
+            raise ProbeError(
+                f"StreamProbe: {len(self.train)} training and {len(self.test)} test experiences: "
+                "expected at least one of each"
+            )
+        pairs = len(self.train) == len(self.test)
+        if not (pairs or scope == "all" or (scope == "seen" and len(self.test) == 1)):
+            raise ProbeError(
+                f"StreamProbe(scope={scope!r}): {len(self.train)} training and {len(self.test)} "
+                "test experiences: expected one test experience for each"
+            )
+        self.scope = scope
+        self.label_share, self.seed = label_share, seed
+        self.backbone = backbone
+        self.cache = FeatureCache() if cache is None else cache
+        self.loading = loading
+        self._label_sets: dict[tuple[str, int], set[int]] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the probe, with its scope unless that is ``"all"``."""
+        return self.probe.name if self.scope == "all" else f"{self.probe.name} ({self.scope})"
+
+    def measure(self, model: nn.Module, trained: int) -> StreamResult:
+        """Judge a network.
+
+        :param model: the trained model, see ``backbone``; it is left as it was.
+        :param trained: number of experiences that it has been trained on.
+        :return: accuracies, and how they were made.
+        :raises ProbeError: for features and labels that a probe refuses, and
+            for a label set that is not what it was in an earlier measurement.
+        """
+        network = part_of(model, self.backbone)
+        key = fingerprint(network)
+        test = [self._features(network, key, "test", i) for i in range(len(self.test))]
+        results: list[float | None] = [None] * len(test)
+        right = total = 0
+        for banks, judged in self._jobs(trained):
+            fitted = self._fit(network, key, banks, [test[i][1] for i in judged])
+            for i in judged:
+                x, y = test[i]
+                hits = int((fitted.predict(x) == y).sum())
+                results[i] = hits / len(y)
+                right, total = right + hits, total + len(y)
+        return StreamResult(
+            results,
+            right / total if total else None,
+            self.settings(),
+            [x for x, _ in test],
+            [y for _, y in test],
+        )
+
+    def _jobs(self, trained: int) -> list[tuple[Sequence[int], Sequence[int]]]:
+        """Return which classifiers there are: training and test experiences of each."""
+        tests = range(len(self.test))
+        if self.scope == "all":
+            return [(range(len(self.train)), tests)]
+        if self.scope == "experience":
+            return [([i], [i]) for i in tests]
+        seen = range(trained)
+        return [(seen, tests if len(tests) == 1 else seen)] if trained else []
+
+    def _fit(
+        self, network: nn.Module, key: str, banks: Sequence[int], truth: list[Tensor]
+    ) -> Fitted:
+        if not self.probe.needs_training:
+            return self.probe.fit(torch.empty(0), torch.empty(0))
+        x, y = _together([self._features(network, key, "training", i) for i in banks])
+        x, y = shared_labels(x, y, self.label_share, self.seed)
+        check_labels(self.probe, y, torch.cat(truth))
+        return self.probe.fit(x, y)
+
+    def settings(self) -> dict[str, Any]:
+        """Return how the accuracies are made: the same after every experience."""
+        scopes = {
+            "all": "all experiences of the stream",
+            "seen": "the experiences trained so far",
+            "experience": "each experience by itself",
+        }
+        training: dict[str, Any] = {}
+        if self.probe.needs_training:
+            training = {
+                "features": FEATURES,
+                "fitted on": scopes[self.scope],
+                "training labels": f"{self.label_share:.0%} of each class",
+                "training experiences": len(self.train),
+                "training images": sum(len(d) for d in self.train),
+            }
+        labels = [known for (which, _), known in self._label_sets.items() if which == "test"]
+        return {
+            **self.probe.settings(),
+            **training,
+            "test experiences": len(self.test),
+            "test images": sum(len(d) for d in self.test),
+            "test classes": len(set().union(*labels)),
+        }
+
+    def _features(self, network: nn.Module, key: str, which: str, i: int) -> tuple[Tensor, Tensor]:
+        dataset = (self.test if which == "test" else self.train)[i]
+        x, y = chosen(*self.cache.features(network, dataset, key=key, **self.loading))
+        labels = set(torch.unique(y).tolist())
+        if not labels:
+            raise ProbeError(f"no sample of {which} experience {i} has a label")
+        known = self._label_sets.setdefault((which, i), labels)
+        if labels != known:
+            raise ProbeError(
+                f"the labels of {which} experience {i} changed from {sorted(known)[:10]} to "
+                f"{sorted(labels)[:10]}: accuracies before and after cannot be compared"
+            )
+        return x, y
+
+
+def datasets_of(experiences: Iterable[Any]) -> list[Any]:
+    """Return the data sets of experiences.
+
+    :param experiences: Avalanche experiences, or data sets.
+    """
+    return [getattr(e, "dataset", e) for e in experiences]
+
+
+def part_of(model: nn.Module, backbone: Backbone) -> nn.Module:
+    """Return the module that gives features.
+
+    :param model: the trained model.
+    :param backbone: a sub-module's name, a function, or None for the model itself.
+    :raises ProbeError: if there is no such sub-module.
+    """
+    if backbone is None:
+        return model
+    if callable(backbone):
+        return backbone(model)
+    try:
+        return model.get_submodule(backbone)
+    except AttributeError as error:
+        raise ProbeError(f"backbone={backbone!r}: {error}") from error
+
+
+def _together(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
