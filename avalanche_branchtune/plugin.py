@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.utils import _at_task_boundary
@@ -155,6 +156,9 @@ class BranchTuningPlugin(SupervisedPlugin):
         self._watching = False
         self.summaries: list[ExperienceSummary] = []
         """One entry for each experience that was trained in branches."""
+        self.branch_norms: list[dict[str, float]] = []
+        """For each of them, layer → Frobenius norm of what its branches added to the kernel;
+        layers whose branches follow others (momentum networks) are left out."""
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Go to the front of the plugins and refuse what cannot work, before training."""
@@ -228,8 +232,16 @@ class BranchTuningPlugin(SupervisedPlugin):
         }
 
     def _close(self, strategy: Any) -> None:
-        layers = [m for m in strategy.model.modules() if isinstance(m, Branched)]
-        branches = [b for m in layers for b in m.branches.values()]
+        layers = {n: m for n, m in strategy.model.named_modules() if isinstance(m, Branched)}
+        branches = [b for m in layers.values() for b in m.branches.values()]
+        if layers:
+            self.branch_norms.append(
+                {
+                    name: float(torch.linalg.vector_norm(m.folded_weight() - m.weight))
+                    for name, m in layers.items()
+                    if any(b.requires_grad for b in m.branches.values())
+                }
+            )
         leave_optimizer(strategy.optimizer, [*branches, *(self._joined or ())])
         self._joined = None
         compress(strategy.model)

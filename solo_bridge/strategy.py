@@ -45,6 +45,7 @@ from avalanche_branchtune.errors import (
 )
 from solo_bridge.method import Plan, SelfSupervisedMethod
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
+from solo_bridge.random_state import untouched_random_state
 from solo_bridge.views import Indexed, Views, as_view_list, with_views, yields_views
 
 logger = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self._last_good: dict[str, Tensor] = {}
         self._needed: dict[str, Tensor] = {}
+        self._evaluates_loss = True
         if evaluator is None:
             with warnings.catch_warnings():  # having no logger is what was asked for
                 warnings.simplefilter("ignore")
@@ -388,23 +390,36 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
     # ---- evaluation
 
-    def eval(self, exp_list: Any, **kwargs: Any) -> Any:
-        """Evaluate the self-supervised loss on the views of a stream.
+    def eval(self, exp_list: Any, *, loss: bool | None = None, **kwargs: Any) -> Any:
+        """Evaluate a stream: the loss on its views, and the evaluator's other metrics.
 
-        The method's buffers (statistics, queues) are left as they were.
+        The method's buffers (statistics, queues) and the random state are left
+        as they were: training does not depend on whether it is evaluated.
 
         :param exp_list: an experience or a stream.
+        :param loss: whether to evaluate the loss; by default if it is defined
+            outside training.  False saves its time where probes are enough.
         :param kwargs: arguments of the data loader.
         :return: the last metrics.
-        :raises ViewsError: if the method's loss is defined in training only.
+        :raises ViewsError: for ``loss=True`` if the method's loss is defined in
+            training only.
         """
-        if not self.model.evaluates:
+        if loss and not self.model.evaluates:
             raise ViewsError(
                 "the loss of this method is defined in training only, on its own samples: "
-                "evaluate with a probe (and leave eval_every at −1)"
+                "evaluate with a probe, and pass loss=False"
             )
-        with self._buffers_kept():
+        self._evaluates_loss = self.model.evaluates if loss is None else loss
+        with untouched_random_state(), self._buffers_kept():
             return super().eval(exp_list, **kwargs)
+
+    def eval_epoch(self, **kwargs: Any) -> None:
+        """Go through the minibatches of an experience, if the loss is evaluated."""
+        if self._evaluates_loss:
+            super().eval_epoch(**kwargs)
+        else:  # without an iteration Avalanche's loss metric would say 0.0
+            self.mbatch, self.loss = [[], torch.full((1,), -1)], torch.tensor(float("nan"))
+            self._after_eval_iteration(**kwargs)
 
     @contextmanager
     def _buffers_kept(self) -> Iterator[None]:

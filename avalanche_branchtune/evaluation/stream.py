@@ -61,10 +61,14 @@ class StreamProbe:
     :param test: its test experiences, or data sets: one for each training
         experience, or one that they share (data-incremental).
     :param scope: see above.
+    :param name: in metrics and tables; by default the probe's, with its scope
+        unless that is ``"all"``.
     :param label_share: share of each class's training labels that are used.
     :param seed: of the choice of those labels.
     :param backbone: from the trained model to the module that gives features
-        ``(N, D)``: a sub-module's name or a function; by default the model.
+        ``(N, D)``: a sub-module's name or a function; by default the model's
+        attribute ``backbone``, or the model itself if it has none or if its own
+        classifier is judged.
     :param cache: where features are kept; probes that share it extract once.
     :param loading: ``batch_size``, ``device``, ``num_workers`` of
         :func:`~avalanche_branchtune.evaluation.extract_features`.
@@ -79,6 +83,7 @@ class StreamProbe:
         test: Iterable[Any],
         *,
         scope: str = "all",
+        name: str | None = None,
         label_share: float = 1.0,
         seed: int = 0,
         backbone: Backbone = None,
@@ -102,16 +107,13 @@ class StreamProbe:
                 "test experiences: expected one test experience for each"
             )
         self.scope = scope
+        suffix = "" if scope == "all" else f"_{scope}"
+        self.name = f"{probe.name}{suffix}" if name is None else name
         self.label_share, self.seed = label_share, seed
-        self.backbone = backbone
+        self.backbone = _whole if backbone is None and not probe.needs_training else backbone
         self.cache = FeatureCache() if cache is None else cache
         self.loading = loading
         self._label_sets: dict[tuple[str, int], set[int]] = {}
-
-    @property
-    def name(self) -> str:
-        """Name of the probe, with its scope unless that is ``"all"``."""
-        return self.probe.name if self.scope == "all" else f"{self.probe.name} ({self.scope})"
 
     def measure(self, model: nn.Module, trained: int) -> StreamResult:
         """Judge a network.
@@ -214,17 +216,23 @@ def part_of(model: nn.Module, backbone: Backbone) -> nn.Module:
     """Return the module that gives features.
 
     :param model: the trained model.
-    :param backbone: a sub-module's name, a function, or None for the model itself.
+    :param backbone: a sub-module's name, a function, or None for its attribute
+        ``backbone``, or the model itself if it has none.
     :raises ProbeError: if there is no such sub-module.
     """
     if backbone is None:
-        return model
+        found = getattr(model, "backbone", None)
+        return found if isinstance(found, nn.Module) else model
     if callable(backbone):
         return backbone(model)
     try:
         return model.get_submodule(backbone)
     except AttributeError as error:
         raise ProbeError(f"backbone={backbone!r}: {error}") from error
+
+
+def _whole(model: nn.Module) -> nn.Module:
+    return model
 
 
 def _together(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

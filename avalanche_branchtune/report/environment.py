@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,8 +36,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def peak_memory_mib() -> float:
-    """Return the largest memory this process has held so far, in MiB."""
+def peak_memory_mib(device: str | torch.device = "cpu") -> float:
+    """Return the largest memory that was held so far, in MiB.
+
+    :param device: a GPU: what torch has allocated there; else this process.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1024**2
+    try:
+        import resource
+    except ImportError:  # Windows does not have it
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 1024**2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
 

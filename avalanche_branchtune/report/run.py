@@ -14,6 +14,7 @@ import numpy as np
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.evaluation.matrix import AccuracyMatrix
+from avalanche_branchtune.evaluation.stability_gap import Trace as Trace
 from avalanche_branchtune.report.environment import environment
 
 FORMAT = "avalanche-branchtune run"
@@ -82,20 +83,6 @@ class ProbeRecord:
         for name in names:
             found[name] = float(getattr(matrix, name))
         return found
-
-
-@dataclass
-class Trace:
-    """Accuracies during training: continual evaluation.
-
-    :param iterations: training iterations at which was measured, rising.
-    :param accuracies: at each, the accuracy on every test experience.
-    :param experiences: at each, the index of the experience that was trained.
-    """
-
-    iterations: list[int] = field(default_factory=list)
-    accuracies: list[list[float]] = field(default_factory=list)
-    experiences: list[int] = field(default_factory=list)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from avalanche_branchtune.streams import data_incremental, hide_labels
 from solo_bridge import Augmentation, SoloMethod
 from solo_bridge.compat import load
 from solo_bridge.defaults import DEFAULTS
+from solo_bridge.strategy import loss_evaluator
 from tests.selfsupervised import ALL_METHODS, VIEW, data, method, strategy, stream, weights
 
 QUEUES = ["mocov2plus", "nnclr", "nnbyol", "nnsiam", "ressl", "all4one"]
@@ -161,7 +163,7 @@ def test_dino_temperature_starts_anew() -> None:
 def test_deepcluster_memory_is_rebuilt_for_each_experience() -> None:
     model = method("deepclusterv2")
     watch = Watch(lambda s: (s.model.solo.dataset_size, int(s.model.solo.assignments.max() >= 0)))
-    run = strategy(model, [watch])
+    run = strategy(model, [watch], evaluator=loss_evaluator())
     sizes = []
     for part in (80, 40):
         benchmark = data_incremental(data(part), data(), 1)
@@ -170,7 +172,9 @@ def test_deepcluster_memory_is_rebuilt_for_each_experience() -> None:
     assert watch.seen == [(80, 0)] * 4 + [(80, 1)] * 4 + [(40, 0)] * 2 + [(40, 1)] * 2
     assert sizes == [list(range(80)), list(range(40))], "indices 0 … n − 1 of this experience"
     with pytest.raises(ViewsError, match="evaluate with a probe"):
-        run.eval(benchmark.test_stream)
+        run.eval(benchmark.test_stream, loss=True)
+    losses = [v for n, v in run.eval(benchmark.test_stream).items() if "eval_phase" in n]
+    assert losses and all(math.isnan(v) for v in losses), "what was not evaluated is no number"
     with pytest.raises(IncompatiblePluginError, match="replayed samples"):
         strategy(method("deepclusterv2"), [ReplayPlugin(10)])
 

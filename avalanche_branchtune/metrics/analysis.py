@@ -1,0 +1,97 @@
+"""Stability and plasticity as an Avalanche metric."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
+
+from avalanche_branchtune.analysis import layerwise_cka
+from avalanche_branchtune.evaluation.features import single_images
+from avalanche_branchtune.evaluation.stream import Backbone, datasets_of, part_of
+from avalanche_branchtune.metrics.base import WHERE, RunMetric
+from avalanche_branchtune.report.run import Run
+
+
+class AnalysisMetric(RunMetric):
+    """Stability and plasticity, layer by layer: ``Stability`` and ``Plasticity`` are the means.
+
+    Stability compares with the network before the experience, on test images of
+    the experiences before; plasticity with ``joint``, on those of the experience.
+    A copy of the backbone is kept from one experience to the next.
+
+    :param test: test experiences or data sets: one for each training
+        experience, or one that they share.
+    :param joint: the jointly trained backbone; without it there is no plasticity.
+    :param samples: images that are compared, 128 or more for the paper's precision.
+    :param layers: see :func:`~avalanche_branchtune.analysis.layerwise_cka`.
+    :param backbone: see :class:`~avalanche_branchtune.evaluation.StreamProbe`.
+    :param batch_size: images in a minibatch.
+    """
+
+    def __init__(
+        self,
+        test: Iterable[Any],
+        *,
+        joint: nn.Module | None = None,
+        samples: int = 512,
+        layers: Sequence[str] | None = None,
+        backbone: Backbone = None,
+        batch_size: int = 128,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        self.test = datasets_of(test)
+        self.joint = joint
+        self.samples = samples
+        self.layers = layers
+        self.backbone = backbone
+        self.batch_size = batch_size
+        self.stability: list[dict[str, float]] = []
+        self.plasticity: list[dict[str, float]] = []
+        self._previous: nn.Module | None = None
+
+    @property
+    def missing(self) -> bool:
+        """Whether the last experience was not analysed."""
+        return len(self.stability) < self.trained
+
+    def measure(self, strategy: Any) -> dict[str, float]:
+        """Compare the network with its references, once after each experience."""
+        if self._training or not self.missing:
+            return {}
+        t = self.trained - 1
+        network = part_of(strategy.model, self.backbone)
+        options: dict[str, Any] = {"layers": self.layers, "batch_size": self.batch_size}
+        stability, plasticity = {}, {}
+        if self._previous is not None:
+            old = self.test[:t] if len(self.test) > 1 else self.test
+            stability = layerwise_cka(network, self._previous, self._images(old), **options)
+        if self.joint is not None:
+            new = self._images(self.test[t : t + 1] or self.test)
+            plasticity = layerwise_cka(network, self.joint, new, **options)
+        self.stability.append(stability)
+        self.plasticity.append(plasticity)
+        self._previous = copy.deepcopy(network)
+        found = {"Stability": stability, "Plasticity": plasticity}
+        return {f"{name}/{WHERE}": sum(v.values()) / len(v) for name, v in found.items() if v}
+
+    def record(self, run: Run) -> None:
+        """Write the layers' values."""
+        run.stability, run.plasticity = self.stability, self.plasticity
+        new = "; plasticity: to the jointly trained network, on those of the experience"
+        run.analysis_protocol = (
+            "linear CKA, unbiased HSIC averaged over minibatches of "
+            f"{self.batch_size}, eval mode, up to {self.samples} test images; stability: likeness "
+            "to the network before the experience, on images of the experiences before"
+            + (new if self.joint is not None else "")
+        )
+
+    def _images(self, datasets: Sequence[Any]) -> Any:
+        """Return images of some experiences, as many of each."""
+        share = max(1, self.samples // len(datasets))
+        images = [single_images(d) for d in datasets]
+        return ConcatDataset([Subset(d, range(min(share, len(d)))) for d in images])

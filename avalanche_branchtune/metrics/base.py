@@ -1,0 +1,78 @@
+"""What the metrics of a whole run have in common."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+
+from avalanche_branchtune.report.run import Run
+
+WHERE = "eval_phase/test_stream"
+"""Where values belong, in the names that Avalanche gives its own."""
+
+
+class RunMetric(PluginMetric, ABC):
+    """A metric of the whole network, measured once after every experience."""
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__()
+        self.trained = 0
+        """Number of finished training experiences."""
+        self.stream_length = 0
+        """Number of training experiences of the stream that is trained on."""
+        self.seconds = 0.0
+        """Time that measuring took."""
+        self._training = False
+
+    @abstractmethod
+    def measure(self, strategy: Any) -> dict[str, float]:
+        """Measure the network.
+
+        :param strategy: the strategy.
+        :return: names and values.
+        """
+
+    @abstractmethod
+    def record(self, run: Run) -> None:
+        """Write what was found so far into the record of a run."""
+
+    @property
+    @abstractmethod
+    def missing(self) -> bool:
+        """Whether the network as it is between experiences has not been measured yet."""
+
+    def before_training_exp(self, strategy: Any) -> list[MetricValue] | None:
+        """Measure the network as it was left, if ``eval`` was not called."""
+        stream = getattr(strategy.experience, "origin_stream", None)
+        self.stream_length = len(stream) if stream is not None else max(1, self.stream_length)
+        # Branches that were just put on are zero: the function is still that of the last network.
+        values = self._values(strategy) if self.missing else None
+        self._training = True
+        return values
+
+    def after_training_exp(self, strategy: Any) -> None:
+        """Count the experience."""
+        self._training = False
+        self.trained += 1
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        """Measure the network."""
+        return self._values(strategy)
+
+    def result(self) -> None:
+        """Give nothing: values belong to an event."""
+
+    def reset(self) -> None:
+        """Keep everything: a run is one series."""
+
+    def _values(self, strategy: Any) -> list[MetricValue]:
+        begin = time.perf_counter()
+        found = self.measure(strategy)
+        self.seconds += time.perf_counter() - begin
+        x = strategy.clock.train_iterations
+        return [MetricValue(self, name, value, x) for name, value in found.items()]

@@ -1,0 +1,88 @@
+"""What training and evaluation cost, as an Avalanche metric."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche_branchtune.metrics.base import WHERE, RunMetric
+from avalanche_branchtune.report.environment import peak_memory_mib
+from avalanche_branchtune.report.run import Run
+
+
+class CostMetric(RunMetric):
+    """Seconds of training and of evaluation per experience, and peak memory.
+
+    ``Train_Seconds`` is without evaluation; ``Eval_Seconds`` is all evaluation
+    from the beginning of the experience to that of the next one.  It must be
+    the last of the metrics.
+
+    :param others: metrics whose ``seconds``, wherever they take them, are evaluation.
+    """
+
+    def __init__(self, others: Sequence[Any] = ()) -> None:
+        """See the class."""
+        super().__init__()
+        self.others = list(others)
+        self.training: list[float] = []
+        self.evaluation: list[float] = []
+        self.peak = 0.0
+        self._begin = self._accounted = 0.0  # of this experience; evaluation that is in the lists
+        self._eval_begin = self._others_begin = 0.0
+        self._in_eval = self._others_in_eval = 0.0
+
+    @property
+    def missing(self) -> bool:
+        """Never: time is taken as it passes."""
+        return False
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Start the clock of an experience."""
+        super().before_training_exp(strategy)
+        self._account()
+        self._accounted, self._begin = self._evaluation(), time.perf_counter()
+
+    def after_training_exp(self, strategy: Any) -> None:
+        """Stop it."""
+        super().after_training_exp(strategy)
+        evaluation = self._evaluation() - self._accounted
+        self.training.append(time.perf_counter() - self._begin - evaluation)
+        self.evaluation.append(0.0)
+        self._account()
+        self.peak = peak_memory_mib(strategy.device)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Start the clock of an evaluation."""
+        self._eval_begin, self._others_begin = time.perf_counter(), self._elsewhere()
+
+    def measure(self, strategy: Any) -> dict[str, float]:
+        """Stop it, and return the cost so far."""
+        self._in_eval += time.perf_counter() - self._eval_begin
+        self._others_in_eval += self._elsewhere() - self._others_begin
+        if not self._training:
+            self._account()
+        self.peak = peak_memory_mib(strategy.device)
+        values = {f"Peak_MiB/{WHERE}": self.peak}
+        if self.training:
+            values[f"Train_Seconds/{WHERE}"] = self.training[-1]
+            values[f"Eval_Seconds/{WHERE}"] = self.evaluation[-1]
+        return values
+
+    def record(self, run: Run) -> None:
+        """Write seconds and memory."""
+        run.seconds, run.evaluation_seconds = list(self.training), list(self.evaluation)
+        run.peak_memory_mib = self.peak
+
+    def _account(self) -> None:
+        """Put evaluation that is in no list yet down to the last finished experience."""
+        if self.evaluation:
+            self.evaluation[-1] += self._evaluation() - self._accounted
+        self._accounted = self._evaluation()
+
+    def _evaluation(self) -> float:
+        """Return the seconds of all evaluation: inside of ``eval``, and the others' outside."""
+        return self._in_eval + self._elsewhere() - self._others_in_eval
+
+    def _elsewhere(self) -> float:
+        return sum(m.seconds for m in self.others)

@@ -1,0 +1,131 @@
+"""A logger that keeps a whole run in a folder, for :func:`avalanche_branchtune.report.report`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from avalanche.evaluation.metric_results import AlternativeValues, MetricValue, TensorImage
+from avalanche.logging import BaseLogger
+from matplotlib.figure import Figure
+from PIL.Image import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from avalanche_branchtune.errors import RecordError
+from avalanche_branchtune.report.run import RECORD, Run
+
+VALUES = "metrics.csv"
+COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
+
+
+class RunRecorder(BaseLogger):
+    """Write every metric of a run, and the record that reports are made of.
+
+    ``run.json`` is :class:`~avalanche_branchtune.report.Run`, renewed after every
+    experience and evaluation, so that an interrupted run is there as a partial
+    one.  ``metrics.csv`` has a line for every value of every metric, also those
+    that Avalanche's CSVLogger leaves out: numbers and texts as they are,
+    tensors as JSON lists, pictures as the name of a PNG file beside it.
+
+    :param folder: made if it does not exist.
+    :param name: the strategy, as it is shown.
+    :param seed: of everything random.
+    :param settings: data, method, schedule; the strategy's class, epochs,
+        minibatch and device are added.
+    :param n_experiences: training experiences; by default those of the stream
+        that is trained on.
+    :param overwrite: whether the folder's run may be replaced.
+    :raises RecordError: if the folder holds a run already.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        name: str,
+        *,
+        seed: int | None = None,
+        settings: dict[str, Any] | None = None,
+        n_experiences: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        self.folder = Path(folder)
+        if (self.folder / RECORD).exists() and not overwrite:
+            raise RecordError(
+                f"{self.folder} holds the record of a run already: choose another folder, or pass "
+                "overwrite=True"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.run = Run(name, n_experiences or 1, seed=seed, settings=dict(settings or {}))
+        self._n_experiences = n_experiences
+        self._begin = time.perf_counter()
+        self._experience: int | str = ""
+        with (self.folder / VALUES).open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerow(COLUMNS)
+
+    def log_metrics(self, metric_values: list[MetricValue]) -> None:
+        """Append the values to ``metrics.csv``.
+
+        :param metric_values: what the metrics gave at this event.
+        """
+        if not metric_values:
+            return
+        seconds = f"{time.perf_counter() - self._begin:.3f}"
+        with (self.folder / VALUES).open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            for m in metric_values:
+                value = self._cell(m)
+                writer.writerow([seconds, self._experience, m.x_plot, m.name, value])
+
+    def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Learn what is trained."""
+        self._experience = int(strategy.clock.train_exp_counter)
+        stream = getattr(strategy.experience, "origin_stream", None)
+        if self._n_experiences is None and stream is not None:
+            self.run.n_experiences = len(stream)
+        found = {
+            "strategy": type(strategy).__name__,
+            "epochs": strategy.train_epochs,
+            "batch size": strategy.train_mb_size,
+            "device": str(strategy.device),
+        }
+        self.run.settings = {**found, **self.run.settings}
+
+    def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Save what there is."""
+        self._save(strategy)
+
+    def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Save what there is."""
+        self._save(strategy)
+
+    def _save(self, strategy: Any) -> None:
+        for metric in strategy.evaluator.metrics:
+            if hasattr(metric, "record"):
+                metric.record(self.run)
+        self.run.save(self.folder)
+
+    def _cell(self, metric: MetricValue) -> Any:
+        value = metric.value
+        if isinstance(value, AlternativeValues):
+            kinds = (bool, int, float, str, Tensor, Image, TensorImage, Figure)
+            value = value.best_supported_value(*kinds)
+        if isinstance(value, Tensor):
+            return json.dumps(value.item() if value.numel() == 1 else value.tolist())
+        if isinstance(value, TensorImage):
+            value = to_pil_image(value.image)
+        if isinstance(value, Image | Figure):
+            file = re.sub(r"[^\w.-]+", "_", f"{metric.name}-{metric.x_plot}.png")
+            if isinstance(value, Image):
+                value.save(self.folder / file)
+            else:
+                value.savefig(self.folder / file)
+            return file
+        return value
