@@ -23,6 +23,7 @@ TEST = [
     "hypothesis>=6.80",
     "pytest>=7.4",
     "quadprog>=0.1.11",  # the solver that Avalanche's GEM asks qpsolvers for
+    "selenium>=4.11",  # opens the report in a browser
 ]
 
 setup(
@@ -37,10 +38,15 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["avalanche_branchtune*", "solo_bridge*"]),
-    package_data={"avalanche_branchtune": ["py.typed"], "solo_bridge": ["py.typed"]},
+    package_data={
+        "avalanche_branchtune": ["py.typed", "report/page.html"],
+        "solo_bridge": ["py.typed"],
+    },
+    entry_points={"console_scripts": ["branchtune = avalanche_branchtune.cli:main"]},
     install_requires=[
         "avalanche-lib>=0.6,<0.7",  # 0.5 has another benchmarks API; 0.7 is not there to be tested
-        "matplotlib>=3.6",
+        "jinja2>=3.1",
+        "matplotlib>=3.7",  # legends outside of the axes
         "numpy>=1.24",
         "scikit-learn>=1.2",
         "torch>=2.1",

@@ -237,7 +237,7 @@ class BranchTuningPlugin(SupervisedPlugin):
         if layers:
             self.branch_norms.append(
                 {
-                    name: float(torch.linalg.vector_norm(m.folded_weight() - m.weight))
+                    name: float(torch.linalg.vector_norm((m.folded_weight() - m.weight).detach()))
                     for name, m in layers.items()
                     if any(b.requires_grad for b in m.branches.values())
                 }

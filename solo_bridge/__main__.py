@@ -38,32 +38,35 @@ def _demo(options: argparse.Namespace) -> int:
     import torch
 
     from avalanche_branchtune.errors import BranchTuneError
+    from avalanche_branchtune.evaluation.probe import sentence
+    from avalanche_branchtune.report import group_runs, report, text_table
     from solo_bridge.demo import run_demo
 
     out = options.out or time.strftime("runs/demo-%Y%m%d-%H%M%S")
     begin = time.perf_counter()
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the other core makes the views
     try:
-        record = run_demo(
+        runs = run_demo(
             out,
             seed=options.seed,
             epochs=options.epochs,
             device=options.device,
             samples=options.samples,
         )
+        page = report(runs, out, title="SimCLR on digits over photographs, five experiences")
     except BranchTuneError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(f"\n{record.title}\n")
-    print(record.table())
-    print(f"\nProtocol: {record.protocol}.")
-    for key, value in record.settings.items():
+    print(f"\n{text_table(group_runs(runs))}\n")
+    print(f"Protocol: {sentence(runs[0].probes['kNN'].protocol)}.")
+    print(f"S and P: {runs[-1].analysis_protocol}.")
+    for key, value in runs[-1].settings.items():
         print(f"  {key}: {value}")
     print(
         "A schedule this short favours fine-tuning; it shows that everything runs, and supports "
         "no claim of the paper."
     )
-    print(f"\n{time.perf_counter() - begin:.0f} s; table and plot are in {out}/")
+    print(f"\n{time.perf_counter() - begin:.0f} s; look at {page}")
     return 0
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.core import BasePlugin, SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
-from torch.utils.data import ConcatDataset, Subset
 from tqdm import tqdm
 
 from avalanche_branchtune import BranchTuningPlugin
-from avalanche_branchtune.analysis import stability_plasticity
-from avalanche_branchtune.evaluation import ProbeResult, knn_probe
-from avalanche_branchtune.report import Curve, Record, peak_memory_mib
+from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
+from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
+from avalanche_branchtune.report import Run
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, joint
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
@@ -67,43 +65,38 @@ class ProgressBar(SupervisedPlugin):
 
 def run_demo(
     out: str | Path, *, seed: int = 0, epochs: int = 15, device: str = "cpu", samples: int = 4000
-) -> Record:
-    """Compare fine-tuning, Branch-tuning, joint training and a random network.
+) -> list[Run]:
+    """Compare fine-tuning, Branch-tuning and joint training with a random network.
 
     SimCLR with a small ResNet on digits blended onto photographs, 16×16, five
     class-incremental experiences of two classes; after each, weighted kNN on
-    all ten classes.
+    all ten classes, and the layers' stability and plasticity.
 
-    :param out: folder for the table (JSON, CSV) and the plot.
+    :param out: each strategy's record is written to a folder in this one.
     :param seed: of the stream, the network and the training.
     :param epochs: epochs of each experience (joint training: of all data).
     :param device: where to train.
     :param samples: number of training images.
-    :return: the record that was written.
+    :return: the records.
+    :raises RecordError: if there are records in ``out`` already.
     """
     train = digits_on_photographs(True, size=SIZE, samples=samples, seed=seed)
     test = digits_on_photographs(False, size=SIZE, seed=seed)
     view = EvalTransform(SIZE)
     stream = class_incremental(train, test, EXPERIENCES, eval_transform=view, seed=seed)
-    everything = joint(train, test, eval_transform=view)
-    bank, queries = everything.train_stream[0].dataset, everything.test_stream[0].dataset
-
-    def probe(method: SoloMethod) -> ProbeResult:
-        return knn_probe(method, bank, queries, device=device)
-
-    torch.manual_seed(seed)
-    untrained = probe(_method())
-    curves = []
     plans: dict[str, tuple[Iterable[Any], list[BasePlugin]]] = {
-        "joint": (everything.train_stream, []),
+        "joint": (joint(train, test, eval_transform=view).train_stream, []),
         "fine-tuning": (stream.train_stream, []),
         "Branch-tuning": (stream.train_stream, [BranchTuningPlugin(verbose=False)]),
     }
-    networks: dict[str, list[nn.Module]] = {}
+    probe = StreamProbe(KNNProbe(), stream.train_stream, stream.test_stream)
+    reference: nn.Module | None = None
+    runs = []
     for name, (experiences, plugins) in plans.items():
         torch.manual_seed(seed)
         method = _method()
-        curve = Curve(name, epochs=epochs)
+        analysis = [AnalysisMetric(stream.test_stream, joint=reference)] if reference else []
+        recorder = RunRecorder(Path(out) / name, name, seed=seed, settings=_settings(len(train)))
         bar = ProgressBar(name, epochs * (1 if name == "joint" else EXPERIENCES))
         strategy = SelfSupervised(
             method,
@@ -114,55 +107,24 @@ def run_demo(
             train_epochs=epochs,
             device=device,
             plugins=[*plugins, bar],
-            evaluator=None,
+            evaluator=EvaluationPlugin(*run_metrics([probe], *analysis), loggers=[recorder]),
         )
         for experience in experiences:
-            begin = time.perf_counter()
             strategy.train(experience, num_workers=1, persistent_workers=True)
-            curve.seconds.append(time.perf_counter() - begin)
-            curve.accuracies.append(probe(method).accuracy)
-            networks.setdefault(name, []).append(copy.deepcopy(method.backbone))
-        if len(networks[name]) == EXPERIENCES:
-            before, after = networks[name][-2:]
-            analysis = stability_plasticity(
-                after,
-                old_reference=before,
-                old_data=_images(stream.test_stream[: EXPERIENCES - 1]),
-                new_reference=networks["joint"][0],
-                new_data=_images(stream.test_stream[EXPERIENCES - 1 :]),
-            )
-            curve.stability = analysis.mean_stability
-            curve.plasticity = analysis.mean_plasticity
-        curves.append(curve)
-    curves = [*curves[1:], curves[0], Curve("random network", [untrained.accuracy])]
-    record = Record(
-        title="SimCLR on digits over photographs, five class-incremental experiences",
-        protocol=untrained.protocol,
-        settings={
-            "data": f"digits on photographs, {SIZE}×{SIZE}, {len(train)} training images",
-            "method": "SimCLR",
-            "backbone": f"small_resnet({WIDTH})",
-            "epochs": f"{epochs} in each experience; joint: {epochs} on all data",
-            "optimizer": f"SGD, lr {LR} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
-            "batch": BATCH,
-            "S and P": "stability: likeness to the network before the last experience on the "
-            "test images of earlier ones; plasticity: to the jointly trained network on those of "
-            f"the last one; mean over layers; {analysis.protocol}",
-            "seed": seed,
-            "device": device,
-            "peak_memory_mib": round(peak_memory_mib()),
-        },
-        curves=curves,
-    )
-    record.write(out)
-    return record
+            strategy.eval(stream.test_stream, loss=False)
+        reference = reference or method.backbone
+        runs.append(recorder.run)
+    return runs
 
 
-def _images(experiences: Iterable[Any], samples: int = 256) -> Any:
-    """Return the first test images of some experiences together."""
-    data = [e.dataset.eval() for e in experiences]
-    every: ConcatDataset[Any] = ConcatDataset(data)
-    return Subset(every, range(min(samples, len(every))))
+def _settings(samples: int) -> dict[str, Any]:
+    return {
+        "data": f"digits on photographs, {SIZE}×{SIZE}, {samples} training images",
+        "stream": f"class-incremental, {EXPERIENCES} experiences of two classes",
+        "method": "SimCLR",
+        "backbone": f"small_resnet({WIDTH})",
+        "optimizer": f"SGD, lr {LR} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
+    }
 
 
 def _method() -> SoloMethod:

@@ -43,9 +43,9 @@ from avalanche_branchtune.errors import (
     ViewsError,
     expected_one_of,
 )
+from avalanche_branchtune.random_state import untouched_random_state
 from solo_bridge.method import Plan, SelfSupervisedMethod
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
-from solo_bridge.random_state import untouched_random_state
 from solo_bridge.views import Indexed, Views, as_view_list, with_views, yields_views
 
 logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ from avalanche_branchtune.evaluation.linear import LinearProbe, linear_probe
 from avalanche_branchtune.evaluation.matrix import AccuracyMatrix
 from avalanche_branchtune.evaluation.probe import ClassifierProbe, Probe, ProbeResult
 from avalanche_branchtune.evaluation.stream import StreamProbe, StreamResult
+from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
 
 __all__ = [
     "AccuracyMatrix",
@@ -15,10 +16,13 @@ __all__ = [
     "LinearProbe",
     "Probe",
     "ProbeResult",
+    "StabilityGap",
     "StreamProbe",
     "StreamResult",
+    "Trace",
     "extract_features",
     "knn_probe",
     "linear_probe",
+    "stability_gap",
     "weighted_knn",
 ]

@@ -20,14 +20,19 @@ from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.metrics.analysis import AnalysisMetric
 from avalanche_branchtune.metrics.base import RunMetric
 from avalanche_branchtune.metrics.branches import BranchNormMetric
+from avalanche_branchtune.metrics.continual import ContinualEvaluation
 from avalanche_branchtune.metrics.cost import CostMetric
+from avalanche_branchtune.metrics.online import OnlineProbe, OnlineProbeAccuracy
 from avalanche_branchtune.metrics.probes import ProbeMetric
 from avalanche_branchtune.metrics.recorder import RunRecorder
 
 __all__ = [
     "AnalysisMetric",
     "BranchNormMetric",
+    "ContinualEvaluation",
     "CostMetric",
+    "OnlineProbe",
+    "OnlineProbeAccuracy",
     "ProbeMetric",
     "RunMetric",
     "RunRecorder",

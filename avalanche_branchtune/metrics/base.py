@@ -9,6 +9,7 @@ from typing import Any
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 
+from avalanche_branchtune.random_state import untouched_random_state
 from avalanche_branchtune.report.run import Run
 
 WHERE = "eval_phase/test_stream"
@@ -72,7 +73,8 @@ class RunMetric(PluginMetric, ABC):
 
     def _values(self, strategy: Any) -> list[MetricValue]:
         begin = time.perf_counter()
-        found = self.measure(strategy)
+        with untouched_random_state():
+            found = self.measure(strategy)
         self.seconds += time.perf_counter() - begin
         x = strategy.clock.train_iterations
         return [MetricValue(self, name, value, x) for name, value in found.items()]

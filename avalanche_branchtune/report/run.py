@@ -14,7 +14,7 @@ import numpy as np
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.evaluation.matrix import AccuracyMatrix
-from avalanche_branchtune.evaluation.stability_gap import Trace as Trace
+from avalanche_branchtune.evaluation.traces import Trace as Trace
 from avalanche_branchtune.report.environment import environment
 
 FORMAT = "avalanche-branchtune run"
@@ -51,8 +51,9 @@ class ProbeRecord:
         :raises ProbeError: if neither is one and they differ.
         """
         rows = [_columns(row, n_experiences) for row in self.accuracies]
-        random = None if self.random is None else _columns(self.random, n_experiences)
-        matrix = AccuracyMatrix(n_experiences, None if random is None else random)
+        known = self.random is not None and None not in self.random
+        random = _columns(self.random or [], n_experiences) if known else None
+        matrix = AccuracyMatrix(n_experiences, random)
         for row in rows:
             matrix.add(row)
         return matrix
@@ -78,7 +79,8 @@ class ProbeRecord:
             names.insert(0, "final_accuracy")
             if tests > 1:
                 names += ["forgetting", "backward_transfer"]
-                if matrix.random is not None and not math.isnan(float(matrix.values[0, -1])):
+                unseen = float(matrix.values[0, -1])
+                if matrix.random is not None and not math.isnan(unseen):
                     names.append("forward_transfer")
         for name in names:
             found[name] = float(getattr(matrix, name))
@@ -161,9 +163,14 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"}
         content["probes"] = {name: asdict(p) for name, p in self.probes.items()}
-        content["trace"] = None if self.trace is None else asdict(self.trace)
+        if self.trace is not None:  # JSON has no NaN
+            rows = [[None if math.isnan(a) else a for a in r] for r in self.trace.accuracies]
+            content["trace"] = {**asdict(self.trace), "accuracies": rows}
         text = json.dumps(
-            {"format": FORMAT, "version": VERSION, **content}, indent=1, ensure_ascii=False
+            {"format": FORMAT, "version": VERSION, **content},
+            indent=1,
+            ensure_ascii=False,
+            allow_nan=False,
         )
         part = folder / f".{RECORD}.part"
         part.write_text(text + "\n", encoding="utf-8")

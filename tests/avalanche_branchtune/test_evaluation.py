@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,6 @@ from torch.utils.data import TensorDataset
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation import extract_features, knn_probe, weighted_knn
-from avalanche_branchtune.report import Curve, Record
 
 
 @pytest.mark.parametrize("chunk", [7, 10_000])
@@ -112,42 +108,3 @@ def test_a_list_of_views_is_refused() -> None:
     views = [([torch.zeros(3, 4, 4)] * 2, 0)] * 4
     with pytest.raises(ProbeError, match="one view"):
         extract_features(Mean(), views)
-
-
-def record() -> Record:
-    return Record(
-        title="t",
-        protocol="p",
-        settings={"seed": 0},
-        curves=[
-            Curve("fine-tuning", [0.25, 0.5], [2.0, 4.0], epochs=3),
-            Curve("random network", [0.1]),
-        ],
-    )
-
-
-def test_table_with_stability_and_plasticity() -> None:
-    with_analysis = record()
-    with_analysis.curves[0].stability, with_analysis.curves[0].plasticity = 0.9, 0.25
-    lines = with_analysis.table().splitlines()
-    assert lines[0].split()[-3:] == ["S", "P", "s/epoch"]
-    assert lines[1].split() == ["fine-tuning", "25.0", "50.0", "0.900", "0.250", "1.00"]
-
-
-def test_record_table_and_files(tmp_path: Path) -> None:
-    lines = record().table().splitlines()
-    assert lines[1].split() == ["fine-tuning", "25.0", "50.0", "1.00"]
-    assert lines[2].split() == ["random", "network", "10.0"]
-    assert lines[2].index("10.0") == lines[1].index("50.0")
-    files = record().write(tmp_path / "new" / "run")
-    saved = json.loads(files[0].read_text(encoding="utf-8"))
-    assert saved["curves"][0]["accuracies"] == [0.25, 0.5]
-    assert saved["protocol"] == "p"
-    assert saved["environment"]["versions"]["torch"] == torch.__version__.split("+")[0]
-    with files[1].open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [r["accuracy"] for r in rows] == ["0.250000", "0.500000", "0.100000"]
-    assert [r["experience"] for r in rows] == ["0", "1", "all"]
-    import matplotlib.image
-
-    assert matplotlib.image.imread(files[2]).std() > 0.05

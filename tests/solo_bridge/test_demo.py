@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from avalanche_branchtune.report import load_run
 from avalanche_branchtune.streams import digits_on_photographs
 from solo_bridge.__main__ import main
 
@@ -25,28 +25,32 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     out = tmp_path / "run"
     assert main(["demo", "--out", str(out), "--epochs", "3", "--samples", "700"]) == 0
     printed = capfd.readouterr()
-    saved = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    curves = {c["name"]: c["accuracies"] for c in saved["curves"]}
+    runs = {name: load_run(out / name) for name in ("fine-tuning", "Branch-tuning", "joint")}
+    curves = {name: run.probes["kNN"].overall for name, run in runs.items()}
     assert {n: len(a) for n, a in curves.items()} == {
         "fine-tuning": 5,
         "Branch-tuning": 5,
         "joint": 1,
-        "random network": 1,
     }
     assert curves["fine-tuning"][0] == curves["Branch-tuning"][0], "the first experience is alike"
     assert curves["fine-tuning"][1:] != curves["Branch-tuning"][1:]
-    for name, accuracies in curves.items():
-        assert name in printed.out
+    untrained = {run.probes["kNN"].random_overall for run in runs.values()}
+    assert len(untrained) == 1, "all start from one network"
+    for name, accuracies in [*curves.items(), ("untrained", list(untrained))]:
+        assert name in printed.out.lower() or name in printed.out
         assert f"{100 * accuracies[-1]:.1f}" in printed.out
-    analysed = {c["name"]: (c["stability"], c["plasticity"]) for c in saved["curves"]}
-    assert analysed["joint"] == (None, None)
+    assert runs["joint"].stability == [], "it is the reference"
     for name in ("fine-tuning", "Branch-tuning"):
-        assert 0.5 < analysed[name][0] <= 1.0
-        assert f"{analysed[name][0]:.3f}" in printed.out
-    assert "weighted kNN (k 20, T 0.07, cosine)" in printed.out
+        layers = runs[name].stability[-1]
+        assert len(layers) > 10 and 0.5 < sum(layers.values()) / len(layers) <= 1.0
+        assert len(runs[name].plasticity[-1]) == len(layers)
+    assert runs["fine-tuning"].branch_norms == [{}] * 5
+    assert min(runs["Branch-tuning"].branch_norms[-1].values()) > 0
+    assert "weighted kNN, k 20, T 0.07, distance cosine" in printed.out
     assert "fine-tuning" in printed.err, "progress bars"
-    assert (out / "results.csv").is_file()
-    assert (out / "curves.png").stat().st_size > 10_000
+    assert "Branch-tuning" in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["demo", "--out", str(out), "--samples", "700"]) == 2
+    assert "holds the record of a run already" in capfd.readouterr().err
 
 
 def test_example_runs_on_a_folder(
@@ -62,10 +66,13 @@ def test_example_runs_on_a_folder(
                 image.save(folder / f"{i}.png")
     script = Path(__file__).parents[2] / "examples" / "image_folder.py"
     options = ["--experiences", "2", "--epochs", "1", "--size", "16", "--workers", "0"]
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), *options, "--device", "cpu"])
+    out = ["--out", str(tmp_path / "runs")]
+    monkeypatch.setattr(
+        sys, "argv", [str(script), str(tmp_path), *options, "--device", "cpu", *out]
+    )
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
     for name in ("fine-tuning", "Branch-tuning"):
         for experience in (0, 1):
             assert f"{name}, after experience {experience}: " in printed
-    assert "MiB; weighted kNN" in printed
+    assert (tmp_path / "runs/report.html").is_file() and "report.html" in printed

@@ -1,4 +1,4 @@
-"""The random state of everything that draws views."""
+"""The random states that training draws from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def untouched_random_state() -> Iterator[None]:
     """Put back the random states of torch (also on GPUs), numpy and Python afterwards."""
     python, array = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         random.setstate(python)

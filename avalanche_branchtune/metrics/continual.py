@@ -1,0 +1,138 @@
+"""Continual evaluation: a probe measured during training, as an Avalanche metric."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.training.utils import _at_task_boundary
+
+from avalanche_branchtune.errors import ProbeError
+from avalanche_branchtune.evaluation.stream import StreamProbe
+from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
+from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.report.run import Run
+
+WHERE = "train_phase/test_stream"
+"""Where values belong, in the names that Avalanche gives its own."""
+
+
+class ContinualEvaluation(PluginMetric):
+    """Measure a probe every few iterations of training, for the stability gap.
+
+    Also before the first and after the last iteration of every experience.
+    Training is the same, bit for bit, as without it.  Emits
+    ``<probe>_Continual_Acc/train_phase/test_stream/Exp000`` at each
+    measurement, and after each experience ``<probe>_MinAcc``, ``_WCAcc``,
+    ``_WF<window>``, ``_WP<window>`` (those that are defined, see
+    :func:`~avalanche_branchtune.evaluation.stability_gap`) and
+    ``_Continual_Seconds``, at x = iterations done.
+
+    In an online stream that gives access to its task boundaries, an experience
+    is the one that the small ones are cut from.
+
+    :param probe: what is measured; with ``scope="seen"`` on the experiences up
+        to the one in training.
+    :param every: iterations between two measurements, counted in each experience.
+    :param window: measurements in a window of WF and WP.
+    :raises ProbeError: for ``every`` below 1 or ``window`` below 2.
+    """
+
+    def __init__(self, probe: StreamProbe, every: int, *, window: int = 10) -> None:
+        """See the class."""
+        super().__init__()
+        if every < 1 or window < 2:
+            raise ProbeError(
+                f"ContinualEvaluation(every={every}, window={window}): expected at least 1 "
+                "iteration and 2 measurements"
+            )
+        self.probe = probe
+        self.every = every
+        self.window = window
+        self.trace = Trace()
+        """All measurements so far."""
+        self.seconds = 0.0
+        """Time that measuring took."""
+        self._begin: int | None = None  # iterations done when the experience began
+
+    def before_training_exp(self, strategy: Any) -> list[MetricValue]:
+        """Measure the network with which an experience begins."""
+        index = _index(strategy)
+        inside = not _at_task_boundary(strategy.experience, before=True)
+        if inside and self.trace.experiences[-1:] == [index]:
+            return []  # a later part of an online experience
+        self._begin = int(strategy.clock.train_iterations)
+        return self._measure(strategy, self._begin)
+
+    def after_training_iteration(self, strategy: Any) -> list[MetricValue]:
+        """Measure every few iterations."""
+        done = int(strategy.clock.train_iterations) + 1  # the clock counts after the metrics
+        if self._begin is None or (done - self._begin) % self.every:
+            return []
+        return self._measure(strategy, done)
+
+    def after_training_exp(self, strategy: Any) -> list[MetricValue]:
+        """Measure the network that an experience leaves, and sum up."""
+        if not _at_task_boundary(strategy.experience, before=False):
+            return []
+        done = int(strategy.clock.train_iterations)
+        values = self._measure(strategy, done)
+        found, name = self.result(), self.probe.name
+        assert found is not None
+        summary = {
+            f"{name}_MinAcc": found.min_acc,
+            f"{name}_WCAcc": found.wc_acc,
+            f"{name}_WF{self.window}": found.windowed_forgetting,
+            f"{name}_WP{self.window}": found.windowed_plasticity,
+            f"{name}_Continual_Seconds": self.seconds,
+        }
+        return values + [
+            MetricValue(self, f"{key}/{WHERE}", value, done)
+            for key, value in summary.items()
+            if value is not None
+        ]
+
+    def result(self) -> StabilityGap | None:
+        """Return the worst-case numbers so far, None before the first measurement."""
+        return stability_gap(self.trace, window=self.window) if self.trace.iterations else None
+
+    def reset(self) -> None:
+        """Keep everything: a run is one series."""
+
+    def record(self, run: Run) -> None:
+        """Write the trace into the record of a run.
+
+        :param run: the record.
+        """
+        run.trace = self.trace
+
+    def _measure(self, strategy: Any, done: int) -> list[MetricValue]:
+        """Measure now; a measurement of the same iteration and experience is replaced."""
+        begin = time.perf_counter()
+        index, trace = _index(strategy), self.trace
+        trained = min(index + 1, len(self.probe.train))
+        with untouched_random_state():
+            accuracies = self.probe.measure(strategy.model, trained).accuracies
+        while trace.experiences[-1:] == [index] and trace.iterations[-1] >= done:
+            del trace.iterations[-1], trace.accuracies[-1], trace.experiences[-1]
+        trace.iterations.append(done)
+        trace.accuracies.append([math.nan if a is None else a for a in accuracies])
+        trace.experiences.append(index)
+        self.seconds += time.perf_counter() - begin
+        return [
+            MetricValue(self, f"{self.probe.name}_Continual_Acc/{WHERE}/Exp{i:03d}", a, done)
+            for i, a in enumerate(accuracies)
+            if a is not None
+        ]
+
+
+def _index(strategy: Any) -> int:
+    """Return the number of the experience, in an online stream of the one it is cut from."""
+    experience = strategy.experience
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        return int(experience.origin_experience.current_experience)
+    return int(strategy.clock.train_exp_counter)

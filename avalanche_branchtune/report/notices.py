@@ -1,0 +1,52 @@
+"""What a reader must know before believing the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avalanche_branchtune.report.comparable import ABSENT, flat
+from avalanche_branchtune.report.formats import one_line
+from avalanche_branchtune.report.groups import Group
+
+
+def notices(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence for each partial run, and for what differs between the runs.
+
+    :param groups: of the report.
+    """
+    found = []
+    for group in groups:
+        for run, origin in group.partial:
+            seed = "" if run.seed is None else f", seed {run.seed}"
+            found.append(
+                f"Partial run: {group.shown}{seed} finished {run.finished} of "
+                f"{run.n_experiences} experiences ({one_line(origin)})."
+            )
+    for group in groups:
+        parts = _differences([group])
+        if parts:
+            found.append(f"Averaged runs of {group.shown} differ in {parts}.")
+    parts = _differences(groups)
+    if parts and len(groups) > 1:
+        found.append(
+            f"The strategies did not all run in one environment ({parts}): times and memory do "
+            "not compare."
+        )
+    lengths = {g.n_experiences: g.shown for g in groups if not g.at_once}
+    if len(lengths) > 1:
+        listed = ", ".join(f"{n} in {name}" for n, name in lengths.items())
+        found.append(
+            f"The streams have different numbers of experiences ({listed}): forgetting, transfer "
+            "and continual accuracy do not compare."
+        )
+    return found
+
+
+def _differences(groups: Sequence[Group]) -> str:
+    lines = [flat(run.environment) for group in groups for run in group.runs]
+    parts = []
+    for name in dict.fromkeys(key for line in lines for key in line if key):
+        values = dict.fromkeys(line.get(name, ABSENT) for line in lines)
+        if len(values) > 1:
+            parts.append(f"{one_line(name)}: {', '.join(map(one_line, values))}")
+    return "; ".join(parts)

@@ -1,0 +1,118 @@
+"""The command ``branchtune``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avalanche_branchtune import cli
+from tests.run_records import FIRST, joint, run
+
+
+def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(rows=FIRST[:2]).save(tmp_path / "runs" / "a")
+    joint().save(tmp_path / "runs" / "b")
+    out = tmp_path / "out"
+    assert cli.main(["report", str(tmp_path / "runs"), "--out", str(out), "--title", "T"]) == 0
+    printed = capsys.readouterr()
+    assert "Partial run: fine-tuning, seed 0 finished 2 of 3" in printed.out
+    assert printed.out.splitlines()[-1] == str(out / "report.html")
+    assert "<h1>T</h1>" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_goes_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joint().save(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", "runs"]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    assert cli.main(["report", *map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.err.startswith("branchtune report: ")
+    return printed.err
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", tmp_path / "out"]
+    assert "no record of a run" in complaint(capsys, tmp_path / "missing", *out)
+    assert "has a run.json" in complaint(capsys, tmp_path, *out)
+    path = run("two\nlines").save(tmp_path / "a") / "run.json"
+    run("two\nlines", 1, settings={}).save(tmp_path / "b")
+    said = complaint(capsys, tmp_path / "a", tmp_path / "b", *out)
+    assert "settings.data" in said and str(tmp_path / "b") in said
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["probes"]["knn"]["accuracies"][1][0] = 1.5
+    path.write_text(json.dumps(content), encoding="utf-8")
+    said = complaint(capsys, tmp_path / "a", *out)
+    assert f"{path}: field 'probes.knn.accuracies[1][0]'" in said
+    path.write_bytes(b"\xff\xfe{")
+    assert f"{path}: cannot be read" in complaint(capsys, tmp_path / "a", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joint().save(tmp_path / "a")
+    (tmp_path / "file").write_text("")
+    assert "file" in complaint(capsys, tmp_path / "a", "--out", tmp_path / "file")
+
+
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["report"], ["nothing"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 2
+        assert "usage: branchtune" in capsys.readouterr().err
+
+
+def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n    {name} " in text for name in cli.COMMANDS)
+    assert {"report", "demo", "doctor"} <= set(cli.COMMANDS)
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--help"])
+    text = capsys.readouterr().out
+    assert "default: report, in the current folder" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("ended", "status"), [(0, 0), (1, 1), (-9, 137)])
+def test_commands_of_the_bridge_are_forwarded(
+    monkeypatch: pytest.MonkeyPatch, ended: int, status: int
+) -> None:
+    called: list[list[str]] = []
+
+    def call(command: list[str], **options: Any) -> Any:
+        called.append(command)
+        return subprocess.CompletedProcess(command, ended)
+
+    monkeypatch.setattr(subprocess, "run", call)
+    assert cli.main(["demo", "--help", "--out", "x y", "--", "-z"]) == status
+    bridge = [sys.executable, "-m", "solo_bridge"]
+    assert called == [[*bridge, "demo", "--help", "--out", "x y", "--", "-z"]]
+    assert cli.main(["doctor"]) == status
+    assert called[1] == [*bridge, "doctor"]
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    """No traceback, no warning, and solo_bridge is never imported."""
+    code = (
+        "import sys; from avalanche_branchtune.cli import main; status = main(sys.argv[1:]); "
+        "assert 'solo_bridge' not in sys.modules; sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, "report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "run.json" in done.stderr
