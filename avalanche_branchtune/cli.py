@@ -92,6 +92,9 @@ def _bridge(command: str, arguments: Sequence[str]) -> int:
 
 
 COMMANDS = {
+    "compare": Command(
+        partial(_bridge, "compare"), "compare any strategies, each in a process of its own"
+    ),
     "demo": Command(
         partial(_bridge, "demo"), "compare strategies on a stream that needs no download"
     ),

@@ -15,6 +15,10 @@ class UnknownOptionError(BranchTuneError, ValueError):
     """An option was given a value that is not one of the known ones."""
 
 
+class NameTakenError(BranchTuneError, ValueError):
+    """A name was to stand for two things."""
+
+
 class ExpansionError(BranchTuneError, RuntimeError):
     """The model is not in the state that the operation needs."""
 

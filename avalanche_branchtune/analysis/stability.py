@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from avalanche_branchtune.analysis.cka import MinibatchCKA, linear_gram
 from avalanche_branchtune.errors import ProbeError, UnknownOptionError
@@ -70,7 +71,9 @@ def layerwise_cka(
     :param model: the network.
     :param reference: the network that it is compared with.
     :param dataset: yields ``(image, …)``; of an Avalanche data set the ``eval``
-        transforms are used.  A last minibatch of fewer than 4 images is left out.
+        transforms are used.  Images are taken in a random order, the same every
+        time: minibatches of one class each would hide what distinguishes the
+        classes.  A last minibatch of fewer than 4 images is left out.
     :param layers: names of layers in both networks, or a mapping from the
         model's names to the reference's; :func:`analysed_layers` by default.
     :param batch_size: images in a minibatch.
@@ -87,7 +90,9 @@ def layerwise_cka(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     alignments = {name: MinibatchCKA() for name in pairs}
-    loader = loader_of(single_images(dataset), batch_size)
+    images_of = single_images(dataset)
+    order = torch.randperm(len(images_of), generator=torch.Generator().manual_seed(0))
+    loader = loader_of(Subset(images_of, order.tolist()), batch_size)
     with frozen(model), frozen(reference):
         for images, *_ in loader:
             if len(images) < 4:
@@ -97,7 +102,7 @@ def layerwise_cka(
             theirs = _grams(reference, list(pairs.values()), images)
             for name, other in pairs.items():
                 alignments[name].update_grams(mine[name], theirs[other])
-    return {name: alignment.compute() for name, alignment in alignments.items()}
+    return {name: _computed(name, alignment) for name, alignment in alignments.items()}
 
 
 def stability_plasticity(
@@ -137,6 +142,13 @@ def stability_plasticity(
         f"linear CKA, unbiased HSIC averaged over minibatches of {batch_size}, eval mode, "
         f"{len(stability)} layers; {len(old_data)} old and {len(new_data)} new images",
     )
+
+
+def _computed(name: str, alignment: MinibatchCKA) -> float:
+    try:
+        return alignment.compute()
+    except ProbeError as error:
+        raise ProbeError(f"layer {name!r}: {error}") from error
 
 
 def _check_layers(model: nn.Module, names: Any) -> None:

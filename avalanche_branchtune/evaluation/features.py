@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from avalanche.benchmarks import CLExperience
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -34,10 +35,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def single_images(dataset: Any) -> Any:
     """Return a data set as probes see it: with the ``eval`` transforms, if it is Avalanche's.
 
-    :param dataset: any map-style data set.
+    :param dataset: any map-style data set, or an experience.
     :return: the data set.
     :raises ProbeError: if it has no samples.
     """
+    if isinstance(dataset, CLExperience):
+        dataset = dataset.dataset
     dataset = dataset.eval() if hasattr(dataset, "with_transforms") else dataset
     if len(dataset) == 0:
         raise ProbeError("a probe needs at least one sample: the data set is empty")
@@ -83,7 +86,7 @@ def extract_features(
     loader = loader_of(dataset, batch_size, num_workers)
     features, labels, done = torch.empty(0), [], 0
     with frozen(model):
-        for item in loader:
+        for item in _minibatches(loader):
             images, targets = _image_and_label(item)
             out = model(images.to(device))
             if not isinstance(out, Tensor) or out.ndim != 2:
@@ -148,6 +151,10 @@ class FeatureCache:
         """Return the number of (model, data set) pairs."""
         return len(self._kept)
 
+    def __bool__(self) -> bool:
+        """Be true also when empty."""
+        return True
+
 
 def fingerprint(model: nn.Module) -> str:
     """Return a text that differs between models of different structure or state.
@@ -165,6 +172,18 @@ def fingerprint(model: nn.Module) -> str:
         else:
             digest.update(repr(value).encode())
     return digest.hexdigest()
+
+
+def _minibatches(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        yield from loader
+    except TypeError as error:
+        if "default_collate" not in str(error):
+            raise
+        raise ProbeError(
+            "a probe needs images as tensors: give the data set a transform, or the stream an "
+            f"eval_transform (for example EvalTransform). {error}"
+        ) from error
 
 
 def _image_and_label(item: Any) -> tuple[Tensor, Tensor]:

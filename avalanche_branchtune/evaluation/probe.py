@@ -146,7 +146,7 @@ def run_probe(
         **probe.settings(),
         "features": FEATURES,
         "classes": len(torch.unique(y)),
-        "training labels": f"{label_share:.0%} of each class",
+        "training labels": f"{100 * label_share:.6g}% of each class",
         "training images": len(y),
         "test images": len(truth),
     }

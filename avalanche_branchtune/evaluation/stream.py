@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from avalanche.benchmarks import CLExperience
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ProbeError, expected_one_of
@@ -111,7 +112,7 @@ class StreamProbe:
         self.name = f"{probe.name}{suffix}" if name is None else name
         self.label_share, self.seed = label_share, seed
         self.backbone = _whole if backbone is None and not probe.needs_training else backbone
-        self.cache = FeatureCache() if cache is None else cache
+        self.cache = cache
         self.loading = loading
         self._label_sets: dict[tuple[str, int], set[int]] = {}
 
@@ -124,6 +125,7 @@ class StreamProbe:
         :raises ProbeError: for features and labels that a probe refuses, and
             for a label set that is not what it was in an earlier measurement.
         """
+        self.cache = FeatureCache() if self.cache is None else self.cache
         network = part_of(model, self.backbone)
         key = fingerprint(network)
         test = [self._features(network, key, "test", i) for i in range(len(self.test))]
@@ -158,7 +160,8 @@ class StreamProbe:
         self, network: nn.Module, key: str, banks: Sequence[int], truth: list[Tensor]
     ) -> Fitted:
         if not self.probe.needs_training:
-            return self.probe.fit(torch.empty(0), torch.empty(0))
+            fitted = self.probe.fit(torch.empty(0), torch.empty(0))
+            return fitted if self.scope == "all" else _among(fitted, torch.unique(torch.cat(truth)))
         x, y = _together([self._features(network, key, "training", i) for i in banks])
         x, y = shared_labels(x, y, self.label_share, self.seed)
         check_labels(self.probe, y, torch.cat(truth))
@@ -171,16 +174,21 @@ class StreamProbe:
             "seen": "the experiences trained so far",
             "experience": "each experience by itself",
         }
-        training: dict[str, Any] = {}
+        training: dict[str, Any] = {"classes told apart": scopes[self.scope]}
         if self.probe.needs_training:
+            share = f"{100 * self.label_share:.6g}% of each class"
             training = {
                 "features": FEATURES,
                 "fitted on": scopes[self.scope],
-                "training labels": f"{self.label_share:.0%} of each class",
+                "training labels": share,
+                **({"seed of the labels": self.seed} if self.label_share < 1 else {}),
                 "training experiences": len(self.train),
                 "training images": sum(len(d) for d in self.train),
             }
         labels = [known for (which, _), known in self._label_sets.items() if which == "test"]
+        if self.backbone is not None and self.backbone is not _whole:
+            name = getattr(self.backbone, "__qualname__", self.backbone)
+            training["part of the network"] = str(name)
         return {
             **self.probe.settings(),
             **training,
@@ -191,6 +199,7 @@ class StreamProbe:
 
     def _features(self, network: nn.Module, key: str, which: str, i: int) -> tuple[Tensor, Tensor]:
         dataset = (self.test if which == "test" else self.train)[i]
+        assert self.cache is not None
         x, y = chosen(*self.cache.features(network, dataset, key=key, **self.loading))
         labels = set(torch.unique(y).tolist())
         if not labels:
@@ -209,7 +218,15 @@ def datasets_of(experiences: Iterable[Any]) -> list[Any]:
 
     :param experiences: Avalanche experiences, or data sets.
     """
-    return [getattr(e, "dataset", e) for e in experiences]
+    return [dataset_of(e) for e in experiences]
+
+
+def dataset_of(experience: Any) -> Any:
+    """Return the data set of an experience, or a data set as it is.
+
+    :param experience: an Avalanche experience or a data set.
+    """
+    return experience.dataset if isinstance(experience, CLExperience) else experience
 
 
 def part_of(model: nn.Module, backbone: Backbone) -> nn.Module:
@@ -229,6 +246,11 @@ def part_of(model: nn.Module, backbone: Backbone) -> nn.Module:
         return model.get_submodule(backbone)
     except AttributeError as error:
         raise ProbeError(f"backbone={backbone!r}: {error}") from error
+
+
+def _among(fitted: Fitted, labels: Tensor) -> Fitted:
+    """Let scores of some classes alone decide."""
+    return Fitted(lambda scores: labels[scores[:, labels].argmax(dim=1)], fitted.found)
 
 
 def _whole(model: nn.Module) -> nn.Module:

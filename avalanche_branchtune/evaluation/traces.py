@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +29,15 @@ class Trace:
     :param accuracies: at each, the accuracy on every test experience; NaN
         where it is not measured.
     :param experiences: at each, the index of the experience that was trained.
+    :param probe: name of the probe.
+    :param protocol: how the accuracies were made.
     """
 
     iterations: list[int] = field(default_factory=list)
     accuracies: list[list[float]] = field(default_factory=list)
     experiences: list[int] = field(default_factory=list)
+    probe: str = ""
+    protocol: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

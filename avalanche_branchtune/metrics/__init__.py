@@ -16,6 +16,8 @@ out, so that no experience goes unmeasured::
 from collections.abc import Sequence
 from typing import Any
 
+from avalanche_branchtune.errors import ProbeError
+from avalanche_branchtune.evaluation.features import FeatureCache
 from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.metrics.analysis import AnalysisMetric
 from avalanche_branchtune.metrics.base import RunMetric
@@ -23,6 +25,7 @@ from avalanche_branchtune.metrics.branches import BranchNormMetric
 from avalanche_branchtune.metrics.continual import ContinualEvaluation
 from avalanche_branchtune.metrics.cost import CostMetric
 from avalanche_branchtune.metrics.online import OnlineProbe, OnlineProbeAccuracy
+from avalanche_branchtune.metrics.parameters import ParameterMetric
 from avalanche_branchtune.metrics.probes import ProbeMetric
 from avalanche_branchtune.metrics.recorder import RunRecorder
 
@@ -33,6 +36,7 @@ __all__ = [
     "CostMetric",
     "OnlineProbe",
     "OnlineProbeAccuracy",
+    "ParameterMetric",
     "ProbeMetric",
     "RunMetric",
     "RunRecorder",
@@ -41,11 +45,20 @@ __all__ = [
 
 
 def run_metrics(probes: Sequence[StreamProbe], *others: Any) -> list[Any]:
-    """Return the metrics of a run in their order: probes, others, branch norms, cost.
+    """Return the metrics of a run in their order: probes, others, parameters, branch norms, cost.
 
     :param probes: each becomes a :class:`ProbeMetric`.
     :param others: for example an :class:`AnalysisMetric`.
-    :return: for ``EvaluationPlugin(*metrics)``.
+    :return: for ``EvaluationPlugin(*metrics)``; probes that were given no cache
+        of their own share one, so that features are computed once.
+    :raises ProbeError: for two probes of one name.
     """
-    metrics = [*(ProbeMetric(p) for p in probes), *others, BranchNormMetric()]
+    given = [p.name for p in probes]
+    if len(set(given)) < len(given):
+        raise ProbeError(f"two probes have one name ({', '.join(given)}): pass StreamProbe(name=…)")
+    cache = FeatureCache()
+    for probe in probes:
+        probe.cache = probe.cache or cache
+    metrics = [*(ProbeMetric(p) for p in probes), *others]
+    metrics += [ParameterMetric(), BranchNormMetric()]
     return [*metrics, CostMetric([m for m in metrics if hasattr(m, "seconds")])]

@@ -6,10 +6,12 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 
 from avalanche_branchtune.analysis import layerwise_cka
+from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import single_images
 from avalanche_branchtune.evaluation.stream import Backbone, datasets_of, part_of
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
@@ -25,7 +27,8 @@ class AnalysisMetric(RunMetric):
 
     :param test: test experiences or data sets: one for each training
         experience, or one that they share.
-    :param joint: the jointly trained backbone; without it there is no plasticity.
+    :param joint: the jointly trained backbone, or a method that has one; without
+        it there is no plasticity.
     :param samples: images that are compared, 128 or more for the paper's precision.
     :param layers: see :func:`~avalanche_branchtune.analysis.layerwise_cka`.
     :param backbone: see :class:`~avalanche_branchtune.evaluation.StreamProbe`.
@@ -45,7 +48,7 @@ class AnalysisMetric(RunMetric):
         """See the class."""
         super().__init__()
         self.test = datasets_of(test)
-        self.joint = joint
+        self.joint = None if joint is None else part_of(joint, None)
         self.samples = samples
         self.layers = layers
         self.backbone = backbone
@@ -64,6 +67,11 @@ class AnalysisMetric(RunMetric):
         if self._training or not self.missing:
             return {}
         t = self.trained - 1
+        if len(self.test) not in (1, self.stream_length):
+            raise ProbeError(
+                f"AnalysisMetric: {len(self.test)} test experiences for a stream of "
+                f"{self.stream_length}: expected one for each, or one that they share"
+            )
         network = part_of(strategy.model, self.backbone)
         options: dict[str, Any] = {"layers": self.layers, "batch_size": self.batch_size}
         stability, plasticity = {}, {}
@@ -71,7 +79,7 @@ class AnalysisMetric(RunMetric):
             old = self.test[:t] if len(self.test) > 1 else self.test
             stability = layerwise_cka(network, self._previous, self._images(old), **options)
         if self.joint is not None:
-            new = self._images(self.test[t : t + 1] or self.test)
+            new = self._images(self.test[t : t + 1] if len(self.test) > 1 else self.test)
             plasticity = layerwise_cka(network, self.joint, new, **options)
         self.stability.append(stability)
         self.plasticity.append(plasticity)
@@ -85,13 +93,16 @@ class AnalysisMetric(RunMetric):
         new = "; plasticity: to the jointly trained network, on those of the experience"
         run.analysis_protocol = (
             "linear CKA, unbiased HSIC averaged over minibatches of "
-            f"{self.batch_size}, eval mode, up to {self.samples} test images; stability: likeness "
-            "to the network before the experience, on images of the experiences before"
-            + (new if self.joint is not None else "")
+            f"{self.batch_size}, eval mode, up to {self.samples} random test images; layers: "
+            f"{'convolutions, BatchNorm, blocks' if self.layers is None else list(self.layers)}; "
+            "stability: likeness to the network before the experience, on images of the "
+            "experiences before" + (new if self.joint is not None else "")
         )
 
     def _images(self, datasets: Sequence[Any]) -> Any:
-        """Return images of some experiences, as many of each."""
+        """Return random images of some experiences, as many of each, the same every time."""
         share = max(1, self.samples // len(datasets))
+        generator = torch.Generator().manual_seed(0)
         images = [single_images(d) for d in datasets]
-        return ConcatDataset([Subset(d, range(min(share, len(d)))) for d in images])
+        orders = [torch.randperm(len(d), generator=generator)[:share].tolist() for d in images]
+        return ConcatDataset([Subset(d, i) for d, i in zip(images, orders, strict=True)])

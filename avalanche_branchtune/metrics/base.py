@@ -6,9 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any
 
+from avalanche.benchmarks import OnlineCLExperience
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
+from avalanche.training import JointTraining
+from avalanche.training.utils import _at_task_boundary
 
+from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.random_state import untouched_random_state
 from avalanche_branchtune.report.run import Run
 
@@ -48,9 +52,22 @@ class RunMetric(PluginMetric, ABC):
         """Whether the network as it is between experiences has not been measured yet."""
 
     def before_training_exp(self, strategy: Any) -> list[MetricValue] | None:
-        """Measure the network as it was left, if ``eval`` was not called."""
-        stream = getattr(strategy.experience, "origin_stream", None)
-        self.stream_length = len(stream) if stream is not None else max(1, self.stream_length)
+        """Measure the network as it was left, if that was not done.
+
+        :raises ProbeError: if experiences are not trained in their order, once each.
+        """
+        if not _at_task_boundary(strategy.experience, before=True) and self._training:
+            return None  # a later part of an online experience
+        if self._training:  # of which Avalanche marked no part as the last
+            self._finish()
+        self.stream_length = stream_length(strategy) or max(1, self.stream_length)
+        index = experience_index(strategy)
+        if self.stream_length > 1 and index != self.trained:
+            raise ProbeError(
+                f"experience {index} is to be trained after {self.trained} others: an accuracy "
+                "matrix has its experiences in the stream's order, each once, with the same "
+                "metrics from the first on; make new metrics for a new run"
+            )
         # Branches that were just put on are zero: the function is still that of the last network.
         values = self._values(strategy) if self.missing else None
         self._training = True
@@ -58,8 +75,12 @@ class RunMetric(PluginMetric, ABC):
 
     def after_training_exp(self, strategy: Any) -> None:
         """Count the experience."""
-        self._training = False
-        self.trained += 1
+        if _at_task_boundary(strategy.experience, before=False):
+            self._finish()
+
+    def after_training(self, strategy: Any) -> list[MetricValue] | None:
+        """Measure what was trained last: ``eval`` may not be called any more."""
+        return self._values(strategy) if self.missing and not self._training else None
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Measure the network."""
@@ -71,6 +92,10 @@ class RunMetric(PluginMetric, ABC):
     def reset(self) -> None:
         """Keep everything: a run is one series."""
 
+    def _finish(self) -> None:
+        self._training = False
+        self.trained += 1
+
     def _values(self, strategy: Any) -> list[MetricValue]:
         begin = time.perf_counter()
         with untouched_random_state():
@@ -78,3 +103,32 @@ class RunMetric(PluginMetric, ABC):
         self.seconds += time.perf_counter() - begin
         x = strategy.clock.train_iterations
         return [MetricValue(self, name, value, x) for name, value in found.items()]
+
+
+def experience_index(strategy: Any) -> int:
+    """Return the index of the experience in training, in an online stream of the whole one.
+
+    :param strategy: in training.
+    """
+    experience = strategy.experience
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        experience = experience.origin_experience
+    index = getattr(experience, "current_experience", None)
+    return int(strategy.clock.train_exp_counter if index is None else index)
+
+
+def stream_length(strategy: Any) -> int | None:
+    """Return the number of experiences of the stream in training: 1 for joint training.
+
+    :param strategy: in training.
+    :return: None for a stream whose length is not known (lazy ones).
+    """
+    if isinstance(strategy, JointTraining):
+        return 1
+    experience = strategy.experience
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        experience = experience.origin_experience
+    try:
+        return len(experience.origin_stream)
+    except (AttributeError, TypeError):
+        return None

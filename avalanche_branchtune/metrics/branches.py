@@ -24,7 +24,10 @@ class BranchNormMetric(RunMetric):
 
     def after_training_exp(self, strategy: Any) -> None:
         """Read the norms from the plugin, which has just merged the branches."""
+        finished = self.trained
         super().after_training_exp(strategy)
+        if self.trained == finished:
+            return
         plugins = [p for p in strategy.plugins if hasattr(p, "branch_norms")]
         series = plugins[0].branch_norms if plugins else []
         self.norms.append(series[-1] if len(series) > self._known else {})

@@ -108,6 +108,9 @@ class ContinualEvaluation(PluginMetric):
 
         :param run: the record.
         """
+        if run.trace is not None and run.trace is not self.trace:
+            raise ProbeError("a run records one ContinualEvaluation, there are two")
+        self.trace.probe, self.trace.protocol = self.probe.name, self.probe.settings()
         run.trace = self.trace
 
     def _measure(self, strategy: Any, done: int) -> list[MetricValue]:

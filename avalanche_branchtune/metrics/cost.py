@@ -39,6 +39,8 @@ class CostMetric(RunMetric):
 
     def before_training_exp(self, strategy: Any) -> None:
         """Start the clock of an experience."""
+        if self._training:
+            return  # a later part of an online experience
         super().before_training_exp(strategy)
         self._account()
         self._accounted, self._begin = self._evaluation(), time.perf_counter()
@@ -46,11 +48,18 @@ class CostMetric(RunMetric):
     def after_training_exp(self, strategy: Any) -> None:
         """Stop it."""
         super().after_training_exp(strategy)
+        if self._training:
+            return
         evaluation = self._evaluation() - self._accounted
         self.training.append(time.perf_counter() - self._begin - evaluation)
         self.evaluation.append(0.0)
         self._account()
         self.peak = peak_memory_mib(strategy.device)
+
+    def after_training(self, strategy: Any) -> None:
+        """Take in what the others measured at the end."""
+        if not self._training:
+            self._account()
 
     def before_eval(self, strategy: Any) -> None:
         """Start the clock of an evaluation."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from avalanche_branchtune.errors import ProbeError
+from avalanche_branchtune.evaluation.features import fingerprint
 from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
 from avalanche_branchtune.report.run import FeatureSample, ProbeRecord, Run
@@ -44,6 +45,8 @@ class ProbeMetric(RunMetric):
         self.samples = samples
         self._found: ProbeRecord | None = None
         self._sample: FeatureSample | None = None
+        self._state: tuple[str, int, bool] | None = None
+        self._values_then: dict[str, float] = {}
 
     @property
     def missing(self) -> bool:
@@ -54,6 +57,9 @@ class ProbeMetric(RunMetric):
     def measure(self, strategy: Any) -> dict[str, float]:
         """Judge the network, and keep the accuracies if no experience is under way."""
         begin = time.perf_counter()
+        state = (fingerprint(strategy.model), self.trained, self._training)
+        if state == self._state:
+            return self._values_then  # nothing was trained since
         result = self.probe.measure(strategy.model, self._seen(strategy))
         name = self.probe.name
         values = {
@@ -83,6 +89,7 @@ class ProbeMetric(RunMetric):
             summary = found.summary(max(self.stream_length, self.trained))
             values.update({f"{name}_{SUMMARY[k]}/{WHERE}": v for k, v in summary.items()})
         values[f"{name}_Seconds/{WHERE}"] = time.perf_counter() - begin
+        self._state, self._values_then = state, values
         return values
 
     def record(self, run: Run) -> None:
@@ -111,10 +118,12 @@ class ProbeMetric(RunMetric):
 
 
 def _sample(features: Sequence[Tensor], labels: Sequence[Tensor], samples: int) -> FeatureSample:
-    """Return the first samples of each experience, about as many of each."""
+    """Return random samples of each experience, about as many of each, the same every time."""
     share = max(1, samples // len(features))
+    generator = torch.Generator().manual_seed(0)
+    taken = [torch.randperm(len(x), generator=generator)[:share] for x in features]
     return FeatureSample(
-        torch.cat([x[:share] for x in features]).numpy(),
-        torch.cat([y[:share] for y in labels]).numpy(),
-        np.concatenate([np.full(min(share, len(x)), i) for i, x in enumerate(features)]),
+        torch.cat([x[i] for x, i in zip(features, taken, strict=True)]).numpy(),
+        torch.cat([y[i] for y, i in zip(labels, taken, strict=True)]).numpy(),
+        np.concatenate([np.full(len(i), e) for e, i in enumerate(taken)]),
     )

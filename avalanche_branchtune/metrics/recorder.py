@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import operator
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from avalanche.evaluation.metric_results import AlternativeValues, MetricValue, TensorImage
 from avalanche.logging import BaseLogger
 from matplotlib.figure import Figure
@@ -18,7 +22,8 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.report.run import RECORD, Run
+from avalanche_branchtune.metrics.base import experience_index, stream_length
+from avalanche_branchtune.report.run import RECORD, SAMPLE, Run
 
 VALUES = "metrics.csv"
 COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
@@ -37,7 +42,8 @@ class RunRecorder(BaseLogger):
     :param name: the strategy, as it is shown.
     :param seed: of everything random.
     :param settings: data, method, schedule; the strategy's class, epochs,
-        minibatch and device are added.
+        minibatch and device are added.  What JSON does not know (paths, devices)
+        is kept as text.
     :param n_experiences: training experiences; by default those of the stream
         that is trained on.
     :param overwrite: whether the folder's run may be replaced.
@@ -62,8 +68,19 @@ class RunRecorder(BaseLogger):
                 f"{self.folder} holds the record of a run already: choose another folder, or pass "
                 "overwrite=True"
             )
+        if not isinstance(name, str) or not name:
+            raise RecordError(f"RunRecorder(name={name!r}): expected the strategy's name, a text")
+        if n_experiences is not None and n_experiences < 1:
+            raise RecordError(f"RunRecorder(n_experiences={n_experiences}): expected at least 1")
+        try:
+            seed = None if seed is None else operator.index(seed)
+        except TypeError as error:
+            raise RecordError(f"RunRecorder(seed={seed!r}): expected an integer") from error
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.run = Run(name, n_experiences or 1, seed=seed, settings=dict(settings or {}))
+        for old in (RECORD, SAMPLE):
+            (self.folder / old).unlink(missing_ok=True)
+        plain = {str(k): _plain(v) for k, v in (settings or {}).items()}
+        self.run = Run(name, n_experiences or 1, seed=seed, settings=plain)
         self._n_experiences = n_experiences
         self._begin = time.perf_counter()
         self._experience: int | str = ""
@@ -86,10 +103,10 @@ class RunRecorder(BaseLogger):
 
     def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Learn what is trained."""
-        self._experience = int(strategy.clock.train_exp_counter)
-        stream = getattr(strategy.experience, "origin_stream", None)
-        if self._n_experiences is None and stream is not None:
-            self.run.n_experiences = len(stream)
+        self._experience = experience_index(strategy)
+        length = stream_length(strategy)
+        if self._n_experiences is None and length is not None:
+            self.run.n_experiences = length
         found = {
             "strategy": type(strategy).__name__,
             "epochs": strategy.train_epochs,
@@ -97,8 +114,13 @@ class RunRecorder(BaseLogger):
             "device": str(strategy.device),
         }
         self.run.settings = {**found, **self.run.settings}
+        self._save(strategy)  # a run that does not get further is there as well
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Save what there is."""
+        self._save(strategy)
+
+    def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Save what there is."""
         self._save(strategy)
 
@@ -129,3 +151,16 @@ class RunRecorder(BaseLogger):
                 value.savefig(self.folder / file)
             return file
         return value
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
@@ -208,6 +209,13 @@ class Group:
         """Largest memory of the runs that got furthest."""
         return statistic(run.peak_memory_mib for run in self.furthest)
 
+    def parameters(self, kind: Literal["network", "during", "after"]) -> Statistic | None:
+        """Return how many numbers the network has, or were held beside it.
+
+        :param kind: see :class:`~avalanche_branchtune.report.Run`.
+        """
+        return statistic(run.parameters.get(kind) for run in self.furthest)
+
     @property
     def trace(self) -> tuple[Trace, int] | None:
         """Accuracies during training and the number of runs they are the mean of.
@@ -223,13 +231,15 @@ class Group:
             t
             for t in traces
             if (t.iterations, t.experiences) == (first.iterations, first.experiences)
+            and (t.probe, t.protocol) == (first.probe, first.protocol)
             and [len(row) for row in t.accuracies] == [len(row) for row in first.accuracies]
         ]
         mean = [
             [fmean(values) for values in zip(*rows, strict=True)]
             for rows in zip(*(t.accuracies for t in alike), strict=True)
         ]
-        return Trace(first.iterations, mean, first.experiences), len(alike)
+        averaged = replace(first, accuracies=mean)
+        return averaged, len(alike)
 
 
 def group_runs(runs: Sequence[Run | str | os.PathLike[str]]) -> list[Group]:
@@ -268,9 +278,18 @@ def _found(source: Run | str | os.PathLike[str]) -> list[tuple[str, Run]]:
     folder = Path(source)
     if (folder / RECORD).is_file() or not folder.is_dir():
         return [(str(folder), load_run(folder))]
-    below = sorted(path.parent for path in folder.rglob(RECORD))
+    below = sorted(path.parent for path in folder.rglob(RECORD) if not _foreign(path))
     if not below:
         raise RecordError(
             f"{folder}: no record of a run: neither this folder nor one below it has a {RECORD}"
         )
     return [(str(path), load_run(path)) for path in below]
+
+
+def _foreign(path: Path) -> bool:
+    """Tell whether a file is called like a record and says that it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not isinstance(content, dict) or "format" not in content

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from avalanche_branchtune.errors import RecordError
+from avalanche_branchtune.errors import ProbeError, RecordError
 from avalanche_branchtune.evaluation.matrix import AccuracyMatrix
 from avalanche_branchtune.evaluation.traces import Trace as Trace
+from avalanche_branchtune.evaluation.traces import check_trace
 from avalanche_branchtune.report.environment import environment
 
 FORMAT = "avalanche-branchtune run"
@@ -71,8 +72,9 @@ class ProbeRecord:
         if not self.accuracies:
             return {}
         tests = len(self.accuracies[0])
-        if n_experiences == 1:
-            return {"final_accuracy": _mean(self.accuracies[0])}
+        if tests not in (1, n_experiences):  # joint training, or another stream's experiences
+            complete = len(self.accuracies) == n_experiences
+            return {"final_accuracy": _mean(self.accuracies[-1])} if complete else {}
         matrix, found = self.matrix(n_experiences), {}
         names = ["continual_accuracy"]
         if matrix.complete:
@@ -116,6 +118,8 @@ class Run:
     :param evaluation_seconds: evaluation time of each, in and after training.
     :param peak_memory_mib: largest memory of the process (of the GPU, if one
         was used) so far, in MiB.
+    :param parameters: numbers in the plain ``network``, and how many more were
+        held ``during`` training and are needed ``after`` it; empty if not counted.
     :param stability: for each finished experience layer → CKA, empty where it
         is not defined (the first one); no entries if it was not measured.
     :param plasticity: the same.
@@ -135,6 +139,7 @@ class Run:
     seconds: list[float] = field(default_factory=list)
     evaluation_seconds: list[float] = field(default_factory=list)
     peak_memory_mib: float | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
     stability: list[dict[str, float]] = field(default_factory=list)
     plasticity: list[dict[str, float]] = field(default_factory=list)
     analysis_protocol: str | None = None
@@ -185,12 +190,14 @@ class Run:
 def load_run(folder: str | os.PathLike[str]) -> Run:
     """Read the record of a run.
 
-    :param folder: where :meth:`Run.save` wrote it.
+    :param folder: where :meth:`Run.save` wrote it, or the file ``run.json`` in it.
     :return: the run; partial ones have ``complete`` False.
     :raises RecordError: if there is no record or it is damaged; names the file
         and the field.
     """
-    path = Path(folder) / RECORD
+    folder = Path(folder)
+    folder = folder.parent if folder.name == RECORD else folder
+    path = folder / RECORD
     if not path.is_file():
         raise RecordError(
             f"{folder}: no record of a run: expected a file {RECORD}, as RunRecorder writes it"
@@ -207,7 +214,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
             f"{path}: field 'version': {content['version']} is newer than this package reads "
             f"({VERSION}): update avalanche-branchtune"
         )
-    return reader.run(_read_sample(Path(folder) / SAMPLE))
+    return reader.run(_read_sample(folder / SAMPLE))
 
 
 class _Reader:
@@ -240,6 +247,10 @@ class _Reader:
             seconds=self.numbers("seconds"),
             evaluation_seconds=self.numbers("evaluation_seconds"),
             peak_memory_mib=self.get("peak_memory_mib", float, None),
+            parameters={
+                name: self.checked(f"parameters.{name}", n, int)
+                for name, n in self.get("parameters", dict).items()
+            },
             stability=self.layers("stability"),
             plasticity=self.layers("plasticity"),
             analysis_protocol=self.get("analysis_protocol", str, None),
@@ -333,7 +344,7 @@ class _Reader:
             self.shares(f"trace.accuracies[{i}]", row)
             for i, row in enumerate(content["accuracies"])
         ]
-        return Trace(
+        found = Trace(
             [
                 self.checked(f"trace.iterations[{i}]", v, int)
                 for i, v in enumerate(content["iterations"])
@@ -343,7 +354,15 @@ class _Reader:
                 self.checked(f"trace.experiences[{i}]", v, int)
                 for i, v in enumerate(content["experiences"])
             ],
+            self.checked("trace.probe", content.get("probe"), str),
+            self.checked("trace.protocol", content.get("protocol"), dict),
         )
+        try:
+            if found.iterations:
+                check_trace(found)
+        except ProbeError as error:
+            raise RecordError(f"{self.path}: field 'trace': {error}") from error
+        return found
 
 
 def _read_sample(path: Path) -> FeatureSample | None:

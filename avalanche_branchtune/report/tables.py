@@ -33,8 +33,11 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
     groups = [group for group in groups if group.probe(probe)]
     head = ["strategy", "runs n", *ACCURACIES.values(), "stability S", "plasticity P"]
     head += ["training, s", "evaluation, s", "peak memory, MiB"]
+    counted = any(group.parameters("network") for group in groups)
+    head += ["extra parameters in training", "extra after"] if counted else []
     rows = []
     for group in groups:
+        extra = [group.parameters("during"), group.parameters("after")] if counted else []
         numbers, n = group.summary(probe), len(group.furthest)
         layers = (group.layer_mean("stability"), group.layer_mean("plasticity"))
         times = (group.seconds("seconds"), group.seconds("evaluation_seconds"))
@@ -46,11 +49,19 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
                 *(shown(value, n, decimals=3) for value in layers),
                 *(shown(value, n) for value in times),
                 shown(group.peak_memory_mib, n, decimals=0),
+                *(shown(value, n, decimals=0) for value in extra),
             ]
         )
     notes = _deviation_note(groups)
     if any(group.layer_mean("stability") or group.layer_mean("plasticity") for group in groups):
         notes.append("S and P: mean over the layers, after the last experience.")
+    if counted:
+        networks = {f"{size.mean:.0f}" for g in groups if (size := g.parameters("network"))}
+        notes.append(
+            "Extra parameters: numbers held beyond the network and the method's heads "
+            f"({', '.join(sorted(networks))}), most at any time in training (branches, teachers, "
+            "predictors, stored weights; not samples), and needed afterwards to use it."
+        )
     if any(group.partial for group in groups):
         notes.append(
             "Partial runs: the row is over the runs that got furthest; numbers that need the whole "

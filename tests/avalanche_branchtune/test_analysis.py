@@ -117,7 +117,8 @@ def test_layers_against_features_taken_by_hand() -> None:
     model, other, data = Net(), Net(1), images(64)
     found = layerwise_cka(model, other, data, layers=LAYERS, batch_size=32)
     expected = {name: MinibatchCKA() for name in LAYERS}
-    for batch in data.tensors[0].split(32):
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    for batch in data.tensors[0][order].split(32):
         taken = []
         for net in (model.eval(), other.eval()):
             a = net.conv1(batch)
@@ -127,6 +128,16 @@ def test_layers_against_features_taken_by_hand() -> None:
             expected[name].update(a, b)
     assert found == pytest.approx({n: e.compute() for n, e in expected.items()}, rel=1e-9)
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_the_order_of_the_images_does_not_matter_much() -> None:
+    """Sorted by class, minibatches of one class each would hide what tells classes apart."""
+    model, other, data = Net(), Net(1), images(256)
+    x = data.tensors[0] + 3 * torch.arange(256).div(64, rounding_mode="floor").view(-1, 1, 1, 1)
+    mixed = torch.randperm(256, generator=torch.Generator().manual_seed(5))
+    by_class = layerwise_cka(model, other, TensorDataset(x), layers=LAYERS, batch_size=64)
+    shuffled = layerwise_cka(model, other, TensorDataset(x[mixed]), layers=LAYERS, batch_size=64)
+    assert by_class == pytest.approx(shuffled, abs=0.01)
 
 
 def test_stability_and_plasticity_point_at_what_changed() -> None:

@@ -1,0 +1,93 @@
+"""What a strategy holds beside its network, as an Avalanche metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.training.storage_policy import ExemplarsBuffer
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from avalanche_branchtune.metrics.base import WHERE, RunMetric
+from avalanche_branchtune.report.run import Run
+
+
+class ParameterMetric(RunMetric):
+    """Numbers that are held beyond the plain network: ``Extra_During`` and ``Extra_After``.
+
+    During training: branches, predictors, teachers, importances, stored
+    weights, whatever tensors the model and the plugins hold; stored samples and
+    the optimizer's state are not counted.  After training: what the network
+    needs beyond its own size to be used, from the plugins'
+    ``lasting_parameters()`` (a classifier, a task's parameters).
+    """
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__()
+        self.network = self.during = self.after = 0
+
+    @property
+    def missing(self) -> bool:
+        """Never: numbers are counted as training goes on."""
+        return False
+
+    def before_training(self, strategy: Any) -> None:
+        """Count the network before anything is added."""
+        self.network = self.network or held_numbers(strategy.model)
+
+    def before_training_epoch(self, strategy: Any) -> None:
+        """Count what an experience works with."""
+        plugins = [p for p in strategy.plugins if p is not strategy.evaluator]
+        held = held_numbers([strategy.model, *plugins])
+        self.during = max(self.during, held - self.network)
+
+    def after_training_exp(self, strategy: Any) -> None:
+        """Count what stays."""
+        super().after_training_exp(strategy)
+        lasting = [getattr(p, "lasting_parameters", None) for p in strategy.plugins]
+        self.after = held_numbers(strategy.model) - self.network
+        self.after += sum(count() for count in lasting if count is not None)
+
+    def measure(self, strategy: Any) -> dict[str, float]:
+        """Return the counts."""
+        return {f"Extra_During/{WHERE}": self.during, f"Extra_After/{WHERE}": self.after}
+
+    def record(self, run: Run) -> None:
+        """Write the counts."""
+        run.parameters = {"network": self.network, "during": self.during, "after": self.after}
+
+
+def held_numbers(root: Any) -> int:
+    """Count the numbers in all tensors that an object holds, each tensor once.
+
+    :param root: modules, plugins, mappings and sequences are looked into; data
+        sets and replay buffers are not.
+    """
+    seen: set[int] = set()
+    kept: list[Any] = []  # so that no id is given to another object meanwhile
+
+    def count(held: Any) -> int:
+        if id(held) in seen or isinstance(held, Dataset | AvalancheDataset | ExemplarsBuffer):
+            return 0
+        seen.add(id(held))
+        kept.append(held)
+        if isinstance(held, Tensor):
+            return held.numel()
+        if isinstance(held, nn.Module):
+            own = [*held._parameters.values(), *held._buffers.values(), *held._modules.values()]
+            return sum(map(count, own))
+        if isinstance(held, Mapping):
+            return sum(map(count, list(held.values())))
+        if isinstance(held, list | tuple | set):
+            return sum(map(count, held))
+        module = type(held).__module__.partition(".")[0]
+        if module in ("avalanche", "avalanche_branchtune", "solo_bridge") and hasattr(
+            held, "__dict__"
+        ):
+            return sum(map(count, list(vars(held).values())))
+        return 0
+
+    return count(root)
