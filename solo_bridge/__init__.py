@@ -22,17 +22,25 @@ if not _DOCTOR:
     )
     from solo_bridge.config import settings_from_config
     from solo_bridge.method import SelfSupervisedMethod, SoloMethod, available_methods
+    from solo_bridge.references import FineTuning, Frozen, Joint, Kaizen
+    from solo_bridge.registry import build, register
     from solo_bridge.strategy import SelfSupervised
     from solo_bridge.views import EvalTransform, solo_views
 
     __all__ = [
         "Augmentation",
         "EvalTransform",
+        "FineTuning",
+        "Frozen",
+        "Joint",
+        "Kaizen",
         "SelfSupervised",
         "SelfSupervisedMethod",
         "SoloMethod",
         "available_methods",
+        "build",
         "load_solo_checkpoint",
+        "register",
         "save_backbone",
         "save_solo_checkpoint",
         "settings_from_config",

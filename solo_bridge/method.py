@@ -43,7 +43,9 @@ class SelfSupervisedMethod(nn.Module):
     """What :class:`solo_bridge.SelfSupervised` trains: views in, loss out.
 
     A method of one's own needs :meth:`loss` and, for probes, :meth:`forward`;
-    the other hooks do nothing by default.
+    the other hooks do nothing by default.  Plugins that distil also ask for the
+    modules ``backbone`` and, where there is one, ``projector``, each of which
+    :meth:`loss` calls once for each view.
     """
 
     needs: frozenset[str] = frozenset()
@@ -255,6 +257,22 @@ class SoloMethod(SelfSupervisedMethod):
         return load().backbone(self.solo)
 
     @property
+    def projector(self) -> nn.Module | None:
+        """The online projector: features ``(N, D)`` to embeddings ``(N, P)``; MAE has none."""
+        head = getattr(self.solo, "head", None)  # DINO's
+        found = getattr(self.solo, "projector", None) if head is None else head.mlp
+        return found if isinstance(found, nn.Module) else None
+
+    @property
+    def prototype_heads(self) -> list[nn.Module]:
+        """SwAV's, DINO's and DeepClusterV2's: embeddings ``(N, P)`` of length 1 to scores."""
+        head = getattr(self.solo, "head", None)
+        found = getattr(self.solo, "prototypes", None) if head is None else head.last_layer
+        if found is None:
+            return []
+        return list(found) if isinstance(found, nn.ModuleList) else [found]
+
+    @property
     def features_dim(self) -> int:
         """Number of features, D."""
         return int(self.solo.features_dim)
@@ -281,10 +299,9 @@ class SoloMethod(SelfSupervisedMethod):
         :return: scalar.
         """
         samples, device = views[0].shape[0], views[0].device
-        if not self.training:
-            self._check_minibatch(samples)
-            if hasattr(self.solo, "queue_ptr"):  # buffers are put back after an evaluation
-                self.solo.queue_ptr.zero_()
+        self._check_minibatch(samples)
+        if not self.training and hasattr(self.solo, "queue_ptr"):
+            self.solo.queue_ptr.zero_()  # buffers are put back after an evaluation
         if index is None:
             # Positives are found by index: within a minibatch every sample needs its own.
             index = torch.arange(samples, device=device)
@@ -341,7 +358,7 @@ class SoloMethod(SelfSupervisedMethod):
                 f"{self.name}: the queue of {solo.queue_size} must be a multiple of the minibatch "
                 f"of {samples}: {advice}(queue_size=…)"
             )
-        if getattr(solo, "whitening_size", 0) > samples:
+        if samples % getattr(solo, "whitening_size", 1):
             raise BatchSizeError(
                 f"{self.name}: whitens {solo.whitening_size} samples at once, the minibatch has "
                 f"{samples}: {advice}(whitening_size=…)"

@@ -26,6 +26,7 @@ from avalanche.training.plugins import (
     MASPlugin,
     MIRPlugin,
     ReplayPlugin,
+    SynapticIntelligencePlugin,
 )
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
@@ -62,11 +63,15 @@ _SUPERVISED = "it works on class outputs and labelled images, there are only vie
 REFUSED: dict[type, str] = {
     LRSchedulerPlugin: "it steers one optimizer, here each experience has a fresh one: use "
     "optimizer_settings={'scheduler': …, 'warmup_epochs': …}",
-    **dict.fromkeys(
-        (AGEMPlugin, EWCPlugin, GEMPlugin, LFLPlugin, LwFPlugin, MASPlugin, MIRPlugin), _SUPERVISED
-    ),
+    **dict.fromkeys((AGEMPlugin, GEMPlugin, LFLPlugin, MIRPlugin), _SUPERVISED),
+    EWCPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedEWCPlugin",
+    LwFPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.lwf.LwFPlugin",
+    MASPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedMASPlugin",
+    SynapticIntelligencePlugin: "on a CPU it keeps references instead of values and penalises "
+    "nothing: use solo_bridge.plugins.regularizers.SelfSupervisedSIPlugin",
 }
-"""Avalanche's plugins that cannot work under :class:`SelfSupervised`, with the reason."""
+"""Avalanche's plugins that cannot work under :class:`SelfSupervised`, with the reason; subclasses
+that can say so by ``self_supervised = True``."""
 
 
 def loss_evaluator() -> EvaluationPlugin:
@@ -106,7 +111,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param train_epochs: epochs of each experience.
     :param eval_mb_size: images in a minibatch of :meth:`eval`.
     :param device: where to train.
-    :param plugins: Avalanche plugins.
+    :param plugins: Avalanche plugins.  One with a method ``wrap_views``, from views
+        to views, is asked to put something around the strategy's.
     :param evaluator: evaluation plugin, or a function that makes one; None for
         no metrics.  :func:`loss_evaluator` by default.
     :param eval_every: see Avalanche's templates.
@@ -150,9 +156,11 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 "number, which replayed samples do not have: leave ReplayPlugin out"
             )
         base_lr = model.lr if lr is None else lr
+        self.lr_scale = train_mb_size / 256 if scale_lr else 1.0
+        """By which learning rates for a batch of 256 are multiplied."""
         self.optimizer_settings = OptimizerSettings(
             name=optimizer if isinstance(optimizer, str) else "sgd",
-            lr=base_lr * train_mb_size / 256 if scale_lr else base_lr,
+            lr=base_lr * self.lr_scale,
             weight_decay=model.weight_decay if weight_decay is None else weight_decay,
             **{**model.optimizer_settings, **(optimizer_settings or {})},
         )
@@ -182,8 +190,12 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 evaluator = EvaluationPlugin()
         for plugin in plugins or []:
             for kind, reason in REFUSED.items():
-                if isinstance(plugin, kind):
+                if isinstance(plugin, kind) and not getattr(plugin, "self_supervised", False):
                     raise IncompatiblePluginError(f"{kind.__name__} under SelfSupervised: {reason}")
+        check_conflicts(plugins or [])
+        for plugin in plugins or []:
+            if hasattr(plugin, "wrap_views"):
+                self.views = plugin.wrap_views(self.views)
         super().__init__(
             model=model,
             optimizer=self._make_optimizer(model.parameter_groups()),
@@ -341,9 +353,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
     def forward(self) -> Tensor:
         """Return the method's loss on the current views."""
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with self.autocast():
             return self.model.loss(self.mb_x, **self._needed)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which losses are computed, plugins' losses as well."""
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def criterion(self) -> Tensor:
         """Return the loss that :meth:`forward` computed."""
@@ -436,6 +452,24 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             with torch.no_grad():
                 for module, name, value in kept:
                     module.get_buffer(name).copy_(value)
+
+
+def check_conflicts(plugins: Sequence[BasePlugin]) -> None:
+    """Refuse plugins that cannot work beside each other.
+
+    :param plugins: of which each may have ``conflicts``, a mapping from the
+        name of another plugin's class to the reason.
+    :raises IncompatiblePluginError: for the first pair that is found.
+    """
+    for plugin in plugins:
+        conflicts = getattr(plugin, "conflicts", {})
+        for other in plugins:
+            for kind in type(other).__mro__:
+                if other is not plugin and kind.__name__ in conflicts:
+                    raise IncompatiblePluginError(
+                        f"{type(plugin).__name__} beside {type(other).__name__}: "
+                        f"{conflicts[kind.__name__]}"
+                    )
 
 
 def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any], batch: int) -> None:

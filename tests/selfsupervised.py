@@ -77,6 +77,10 @@ def method(name: str = "simclr", seed: int = 0, **settings: Any) -> SoloMethod:
     return SoloMethod(name, options.pop("backbone", None) or small_backbone(name), **options)
 
 
+BACKBONE = next(n for m in [method()] for n, part in m.named_modules() if part is m.backbone)
+"""Name of the backbone in a SoloMethod, which depends on solo-learn's generation."""
+
+
 def data(samples: int = 100) -> ArrayImages:
     return digits_on_photographs(True, size=8, samples=samples, seed=0)
 

@@ -25,7 +25,8 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     out = tmp_path / "run"
     assert main(["demo", "--out", str(out), "--epochs", "3", "--samples", "700"]) == 0
     printed = capfd.readouterr()
-    runs = {name: load_run(out / name) for name in ("fine-tuning", "Branch-tuning", "joint")}
+    folders = {"fine-tuning": "fine_tuning", "Branch-tuning": "branch_tuning", "joint": "joint"}
+    runs = {name: load_run(out / f"{folder}-0") for name, folder in folders.items()}
     curves = {name: run.probes["kNN"].overall for name, run in runs.items()}
     assert {n: len(a) for n, a in curves.items()} == {
         "fine-tuning": 5,

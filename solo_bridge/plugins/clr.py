@@ -1,0 +1,428 @@
+"""CLR: a light linear map on each convolution's output channels, one set for each experience."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from avalanche_branchtune.errors import (
+    ExpansionError,
+    IncompatiblePluginError,
+    UnknownOptionError,
+    expected_one_of,
+)
+from avalanche_branchtune.norms import restore_norms
+from avalanche_branchtune.optimizers import leave_optimizer
+from avalanche_branchtune.surgery import Scope, in_scope
+from solo_bridge.plugins.frozen import NORM_KINDS, Frozen, backbones, hold_statistics, outside
+
+logger = logging.getLogger(__name__)
+
+MAP = "clr_map"
+"""Name of the parameter that a reprogrammed convolution has beside its own."""
+
+NORMS = ("task", "shared", "frozen")
+
+
+def identity_maps(conv: nn.Conv2d, size: int) -> Tensor:
+    """Return the maps of a convolution's output channels that change nothing.
+
+    :param conv: the convolution.
+    :param size: k, odd.
+    :return: ``(C_out, 1, k, k)``: 1 in the middle, else 0.
+    """
+    maps = conv.weight.new_zeros((conv.out_channels, 1, size, size))
+    maps[:, :, size // 2, size // 2] = 1
+    return maps
+
+
+def reprogram(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """Map each output channel of a convolution by its own kernel: a forward hook.
+
+    ``y'_c = M_c ∗ y_c`` with y the convolution's output, its bias included, and
+    zeros beyond its border.
+
+    :param module: a convolution with maps.
+    :param args: its arguments.
+    :param output: ``(N, C, H, W)`` or ``(C, H, W)``.
+    :return: of the same shape.
+    """
+    maps: Tensor = getattr(module, MAP)
+    return F.conv2d(output, maps, padding=maps.shape[-1] // 2, groups=maps.shape[0])
+
+
+def put_maps(module: nn.Module, maps: nn.Parameter | None) -> None:
+    """Put maps in place, of others or of none; in place of None the layer is plain again.
+
+    :param module: a convolution.
+    :param maps: ``(C_out, 1, k, k)``, or None.
+    """
+    there = MAP in module._parameters
+    if maps is None:
+        for key, hook in list(module._forward_hooks.items()):
+            if hook is reprogram:
+                del module._forward_hooks[key]
+        if there:
+            delattr(module, MAP)
+        return
+    if not there:
+        module.register_forward_hook(reprogram, prepend=True)
+    module.register_parameter(MAP, maps)
+
+
+def reprogrammed(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of a model that have maps now, by name.
+
+    :param model: any module.
+    """
+    return {n: m for n, m in model.named_modules() if MAP in m._parameters}
+
+
+@dataclass
+class Task:
+    """What one experience has for itself.
+
+    :param maps: layer → maps ``(C_out, 1, k, k)``; none for the anchor.
+    :param norms: layer → name → parameter or statistic; none unless kept by task.
+    """
+
+    maps: dict[str, Tensor]
+    norms: dict[str, dict[str, Tensor]]
+
+
+class CLRPlugin(SupervisedPlugin):
+    """Ge et al., "Channel-wise Lightweight Reprogramming …", arXiv 2307.11386.
+
+    The first experience trains the network as usual: it is the anchor.  From
+    the second on (the first, if ``pretrained``) the backbone's parameters stand
+    still, and a k×k depthwise linear map on the output channels of each of its
+    2-D convolutions learns, see :func:`reprogram`, from the identity at the
+    start.  Each experience has its own maps, and with ``norms="task"`` its own
+    normalisation layers, both started from the anchor's: no earlier one changes.
+
+    **Memory grows** with each experience, see :meth:`extra_parameters`, and a
+    test needs the task's identity: :meth:`select` puts a task's maps in place,
+    :meth:`selected` does for the length of a ``with`` block.  After training the
+    latest task's maps stay in place: evaluated as it stands, the model answers
+    as that task's network for images of every task.  While maps are in place,
+    reprogrammed layers have one more parameter, ``clr_map``, also in the
+    ``state_dict``; all others keep their names and order.  ``select(model, None)``
+    gives the anchor, a plain network (for checkpoints, for example).
+
+    Momentum backbones get maps too, which follow the online ones; they are kept
+    with the tasks, but a test does not need them: they are not counted.
+
+    An interrupted experience is discarded when the next one begins.  Copies of
+    the model, also those made while training, are independent of it, and
+    :meth:`select` works on them.
+
+    :param size: k, odd.
+    :param scope: which convolutions, by name inside the backbone, see
+        :func:`avalanche_branchtune.surgery.in_scope`; all by default.
+    :param pointwise: whether 1×1 convolutions get maps too.
+    :param norms: the backbone's normalisation layers: ``"task"``: they learn,
+        and each task has its own parameters and statistics; ``"shared"``: they
+        learn on, so what earlier tasks' maps give changes; ``"frozen"``: they
+        stand still from the second experience on, statistics too.
+    :param heads: whether all outside the backbone (projector, predictor)
+        learns on; no test uses it, so it is not kept by task.
+    :param lr: learning rate of the maps for a batch of 256, scaled as the
+        strategy's; that of the strategy by default.
+    :param weight_decay: of the maps (towards zero, not towards the identity).
+    :param pretrained: True to take the network as it comes for the anchor.
+    :param verbose: print a line for each experience; it is logged in any case.
+    :raises UnknownOptionError: for an unknown option.
+    """
+
+    supports_distributed = False
+
+    conflicts: ClassVar[dict[str, str]] = {
+        "BranchTuningPlugin": "it trains and merges kernels, which are the fixed anchor here",
+        "KappaTunePlugin": "it trains some of the kernels, which are the fixed anchor here",
+        "NaPPlugin": "it projects kernels, which stand still here",
+        "PeriodicFineTuningPlugin": "it tunes shared layers after a task's own were stored",
+    }
+    """Plugins that cannot do their work beside this one, with the reason."""
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        scope: Scope = None,
+        pointwise: bool = True,
+        norms: str = "task",
+        heads: bool = True,
+        lr: float | None = None,
+        weight_decay: float = 0.0,
+        pretrained: bool = False,
+        verbose: bool = True,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
+            raise UnknownOptionError(f"CLRPlugin(size={size!r}): expected an odd number, 1, 3, 5 …")
+        if norms not in NORMS:
+            raise expected_one_of("CLRPlugin(norms=…)", norms, list(NORMS))
+        if lr is not None and not lr >= 0:
+            raise UnknownOptionError(f"CLRPlugin(lr={lr}): expected a positive rate")
+        if not weight_decay >= 0:
+            raise UnknownOptionError(f"CLRPlugin(weight_decay={weight_decay}): expected ≥ 0")
+        self.size = size
+        self.scope = scope
+        self.pointwise = pointwise
+        self.norms = norms
+        self.heads = heads
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.pretrained = pretrained
+        self.verbose = verbose
+        self.tasks: dict[int, Task] = {}
+        """The tasks that were trained with maps, by the index of their experience."""
+        self._anchor: Task | None = None
+        self._online: set[str] = set()
+        self._experience = 0
+        self._joined: list[nn.Parameter] | None = None  # None: no experience is under way
+        self._frozen = Frozen()
+
+    # ---- tasks
+
+    def select(self, model: nn.Module, task: int | None) -> None:
+        """Put the maps (and norms) of a task in place, to be evaluated.
+
+        :param model: the model that was trained, or a copy of it.
+        :param task: index of the experience; None for the anchor, which is also
+            the first experience's unless the network came ``pretrained``.
+        :raises UnknownOptionError: for a task that was not trained, or a model
+            that lacks its layers.
+        :raises ExpansionError: while an experience is trained, of the trained
+            model: see :meth:`selected`.
+        """
+        joined = {id(p) for p in self._joined or ()}
+        if any(id(getattr(m, MAP)) in joined for m in reprogrammed(model).values()):
+            raise ExpansionError(
+                "CLRPlugin.select: these maps are being trained, and would be lost: use "
+                "`with plugin.selected(model, task)`, or a copy of the model"
+            )
+        self._put(model, self._task(task))
+
+    @contextmanager
+    def selected(self, model: nn.Module, task: int | None) -> Iterator[nn.Module]:
+        """Put the maps of a task in place for a while, also during training.
+
+        :param model: see :meth:`select`.
+        :param task: see :meth:`select`.
+        :return: context that gives the model; afterwards it is as before.
+        """
+        state = self._task(task)
+        maps = {m: m._parameters[MAP] for m in reprogrammed(model).values()}
+        norms = {n: _state(model.get_submodule(n)) for n in state.norms}
+        try:
+            self._put(model, state)
+            yield model
+        finally:
+            for module in reprogrammed(model).values():
+                if module not in maps:
+                    put_maps(module, None)
+            for module, parameter in maps.items():
+                put_maps(module, parameter)
+            _load(model, norms)
+
+    def extra_parameters(self, task: int | None = None, *, statistics: bool = False) -> int:
+        """Count the scalars that tests need beside the anchor's.
+
+        Maps, ``k² · C_out`` for each convolution; with ``norms="task"`` the
+        parameters of the normalisation layers, 2 for each channel.
+
+        :param task: index of the experience; None for the sum of all tasks.
+        :param statistics: count running statistics too.
+        :raises UnknownOptionError: for a task that was not trained.
+        """
+        tasks = self.tasks.values() if task is None else [self._task(task)]
+        buffers = ("running_mean", "running_var", "num_batches_tracked")
+        return sum(
+            sum(m.numel() for n, m in t.maps.items() if n in self._online)
+            + sum(
+                tensor.numel()
+                for n, state in (t.norms.items() if t.maps else ())
+                if n in self._online
+                for key, tensor in state.items()
+                if statistics or key not in buffers
+            )
+            for t in tasks
+        )
+
+    def lasting_parameters(self) -> int:
+        """Return the numbers of the tasks that are not in the network."""
+        return self.extra_parameters() - (
+            self.extra_parameters(max(self.tasks)) if self.tasks else 0
+        )
+
+    # ---- events
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a network without convolutions before anything is trained."""
+        self._layers(strategy.model)
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Freeze the backbone, and put identity maps in place."""
+        self._discard(strategy)
+        experience = int(strategy.clock.train_exp_counter)
+        if experience == 0 and not self.pretrained:
+            return
+        model = strategy.model
+        found = backbones(model, type(self).__name__)
+        backbone = next(iter(found.values()))
+        if self._anchor is None:
+            self._anchor = Task({}, self._norms(model))
+        self._put(model, self._anchor)
+        prefix = next(iter(found))
+        self._online = {n for n, _ in model.named_modules() if f"{n}.".startswith(f"{prefix}.")}
+        self._experience = experience
+        self._joined = []
+        try:
+            learning = {
+                id(p)
+                for m in backbone.modules()
+                if isinstance(m, NORM_KINDS) and self.norms != "frozen"
+                for p in m.parameters(recurse=False)
+            }
+            layers = self._layers(model)
+            learners = {
+                n for n, m in layers.items() if n in self._online and m.weight.requires_grad
+            }
+            self._frozen.freeze(
+                (p for p in backbone.parameters() if id(p) not in learning), strategy
+            )
+            if not self.heads:
+                self._frozen.freeze(outside(model, backbone), strategy)
+            if self.norms == "frozen":
+                hold_statistics(model, found)
+            for name, layer in layers.items():
+                maps = nn.Parameter(identity_maps(layer, self.size), name in learners)
+                put_maps(layer, maps)
+                if name in learners:
+                    self._joined.append(maps)
+            group = {"params": list(self._joined), "name": type(self).__name__}
+            if self.lr is not None:
+                group["lr"] = self.lr * strategy.lr_scale
+            strategy.optimizer.add_param_group({**group, "weight_decay": self.weight_decay})
+        except Exception:
+            self._discard(strategy)
+            raise
+        self._report(experience, model)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep the experience's maps, leave them in place, and put all else back."""
+        model = strategy.model
+        if self._joined is None:
+            return
+        maps = {n: getattr(m, MAP).detach().clone() for n, m in reprogrammed(model).items()}
+        task = Task(maps, self._norms(model))
+        self._close(strategy)
+        for m in reprogrammed(model).values():
+            getattr(m, MAP).requires_grad_(False)
+        self.tasks[self._experience] = task
+
+    # ---- helpers
+
+    def _layers(self, model: nn.Module) -> dict[str, nn.Conv2d]:
+        found = {}
+        for prefix, backbone in backbones(model, type(self).__name__).items():
+            for name, module in in_scope(backbone, self.scope):
+                if not isinstance(module, nn.Conv2d):
+                    continue
+                if self.pointwise or module.kernel_size != (1, 1):
+                    found[".".join(filter(None, (prefix, name)))] = module
+        if not found:
+            raise IncompatiblePluginError(
+                f"CLRPlugin: the backbone of {type(model).__name__} has no 2-D convolution in "
+                f"scope {self.scope!r}, on whose channels maps could work"
+            )
+        return found
+
+    def _norms(self, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+        if self.norms != "task":
+            return {}
+        inside = {
+            id(m) for b in backbones(model, type(self).__name__).values() for m in b.modules()
+        }
+        return {
+            n: _state(m)
+            for n, m in model.named_modules()
+            if id(m) in inside and isinstance(m, NORM_KINDS)
+        }
+
+    def _task(self, task: int | None) -> Task:
+        if task in self.tasks:
+            return self.tasks[task]
+        anchors = (None,) if self.pretrained else (None, 0)
+        if task in anchors and self._anchor is not None:
+            return self._anchor
+        if task in anchors:
+            return Task({}, {})  # before the second experience the network is its own anchor
+        known = [str(a) for a in anchors] + [str(t) for t in self.tasks]
+        raise expected_one_of("CLRPlugin: task", task, known)
+
+    def _put(self, model: nn.Module, task: Task) -> None:
+        modules = dict(model.named_modules())
+        missing = [n for n in (*task.maps, *task.norms) if n not in modules]
+        if missing:
+            raise UnknownOptionError(
+                f"CLRPlugin: {type(model).__name__} has no layer {missing[0]!r}: tasks are "
+                "selected in the method that was trained, or in a copy of it"
+            )
+        for module in reprogrammed(model).values():
+            put_maps(module, None)
+        for name, maps in task.maps.items():
+            own = maps.to(modules[name].weight, copy=True)
+            put_maps(modules[name], nn.Parameter(own, requires_grad=False))
+        _load(model, task.norms)
+
+    def _close(self, strategy: Any) -> None:
+        leave_optimizer(strategy.optimizer, self._joined or [])
+        self._joined = None
+        restore_norms(strategy.model)
+        self._frozen.release()
+
+    def _discard(self, strategy: Any) -> None:
+        if self._joined is not None:
+            logger.warning("CLR: the maps of an unfinished experience are discarded")
+            self._close(strategy)
+        elif reprogrammed(strategy.model):
+            # The fresh optimizer took the last task's maps, which do not learn any more.
+            old = [getattr(m, MAP) for m in reprogrammed(strategy.model).values()]
+            leave_optimizer(strategy.optimizer, old)
+
+    def _report(self, experience: int, model: nn.Module) -> None:
+        learning = sum(p.numel() for p in self._joined or ())
+        line = (
+            f"CLR, experience {experience}: {len(self._joined or ())} convolutions reprogrammed, "
+            f"{learning:,} scalars in maps and "
+            f"{sum(p.numel() for p in model.parameters() if p.requires_grad) - learning:,} others "
+            f"learn; earlier tasks keep {self.extra_parameters():,} of their own"
+        )
+        logger.info("%s", line)
+        if self.verbose:
+            print(line)
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Copy a layer's own parameters and buffers."""
+    own = {**module._parameters, **module._buffers}
+    return {name: t.detach().clone() for name, t in own.items() if t is not None}
+
+
+@torch.no_grad()
+def _load(model: nn.Module, norms: dict[str, dict[str, Tensor]]) -> None:
+    for name, state in norms.items():
+        module = model.get_submodule(name)
+        for key, value in state.items():
+            getattr(module, key).copy_(value)

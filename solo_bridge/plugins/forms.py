@@ -1,0 +1,149 @@
+"""Forms of distillation: distances between predicted and frozen embeddings.
+
+Fini et al. (CaSSLe), arXiv 2112.04215, Section 4: a method's own loss, with the
+frozen network in the place of one of the views.  Each function takes a list of
+``(N, P)`` tensors, one for each view: ``p`` predicted from the current
+embeddings, ``z`` the teacher's, without gradient; and returns a scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avalanche_branchtune.errors import expected_one_of
+
+Embeddings = Sequence[Tensor]
+
+
+def contrastive(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tensor:
+    """Cross-entropy of each predicted embedding with its own teacher embedding.
+
+    ``−log exp(s_ii / T) / Σ_j exp(s_ij / T)`` with cosine similarities s between
+    all predicted (rows) and all teacher embeddings (columns) of all views.
+
+    :param p: predicted, one for each view.
+    :param z: the teacher's.
+    :param temperature: T.
+    """
+    rows, columns = F.normalize(torch.cat(list(p)), dim=1), F.normalize(torch.cat(list(z)), dim=1)
+    return F.cross_entropy(
+        rows @ columns.T / temperature, torch.arange(len(rows), device=rows.device)
+    )
+
+
+def negative_cosine(p: Embeddings, z: Embeddings) -> Tensor:
+    """``2 − 2 cos(p, z)``, mean over samples and views (BYOL's form).
+
+    :param p: predicted, one for each view.
+    :param z: the teacher's.
+    """
+    return torch.stack(
+        [2 - 2 * F.cosine_similarity(a, b, dim=1).mean() for a, b in zip(p, z, strict=True)]
+    ).mean()
+
+
+def mse(p: Embeddings, z: Embeddings) -> Tensor:
+    """Mean squared difference over all entries, samples and views (VICReg's form).
+
+    :param p: predicted, one for each view.
+    :param z: the teacher's.
+    """
+    return torch.stack([F.mse_loss(a, b) for a, b in zip(p, z, strict=True)]).mean()
+
+
+def cross_correlation(
+    p: Embeddings, z: Embeddings, off_diagonal: float = 0.005, scale: float = 0.1
+) -> Tensor:
+    """``scale · (Σ_i (1 − c_ii)² + λ Σ_{i≠j} c_ij²)``, mean over views (Barlow Twins' form).
+
+    c is the cross-correlation of the two embeddings, each entry standardised
+    over the minibatch (biased variance, + 1e-5, as BatchNorm does).
+
+    :param p: predicted, one for each view.
+    :param z: the teacher's.
+    :param off_diagonal: λ.
+    :param scale: of the whole.
+    """
+    losses = []
+    for a, b in zip(p, z, strict=True):
+        c = _standardised(a).T @ _standardised(b) / len(a)
+        diagonal = c.diagonal()
+        losses.append(
+            (1 - diagonal).square().sum()
+            + off_diagonal * (c.square().sum() - diagonal.square().sum())
+        )
+    return scale * torch.stack(losses).mean()
+
+
+def cross_entropy(p: Embeddings, z: Embeddings, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy between softmax scores over prototypes, mean over samples and views.
+
+    ``−Σ_k softmax(z / T)_k · log softmax(p / T)_k``.
+
+    :param p: scores of the predicted embeddings on the teacher's prototypes.
+    :param z: scores of the teacher's own embeddings.
+    :param temperature: T.
+    """
+    return torch.stack(
+        [
+            F.cross_entropy(a / temperature, (b / temperature).softmax(dim=1))
+            for a, b in zip(p, z, strict=True)
+        ]
+    ).mean()
+
+
+def _standardised(x: Tensor) -> Tensor:
+    return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of distillation.
+
+    :param distance: one of the functions above.
+    :param weight: λ in CaSSLe's and Kaizen's runs.
+    :param on_prototypes: whether embeddings are compared by their scores on
+        the teacher's prototypes.
+    """
+
+    distance: Callable[[Embeddings, Embeddings], Tensor]
+    weight: float = 1.0
+    on_prototypes: bool = False
+
+
+FORMS = {
+    "contrastive": Form(contrastive),
+    "cosine": Form(negative_cosine),
+    "mse": Form(mse, weight=25.0),
+    "cross-correlation": Form(cross_correlation),
+    "prototypes": Form(cross_entropy, on_prototypes=True),
+}
+
+FORM_OF = {
+    **dict.fromkeys(
+        ("simclr", "mocov2plus", "mocov3", "nnclr", "all4one", "ressl", "supcon"), "contrastive"
+    ),
+    **dict.fromkeys(("byol", "simsiam", "nnbyol", "nnsiam"), "cosine"),
+    **dict.fromkeys(("vicreg", "vibcreg", "wmse"), "mse"),
+    "barlow_twins": "cross-correlation",
+    **dict.fromkeys(("swav", "dino", "deepclusterv2"), "prototypes"),
+}
+"""The form of each of solo-learn's methods.  Published: SimCLR, MoCo v2+, BYOL, VICReg, Barlow
+Twins, SwAV, DINO, DeepClusterV2; the others are given that of the loss they are built on.  MAE has
+no projector, hence none."""
+
+
+def form_of(method: str) -> Form:
+    """Return the form of a method.
+
+    :param method: solo-learn's name.
+    :raises UnknownOptionError: if it has none.
+    """
+    if method not in FORM_OF:
+        raise expected_one_of(f"distillation form of {method!r}", method, sorted(FORM_OF))
+    return FORMS[FORM_OF[method]]

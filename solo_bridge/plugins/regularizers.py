@@ -1,0 +1,212 @@
+"""Avalanche's EWC, MAS and SI for self-supervised methods.
+
+Penalties, modes and bookkeeping are Avalanche's; only what importance is
+measured by is put in place of class outputs.  The classes have names of their
+own: beside branch-tuning or in an error message it must be plain which of two
+``EWCPlugin`` is meant.  All see folded kernels while a network is branched,
+being subclasses (:mod:`avalanche_branchtune.plain_view`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from avalanche.training.plugins import EWCPlugin, MASPlugin, SynapticIntelligencePlugin
+from avalanche.training.utils import ParamData, zerolike_params_dict
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from avalanche_branchtune.errors import IncompatiblePluginError
+from avalanche_branchtune.random_state import untouched_random_state
+from solo_bridge.memories import detach_normed_weights
+from solo_bridge.method import SelfSupervisedMethod
+
+
+class SelfSupervisedEWCPlugin(EWCPlugin):
+    """Avalanche's EWC (Kirkpatrick et al., arXiv 1612.00796) on the method's own loss.
+
+    The importance of a parameter is its squared gradient of the method's loss, in training mode
+    as in training, mean over the minibatches of views of the experience.  Parameters that the
+    loss does not reach (momentum networks, the online classifier) have importance zero.  Takes
+    the arguments of Avalanche's plugin; ``mode="online"`` keeps memory constant.
+    """
+
+    self_supervised: ClassVar[bool] = True
+
+    conflicts: ClassVar[dict[str, str]] = {}
+    """Class names of plugins that this one must not be beside, with the reason."""
+
+    _strategy: Any = None
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Compute importances of parameters after each experience."""
+        self._strategy = strategy
+        try:
+            super().after_training_exp(strategy, **kwargs)
+        finally:
+            self._strategy = None
+
+    def compute_importances(
+        self,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        dataset: Any,
+        device: Any,
+        batch_size: int,
+        num_workers: int = 0,
+    ) -> dict[str, ParamData]:
+        """Return the mean squared gradient of each parameter.
+
+        :param model: the method.
+        :param criterion: not used, the method has its own.
+        :param optimizer: not used.
+        :param dataset: not used, the strategy knows how to read it.
+        :param device: not used.
+        :param batch_size: not used, minibatches are those of training.
+        :param num_workers: of the data loader.
+        :return: name → importance, of the parameter's shape.
+        """
+        strategy = self._strategy
+        with _measuring(strategy, training=True):
+            losses = (
+                model.loss(strategy.mb_x, **strategy._needed)
+                for _ in _minibatches(strategy, num_workers)
+            )
+            return _importances(model, losses, Tensor.square)
+
+
+class SelfSupervisedMASPlugin(MASPlugin):
+    """Avalanche's MAS (Aljundi et al., arXiv 1711.09601) on the backbone's features.
+
+    The importance of a parameter is the absolute gradient of the squared L2 norm of the features
+    ``(N, D)``, mean over samples and views, mean over minibatches; in eval mode, as BatchNorm
+    with a minibatch's own statistics holds the norm still.  Takes the arguments of Avalanche's
+    plugin.
+    """
+
+    self_supervised: ClassVar[bool] = True
+
+    conflicts: ClassVar[dict[str, str]] = {}
+    """Class names of plugins that this one must not be beside, with the reason."""
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a method without features before anything is trained."""
+        if type(strategy.model).forward is SelfSupervisedMethod.forward:
+            raise IncompatiblePluginError(
+                f"SelfSupervisedMASPlugin: {type(strategy.model).__name__} has no forward, whose "
+                "features the importances are measured by"
+            )
+
+    def _get_importance(self, strategy: Any) -> dict[str, ParamData]:
+        model = strategy.model
+        with _measuring(strategy, training=False):
+            minibatches: Iterable[None] = _minibatches(strategy)
+            if self.verbose:
+                minibatches = tqdm(minibatches, "importances")
+            norms = (squared_norm([model(v) for v in strategy.mb_x]) for _ in minibatches)
+            return _importances(model, norms, Tensor.abs)
+
+
+class SelfSupervisedSIPlugin(SynapticIntelligencePlugin):
+    """Avalanche's SI (Zenke et al., arXiv 1703.04200) that keeps values instead of references.
+
+    On a CPU Avalanche 0.6 stores the parameters themselves where it means their values before a
+    step or an experience: no way is ever measured and nothing is penalised.  It also fails for
+    parameters that a method holds still for a while (prototypes of SwAV and DINO).  Takes the
+    arguments of Avalanche's plugin.
+    """
+
+    self_supervised: ClassVar[bool] = True
+
+    conflicts: ClassVar[dict[str, str]] = {}
+    """Class names of plugins that this one must not be beside, with the reason."""
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the values at the start of the experience."""
+        super().before_training_exp(strategy, **kwargs)
+        _copy(self.ewc_data[0])
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the values before the step."""
+        super().before_training_iteration(strategy, **kwargs)
+        _copy(self.syn_data["old_theta"])
+
+    @torch.no_grad()
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Add what this step contributed; a parameter without gradient contributes nothing."""
+        still = [p for p in strategy.model.parameters() if p.requires_grad and p.grad is None]
+        for p in still:
+            p.grad = torch.zeros_like(p)
+        super().after_training_iteration(strategy, **kwargs)
+        for p in still:
+            p.grad = None
+
+
+def squared_norm(features: list[Tensor]) -> Tensor:
+    """``‖f‖²``, mean over samples and views.
+
+    :param features: one ``(N, D)`` for each view.
+    :return: scalar.
+    """
+    return torch.stack([f.square().sum(dim=1).mean() for f in features]).mean()
+
+
+@contextmanager
+def _measuring(strategy: Any, training: bool) -> Iterator[None]:
+    """Set the method's mode, and put everything back afterwards: it is only looked at."""
+    model: nn.Module = strategy.model
+    modes = [(module, module.training) for module in model.modules()]
+    kept = strategy.adapted_dataset, strategy.mbatch, strategy._needed
+    try:
+        with untouched_random_state(), strategy._buffers_kept(), torch.enable_grad():
+            model.train(training)
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        strategy.adapted_dataset, strategy.mbatch, strategy._needed = kept
+        detach_normed_weights(model)
+
+
+def _minibatches(strategy: Any, num_workers: int = 0) -> Iterator[None]:
+    """Let the strategy hold each minibatch of the experience's own data in turn, as in training."""
+    strategy.train_dataset_adaptation()
+    data = strategy.adapted_dataset
+    size = strategy.train_mb_size
+    for strategy.mbatch in DataLoader(
+        data,
+        size,
+        shuffle=True,
+        drop_last=len(data) >= size,
+        collate_fn=getattr(data, "collate_fn", None),
+        num_workers=num_workers,
+    ):
+        strategy._unpack_minibatch()
+        yield
+
+
+def _importances(model: nn.Module, scalars: Iterable[Tensor], measure: Any) -> dict[str, ParamData]:
+    """Return the mean over minibatches of a measure of each parameter's gradient."""
+    importances: dict[str, ParamData] = zerolike_params_dict(model)
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    count = 0
+    for scalar in scalars:
+        count += 1
+        # Not backward(): the gradients that training left stay as they are.
+        gradients = torch.autograd.grad(scalar, list(learning.values()), allow_unused=True)
+        for name, gradient in zip(learning, gradients, strict=True):
+            if gradient is not None:
+                importances[name].data += measure(gradient)
+    for name in learning:
+        importances[name].data /= count
+    return importances
+
+
+def _copy(values: dict[str, ParamData]) -> None:
+    for value in values.values():
+        value.data = value.data.clone()

@@ -1,0 +1,363 @@
+"""What the distilling plugins share: a frozen teacher, and the outputs of the forward pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from avalanche_branchtune import is_expanded
+from avalanche_branchtune.errors import IncompatiblePluginError, expected_one_of
+from avalanche_branchtune.optimizers import leave_optimizer
+from avalanche_branchtune.random_state import untouched_random_state
+from solo_bridge.memories import detach_normed_weights
+from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.views import as_view_list
+
+TEACHER_BN = ("train", "eval")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network gives for the full-size views of a minibatch, in their order.
+
+    :param features: the backbone's, ``(N, D)`` each.
+    :param embeddings: the projector's, ``(N, P)`` each; none if there is no
+        projector, and of the first views only if the method projects no more
+        (ReSSL).
+    """
+
+    features: list[Tensor]
+    embeddings: list[Tensor]
+
+
+class Kept:
+    """A forward hook that keeps a module's next outputs in training, in the order of the calls.
+
+    It keeps no more than it was asked for, so that a network that is used
+    after an interruption does not gather graphs.
+    """
+
+    def __init__(self) -> None:
+        """See the class."""
+        self.outputs: list[Tensor] = []
+        self.wanted = 0
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Keep the output, unless it is an evaluation's."""
+        if len(self.outputs) < self.wanted and module.training and torch.is_grad_enabled():
+            self.outputs.append(output)
+
+    def __deepcopy__(self, memo: Any) -> Kept:
+        """Return one that keeps nothing: outputs belong to one network's graph."""
+        return Kept()
+
+    def __reduce__(self) -> Any:
+        """Pickle as one that keeps nothing."""
+        return Kept, ()
+
+
+class Watch:
+    """The outputs that a method's own loss makes on the way, without another forward pass.
+
+    :param model: the method that is trained.
+    """
+
+    def __init__(self, model: SelfSupervisedMethod) -> None:
+        """See the class."""
+        self.large_views: int | None = getattr(model, "large_views", None)
+        self._kept: dict[str, Kept] = {}
+        self._handles = []
+        for name, module in (
+            ("features", part(model, "backbone")),
+            ("embeddings", part(model, "projector")),
+        ):
+            if module is not None:
+                self._kept[name] = Kept()
+                self._handles.append(module.register_forward_hook(self._kept[name]))
+
+    def expect(self, views: int) -> None:
+        """Forget the last minibatch, and keep the outputs of the next one.
+
+        :param views: how many it has; outputs of its full-size ones are kept.
+        """
+        for kept in self._kept.values():
+            kept.outputs.clear()
+            kept.wanted = min(views, self.large_views or views)
+
+    def outputs(self, samples: int) -> Outputs:
+        """Return the outputs of the full-size views of the last forward pass.
+
+        :param samples: N, of which each view has one.
+        :raises IncompatiblePluginError: if the loss does not call the backbone
+            once for each view, or a module gives something else than ``(N, …)``.
+        """
+        for name, kept in self._kept.items():
+            whole = all(isinstance(o, Tensor) and len(o) == samples for o in kept.outputs)
+            missing = len(kept.outputs) < (kept.wanted if name == "features" else 1)
+            if missing or not whole:
+                raise IncompatiblePluginError(
+                    f"the loss does not compute {name} (N, D) of each whole view, which a "
+                    "distilling plugin compares with its teacher's (masked images, as MAE's, and "
+                    "views joined into one minibatch cannot be distilled)"
+                )
+        found = {name: list(kept.outputs) for name, kept in self._kept.items()}
+        return Outputs(found["features"], found.get("embeddings", []))
+
+    def remove(self) -> None:
+        """Leave the modules as they were."""
+        for handle in self._handles:
+            handle.remove()
+        self.expect(0)
+
+
+def part(model: nn.Module, name: str) -> nn.Module | None:
+    """Return a method's backbone or projector, None if it has none.
+
+    :param model: the method.
+    :param name: ``"backbone"`` or ``"projector"``.
+    """
+    found = getattr(model, name, None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """Return a copy that does not learn, in eval mode, and that nothing watches.
+
+    :param module: any module.
+    """
+    copied = copy.deepcopy(module)
+    for m in copied.modules():
+        for key, hook in list(m._forward_hooks.items()):
+            if isinstance(hook, Kept):
+                del m._forward_hooks[key]
+    return copied.requires_grad_(False).eval()
+
+
+class Teacher(nn.Module):
+    """A frozen copy of a network: it neither learns nor changes.
+
+    :param model: the method, not expanded.
+    :param bn: ``"train"``: BatchNorm, and other layers with running statistics,
+        take the statistics of each minibatch, as in CaSSLe's and Kaizen's code;
+        ``"eval"``: those that were learnt.
+    """
+
+    def __init__(self, model: SelfSupervisedMethod, bn: str) -> None:
+        """See the class."""
+        super().__init__()
+        detach_normed_weights(model)
+        backbone, projector = part(model, "backbone"), part(model, "projector")
+        assert backbone is not None
+        self.backbone = frozen_copy(backbone)
+        self.projector = None if projector is None else frozen_copy(projector)
+        heads = getattr(model, "prototype_heads", [])
+        self.prototypes = nn.ModuleList(frozen_copy(h) for h in heads)
+        self.eval()
+        self._running: list[nn.Module] = []
+        for module in self.modules() if bn == "train" else []:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.track_running_stats = False
+                module.running_mean = module.running_var = None
+            elif any(name.startswith("running_") for name in module._buffers):
+                self._running.append(module)  # VIbCReg's IterNorm
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay as it is."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, views: Sequence[Tensor]) -> Outputs:
+        """Return the outputs for some views.
+
+        :param views: tensors ``(N, C, H, W)``.
+        """
+        with self._statistics_of_the_minibatch():
+            features = [self.backbone(v) for v in views]
+            if self.projector is None:
+                return Outputs(features, [])
+            return Outputs(features, [self.projector(f) for f in features])
+
+    @contextmanager
+    def _statistics_of_the_minibatch(self) -> Iterator[None]:
+        kept = [b for m in self._running for b in m.buffers(recurse=False)]
+        values = [b.clone() for b in kept]
+        for module in self._running:
+            module.training = True
+        try:
+            yield
+        finally:
+            for module in self._running:
+                module.training = False
+            for buffer, value in zip(kept, values, strict=True):
+                buffer.copy_(value)
+
+
+class TeacherPlugin(SupervisedPlugin):
+    """Adds a distance to the network of the experience before to the loss.
+
+    The teacher is copied when an experience ends, after the branches were
+    merged, so memory does not grow with the experiences.  In the first
+    experience there is none, and the loss is the method's own.
+
+    :param weight: λ, by which the distance is multiplied.
+    :param teacher_bn: see :class:`Teacher`.
+    :raises UnknownOptionError: for another ``teacher_bn``.
+    """
+
+    supports_distributed = False
+
+    conflicts: ClassVar[dict[str, str]] = {}
+    """Class names of plugins that this one must not be beside, with the reason."""
+
+    def __init__(self, weight: float, teacher_bn: str = "train") -> None:
+        """See the class."""
+        super().__init__()
+        if teacher_bn not in TEACHER_BN:
+            name = f"{type(self).__name__}(teacher_bn=…)"
+            raise expected_one_of(name, teacher_bn, list(TEACHER_BN))
+        self.weight = weight
+        self.teacher_bn = teacher_bn
+        self.teacher: Teacher | None = None
+        self.terms: dict[str, float] = {}
+        """The terms of the last minibatch, before they are weighted."""
+        self._watch: Watch | None = None
+        self._joined: list[nn.Parameter] = []
+
+    # ---- what a plugin says
+
+    def begin(self, strategy: Any, example: Outputs | None) -> None:
+        """Prepare an experience: make predictors and let them :meth:`join`.
+
+        :param strategy: the strategy.
+        :param example: the teacher's outputs for two images, from which sizes
+            are known; None in the first experience.
+        """
+
+    def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Return the distance between the network and its teacher on a minibatch.
+
+        :param student: the trained network's outputs, with gradients.
+        :param teacher: the teacher's, of the same views.
+        :return: scalar.
+        """
+        raise NotImplementedError
+
+    # ---- events
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a method without a backbone before anything is trained."""
+        if part(strategy.model, "backbone") is None:
+            raise IncompatiblePluginError(
+                f"{type(self).__name__}: {type(strategy.model).__name__} has no module called "
+                "backbone to distil: train a SelfSupervisedMethod that has one"
+            )
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Watch the network, and let what learns along join the optimizer."""
+        self._leave(strategy)  # an experience that was interrupted
+        self._watch = Watch(strategy.model)
+        example = None
+        if self.teacher is not None:
+            self.teacher.to(strategy.device)
+            example = self.example(strategy, self.teacher)
+        self.begin(strategy, example)
+
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Forget the last minibatch."""
+        if self._watch is not None:
+            self._watch.expect(len(strategy.mb_x))
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Add the distance to the loss."""
+        if self._watch is not None:
+            with strategy.autocast():
+                self.add_terms(strategy, self._watch.outputs(len(strategy.mb_y)))
+
+    def add_terms(self, strategy: Any, student: Outputs) -> None:
+        """Add this plugin's terms to ``strategy.loss``.
+
+        :param strategy: the strategy.
+        :param student: the trained network's outputs.
+        """
+        if self.teacher is not None:
+            teacher = self.teacher(strategy.mb_x[: len(student.features)])
+            distance = self.distance(student, teacher)
+            self.terms["distillation"] = float(distance.detach())
+            strategy.loss = strategy.loss + self.weight * distance
+
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Let go of the minibatch."""
+        if self._watch is not None:
+            self._watch.expect(0)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Copy the network as the next experience's teacher."""
+        self._leave(strategy)
+        assert not is_expanded(strategy.model), "BranchTuningPlugin goes first"
+        self.teacher = Teacher(strategy.model, self.teacher_bn)
+
+    # ---- helpers
+
+    def join(self, strategy: Any, module: nn.Module, **settings: Any) -> None:
+        """Let a module learn with the strategy's optimizer, as a group, until the experience ends.
+
+        :param strategy: the strategy.
+        :param module: moved to the strategy's device.
+        :param settings: of its parameter group, for example ``lr``.
+        """
+        module.to(strategy.device).train()
+        parameters = list(module.parameters())
+        strategy.optimizer.add_param_group(
+            {"params": list(parameters), "name": type(self).__name__, **settings}
+        )
+        self._joined += parameters
+
+    def _leave(self, strategy: Any) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+        leave_optimizer(strategy.optimizer, self._joined)
+        self._joined = []
+        groups = strategy.optimizer.param_groups
+        groups[:] = [g for g in groups if g["params"] or g.get("name") != type(self).__name__]
+
+    @staticmethod
+    def example(strategy: Any, teacher: Teacher) -> Outputs:
+        """Return a teacher's outputs for two images, from which sizes are known.
+
+        :param strategy: the strategy; its random state is left alone.
+        :param teacher: on the strategy's device.
+        """
+        with untouched_random_state():
+            item = strategy.adapted_dataset[0]
+        view = as_view_list(item[0] if isinstance(item, list | tuple) else item)[0]
+        found: Outputs = teacher([view.to(strategy.device).expand(2, *view.shape)])
+        return found
+
+
+def float32(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return tensors in float32 at least: distances are not taken in half precision."""
+    return [t if t.dtype == torch.float64 else t.float() for t in tensors]
+
+
+def in_full_precision(
+    distance: Callable[[list[Tensor], list[Tensor]], Tensor],
+    student: Iterable[Tensor],
+    teacher: Iterable[Tensor],
+) -> Tensor:
+    """Return a distance computed in float32 at least, also where autocasting is on.
+
+    :param distance: from the lists of the student's and the teacher's outputs to a scalar.
+    :param student: one tensor for each view.
+    :param teacher: as many.
+    """
+    s, t = float32(student), float32(teacher)
+    with torch.autocast(s[0].device.type, enabled=False):
+        return distance(s, t)

@@ -1,0 +1,104 @@
+"""Branch-tuning beside the neighbouring methods, in any order, over three experiences."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from avalanche_branchtune import is_expanded
+from avalanche_branchtune.errors import IncompatiblePluginError
+from solo_bridge import registry
+from solo_bridge.plugins import COMBINATIONS
+from tests.selfsupervised import method, stream, weights
+
+METHODS = ("simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "branch_tuning": {"verbose": False},
+    "cassle": {"hidden": 16},
+    "kaizen": {"hidden": 16, "classifier_hidden": 16},
+    "pfr": {"hidden": 16},
+    "replay": {"size": 40, "batch_size_mem": 20},
+    "replay_class_balanced": {"size": 40, "batch_size_mem": 20},
+    "replay_min_redundancy": {"size": 40, "batch_size_mem": 20},
+    "replay_first_per_class": {"batch_size_mem": 20},
+    "lump": {"memory": 20},
+    "der": {"memory": 20, "batch_size": 10},
+    "periodic": {"every": 2, "steps": 1},
+}
+
+
+def train(spec: str, name: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = method(name, **({"queue_size": 40} if name == "mocov2plus" else {}))
+        run = registry.build(
+            spec,
+            model,
+            options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+            optimizer="sgd",
+            lr=0.05,
+            train_mb_size=20,
+            train_epochs=2,
+            evaluator=None,
+        )
+        torch.manual_seed(0)
+        run.starts = []
+        for experience in stream(5).train_stream[:3]:
+            run.starts.append(copy.deepcopy(run.model.backbone.state_dict()))
+            run.train(experience)
+    return run
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("part", ["cassle", "kaizen", "replay"])
+def test_branch_tuning_beside_it_in_both_orders(part: str, name: str) -> None:
+    one, other = train(f"branch_tuning+{part}", name), train(f"{part}+branch_tuning", name)
+    assert torch.equal(weights(one.model), weights(other.model))
+    alone, without = train("branch_tuning", name), train(part, name)
+    for reference in (alone, without):
+        assert not torch.equal(weights(one.model), weights(reference.model)), "each has an effect"
+    assert torch.isfinite(weights(one.model)).all()
+    assert not is_expanded(one.model)
+    for t in (1, 2):
+        after = one.starts[t + 1] if t < 2 else one.model.backbone.state_dict()
+        norms = [n for n, m in one.model.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        assert norms and all(
+            torch.equal(one.starts[t][f"{n}.{p}"], after[f"{n}.{p}"])
+            for n in norms
+            for p in ("weight", "bias")
+        ), "fixed by Branch-tuning, whatever else trains"
+        kernels = [n for n in after if n.endswith("weight") and after[n].ndim == 4]
+        assert all(not torch.equal(one.starts[t][n], after[n]) for n in kernels)
+    assert not any(m._forward_hooks for m in one.model.modules())
+    held = {id(p) for g in one.optimizer.param_groups for p in g["params"]}
+    assert held == {id(p) for g in one.model.parameter_groups() for p in g["params"]}
+    assert torch.equal(weights(pickle.loads(pickle.dumps(one.model))), weights(one.model))
+
+
+@pytest.mark.parametrize("spec", [s for s in COMBINATIONS if s.count("+")])
+def test_further_combinations_train(spec: str) -> None:
+    run = train(spec, "simclr")
+    assert torch.isfinite(weights(run.model)).all() and not is_expanded(run.model)
+    assert not any(m._forward_hooks for m in run.model.modules())
+    backwards = train("+".join(reversed(spec.split("+"))), "simclr")
+    assert torch.equal(weights(run.model), weights(backwards.model))
+
+
+@pytest.mark.parametrize("part", ["kappatune", "clr", "nap"])
+def test_what_cannot_be_combined_says_why(part: str) -> None:
+    with pytest.raises(IncompatiblePluginError, match=r"beside .*: .{20,}"):
+        train(f"{part}+branch_tuning", "simclr")
+
+
+@pytest.mark.parametrize(
+    "spec", [s for s in registry.names() if s not in ("joint", "kaizen_paper")]
+)
+def test_every_name_trains_by_itself(spec: str) -> None:
+    run = train(spec, "simclr")
+    assert torch.isfinite(weights(run.model)).all()

@@ -1,0 +1,187 @@
+"""Strategies by name, the references, and what may not be combined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
+
+from avalanche_branchtune import BranchTuningPlugin
+from avalanche_branchtune.errors import (
+    IncompatiblePluginError,
+    NameTakenError,
+    UnknownOptionError,
+)
+from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
+from avalanche_branchtune.metrics.parameters import held_numbers
+from avalanche_branchtune.report import load_run
+from solo_bridge import SelfSupervised, registry
+from solo_bridge.comparison import Comparison, compare
+from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
+from solo_bridge.references import FineTuning, Frozen, Joint
+from tests.selfsupervised import method, strategy, stream, weights
+
+SETTINGS: dict[str, Any] = {"train_mb_size": 20, "optimizer": "sgd", "lr": 0.1, "evaluator": None}
+
+
+@pytest.fixture(autouse=True)
+def _own_names() -> Iterator[None]:
+    before = dict(registry._ENTRIES)
+    yield
+    registry._ENTRIES.clear()
+    registry._ENTRIES.update(before)
+
+
+def test_a_specification_makes_its_plugins() -> None:
+    made = registry.build(
+        "cassle + branch_tuning",
+        method(),
+        options={"cassle": {"weight": 3.0}, "branch_tuning": {"verbose": False}},
+        **SETTINGS,
+    )
+    assert type(made) is SelfSupervised
+    found = {type(p): p for p in made.plugins}
+    assert found[CaSSLePlugin]._weight == 3.0 and BranchTuningPlugin in found
+    assert registry.title("branch_tuning+cassle") == "Branch-tuning + CaSSLe"
+
+
+def test_a_strategy_can_be_a_part() -> None:
+    made = registry.build("frozen+branch_tuning", method(), **SETTINGS)
+    assert type(made) is Frozen and any(isinstance(p, BranchTuningPlugin) for p in made.plugins)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("branch_tunning", "'branch_tunning' is unknown; known are .*branch_tuning.*cassle"),
+        ("cassle+", "'' is unknown"),
+        ("cassle+cassle", "'cassle' is given twice"),
+        ("frozen+joint", "frozen and joint are each a whole strategy"),
+    ],
+)
+def test_bad_specifications(spec: str, message: str) -> None:
+    with pytest.raises(UnknownOptionError, match=message):
+        registry.build(spec, method(), **SETTINGS)
+
+
+def test_options_of_a_part_that_is_not_there() -> None:
+    with pytest.raises(UnknownOptionError, match="options for 'kaizen', which is not part of it"):
+        registry.build("cassle", method(), options={"kaizen": {}}, **SETTINGS)
+
+
+def test_own_names() -> None:
+    @registry.register("mine", "Mine")
+    class Mine(SupervisedPlugin):
+        def __init__(self, strength: int = 1) -> None:
+            super().__init__()
+            self.strength = strength
+
+    registry.register("mine", "Mine")(Mine)  # again: the same thing
+    made = registry.build("mine+cassle", method(), options={"mine": {"strength": 2}}, **SETTINGS)
+    assert [p.strength for p in made.plugins if isinstance(p, Mine)] == [2]
+    with pytest.raises(NameTakenError, match=r"taken by .*Mine.*; taken are .*branch_tuning.*mine"):
+        registry.register("mine")(CaSSLePlugin)
+    with pytest.raises(UnknownOptionError, match="lower case"):
+        registry.register("Branch-tuning")
+
+
+def test_conflicts_are_refused_whoever_names_them() -> None:
+    class Stubborn(SupervisedPlugin):
+        conflicts: ClassVar[dict[str, str]] = {"CaSSLePlugin": "it wants to be alone"}
+
+    for plugins in ([Stubborn(), KaizenPlugin()], [CaSSLePlugin(), Stubborn()]):
+        with pytest.raises(IncompatiblePluginError, match=r"beside .*: it wants to be alone"):
+            strategy(plugins=plugins)
+    strategy(plugins=[Stubborn(), BranchTuningPlugin()])
+
+
+def train(cls: type[SelfSupervised], whole: bool = False, **settings: Any) -> SelfSupervised:
+    run = cls(method(), **{**SETTINGS, "train_epochs": 2, **settings})
+    torch.manual_seed(0)
+    experiences = stream(5).train_stream
+    for part in [experiences] if whole else experiences:
+        run.train(part)
+    return run
+
+
+def test_fine_tuning_is_the_strategy_itself() -> None:
+    assert torch.equal(weights(train(FineTuning).model), weights(train(SelfSupervised).model))
+
+
+def test_frozen_learns_the_first_experience_only() -> None:
+    frozen = Frozen(method(), **{**SETTINGS, "train_epochs": 2})
+    states = []
+    for experience in stream(5).train_stream:
+        frozen.train(experience)
+        states.append(weights(frozen.model))
+    start = weights(method())
+    assert not torch.equal(states[0], start)
+    assert all(torch.equal(s, states[0]) for s in states[1:])
+    assert frozen.clock.train_iterations == 2 and frozen.clock.train_exp_counter == 5
+
+
+class Labels(SupervisedPlugin):
+    """The labels of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[int]] = []
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.seen.append([])
+
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        assert len(strategy.mb_x) == 2, "views"
+        self.seen[-1] += strategy.mb_y.tolist()
+
+
+def test_joint_sees_everything_in_one_experience(tmp_path: Path) -> None:
+    labels = Labels()
+    evaluator = EvaluationPlugin(loggers=[RunRecorder(tmp_path, "joint")])
+    run = train(Joint, whole=True, plugins=[labels], evaluator=evaluator)
+    everything = sorted(label for e in stream(5).train_stream for label in e.dataset.targets)
+    assert [sorted(epoch) for epoch in labels.seen] == [everything] * 2
+    assert run.clock.train_exp_counter == 1 and load_run(tmp_path).n_experiences == 1
+    with pytest.raises(UnknownOptionError, match="the whole stream at once"):
+        run.train(stream(5).train_stream[0])
+
+
+def test_what_a_strategy_holds_is_counted() -> None:
+    metric = ParameterMetric()
+    cassle = CaSSLePlugin(hidden=16)
+    model = method()
+    plain = sum(v.numel() for v in [*model.parameters(), *model.buffers()])
+    run = strategy(
+        model,
+        [cassle, BranchTuningPlugin(verbose=False)],
+        evaluator=EvaluationPlugin(metric, loggers=[]),
+    )
+    for experience in stream(2).train_stream:
+        run.train(experience)
+    branches = 8 * 3 * 6 + 8 * 8 * 6  # 1×3 and 3×1 for each pair of channels
+    predictor = (8 * 16 + 16) + (16 * 8 + 8) + (2 * 16 + 2 * 16 + 1)
+    parts = [model.backbone, model.projector]
+    norms = [m for p in parts for m in p.modules() if hasattr(m, "running_mean")]
+    copies = sum(v.numel() for p in parts for v in [*p.parameters(), *p.buffers()])
+    statistics = sum(2 * m.num_features for m in norms)  # a teacher's, which it does not keep
+    assert metric.network == plain
+    assert metric.during == branches + predictor + copies - statistics
+    assert metric.after == 0
+    assert held_numbers({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}) == 7
+
+
+def test_strategies_are_compared_each_in_its_own_process(tmp_path: Path) -> None:
+    small = Comparison(samples=300, epochs=1, experiences=2, width=4, batch=64, workers=0)
+    seen = []
+    runs = compare(["frozen", "joint"], small, tmp_path, separate=True, done=seen.append)
+    assert [r.name for r in runs] == ["frozen", "joint"] and seen[0].name == "joint"
+    assert runs[0].complete and runs[0].plasticity[0] and runs[0].parameters["during"] == 0
+    assert runs[1].n_experiences == 1 and (tmp_path / "joint-0/backbone.pt").is_file()
+    with pytest.raises(UnknownOptionError, match="'cold' is unknown"):
+        compare(["frozen", "cold"], small, tmp_path / "other", separate=True)
+    assert not (tmp_path / "other").exists()
