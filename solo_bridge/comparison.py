@@ -179,7 +179,7 @@ class Comparison:
         for part in [stream.train_stream] if several else stream.train_stream:
             strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
             strategy.eval(stream.test_stream, loss=False)
-        if several:
+        if spec == "joint":
             torch.save(method.backbone.state_dict(), out / f"joint-{self.seed}" / REFERENCE)
         return recorder.run
 

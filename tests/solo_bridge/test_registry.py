@@ -185,3 +185,4 @@ def test_strategies_are_compared_each_in_its_own_process(tmp_path: Path) -> None
     with pytest.raises(UnknownOptionError, match="'cold' is unknown"):
         compare(["frozen", "cold"], small, tmp_path / "other", separate=True)
     assert not (tmp_path / "other").exists()
+    assert small.run("joint+cassle", tmp_path, bar=False).n_experiences == 1
