@@ -1,8 +1,8 @@
 """Probes, analysis, branches and cost as Avalanche metrics, and the record of a run.
 
-For :class:`avalanche.training.plugins.EvaluationPlugin` and all of Avalanche's loggers. They are
-measured whenever ``strategy.eval(...)`` runs, and before the next experience where that was left
-out, so that no experience goes unmeasured::
+For :class:`avalanche.training.plugins.EvaluationPlugin` and all of Avalanche's loggers. The
+network is measured when ``strategy.train(...)`` or ``strategy.eval(...)`` returns, once after each
+experience, so that none goes unmeasured::
 
     metrics = run_metrics([StreamProbe(KNNProbe(), stream.train_stream, stream.test_stream)])
     recorder = RunRecorder("runs/branch-tuning-0", "Branch-tuning", seed=0)

@@ -6,7 +6,6 @@ import math
 import time
 from typing import Any
 
-from avalanche.benchmarks import OnlineCLExperience
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.training.utils import _at_task_boundary
@@ -14,6 +13,7 @@ from avalanche.training.utils import _at_task_boundary
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
+from avalanche_branchtune.metrics.base import experience_index
 from avalanche_branchtune.random_state import untouched_random_state
 from avalanche_branchtune.report.run import Run
 
@@ -61,7 +61,7 @@ class ContinualEvaluation(PluginMetric):
 
     def before_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure the network with which an experience begins."""
-        index = _index(strategy)
+        index = experience_index(strategy)
         inside = not _at_task_boundary(strategy.experience, before=True)
         if inside and self.trace.experiences[-1:] == [index]:
             return []  # a later part of an online experience
@@ -116,7 +116,7 @@ class ContinualEvaluation(PluginMetric):
     def _measure(self, strategy: Any, done: int) -> list[MetricValue]:
         """Measure now; a measurement of the same iteration and experience is replaced."""
         begin = time.perf_counter()
-        index, trace = _index(strategy), self.trace
+        index, trace = experience_index(strategy), self.trace
         trained = min(index + 1, len(self.probe.train))
         with untouched_random_state():
             accuracies = self.probe.measure(strategy.model, trained).accuracies
@@ -131,11 +131,3 @@ class ContinualEvaluation(PluginMetric):
             for i, a in enumerate(accuracies)
             if a is not None
         ]
-
-
-def _index(strategy: Any) -> int:
-    """Return the number of the experience, in an online stream of the one it is cut from."""
-    experience = strategy.experience
-    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
-        return int(experience.origin_experience.current_experience)
-    return int(strategy.clock.train_exp_counter)

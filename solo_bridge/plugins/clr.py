@@ -22,7 +22,7 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.norms import restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.surgery import Scope, in_scope
-from solo_bridge.plugins.frozen import NORM_KINDS, Frozen, backbones, hold_statistics, outside
+from solo_bridge.plugins.freezing import NORM_KINDS, Freezer, backbones, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class CLRPlugin(SupervisedPlugin):
         self._online: set[str] = set()
         self._experience = 0
         self._joined: list[nn.Parameter] | None = None  # None: no experience is under way
-        self._frozen = Frozen()
+        self._frozen = Freezer()
 
     # ---- tasks
 

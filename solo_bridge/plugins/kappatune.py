@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
 from avalanche_branchtune.norms import MODES, restore_norms
-from solo_bridge.plugins.frozen import NORM_KINDS, Frozen, backbones, hold_statistics, outside
+from solo_bridge.plugins.freezing import NORM_KINDS, Freezer, backbones, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class KappaTunePlugin(SupervisedPlugin):
         self.verbose = verbose
         self.summary: KappaSummary | None = None
         """Tensors and condition numbers of the latest experience."""
-        self._frozen = Frozen()
+        self._frozen = Freezer()
         self._under_way = False
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError
 from avalanche_branchtune.surgery import Scope, in_scope
-from solo_bridge.plugins.frozen import NORM_KINDS
+from solo_bridge.plugins.freezing import NORM_KINDS
 
 WEIGHTED = (_ConvNd, nn.Linear)
 NORMALISING = (*NORM_KINDS, _NormBase)

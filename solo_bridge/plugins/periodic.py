@@ -23,7 +23,7 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
 )
 from solo_bridge.memories import detach_normed_weights
-from solo_bridge.plugins.frozen import NORM_KINDS, Frozen
+from solo_bridge.plugins.freezing import NORM_KINDS, Freezer
 from solo_bridge.plugins.teacher import part
 from solo_bridge.views import as_view_list
 
@@ -219,7 +219,7 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
             logger.warning("PeriodicFineTuningPlugin: none of the chosen parameters learns now")
             return
         tuned = {id(p) for p in chosen.values()}
-        rest = Frozen()
+        rest = Freezer()
         size = self._batch_size(strategy)
         optimizer = torch.optim.SGD(
             list(chosen.values()),

@@ -17,7 +17,7 @@ NORM_KINDS = tuple(NORMS.values())
 """What counts as a normalisation layer, with its subclasses."""
 
 
-class Frozen:
+class Freezer:
     """Parameters that stand still until they are released."""
 
     def __init__(self) -> None:
