@@ -14,6 +14,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from tqdm import tqdm
 
+from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
 from avalanche_branchtune.report import Run, load_run
@@ -141,6 +142,18 @@ class Comparison:
             **{f"options of {name}": str(given) for name, given in self.options.items()},
         }
 
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is trained.
+
+        :raises BranchTuneError: for data, a method or a device that is not there.
+        """
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UnknownOptionError(f"device {self.device!r} cannot be used: {reason}") from error
+        self.network(self.stream())
+
     def run(self, spec: str, out: str | Path, *, bar: bool = True) -> Run:
         """Train and measure one strategy.
 
@@ -215,9 +228,12 @@ def compare(
         is its own.
     :param done: called with each record.
     :return: the records, in the order of ``specs``.
+    :raises BranchTuneError: before training for what is not there, and for a
+        strategy whose process fails.
     """
     for spec in specs:
         title(spec)  # unknown names fail before anything is trained
+    comparison.check()
     runs: dict[str, Run] = {}
     for spec in sorted(specs, key=lambda s: s != "joint"):
         if separate:
@@ -234,7 +250,10 @@ def compare(
             process.start()
             process.join()
             if process.exitcode:
-                raise RuntimeError(f"{spec}: its process ended with status {process.exitcode}")
+                raise RecordError(
+                    f"{spec}: its process ended with status {process.exitcode}, for the reason "
+                    "above; what it finished is recorded"
+                )
             runs[spec] = load_run(Path(out) / f"{spec}-{comparison.seed}")
         else:
             runs[spec] = comparison.run(spec, out)

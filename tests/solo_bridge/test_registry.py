@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
 from avalanche_branchtune.metrics.parameters import held_numbers
 from avalanche_branchtune.report import load_run
 from solo_bridge import SelfSupervised, registry
+from solo_bridge.__main__ import main
 from solo_bridge.comparison import Comparison, compare
 from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
@@ -186,3 +188,24 @@ def test_strategies_are_compared_each_in_its_own_process(tmp_path: Path) -> None
         compare(["frozen", "cold"], small, tmp_path / "other", separate=True)
     assert not (tmp_path / "other").exists()
     assert small.run("joint+cassle", tmp_path, bar=False).n_experiences == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["--method", "simclear"], "expected one of .*simclr"),
+        (["--strategies", "branch_tunning"], "'branch_tunning' is unknown"),
+    ],
+)
+def test_the_command_says_what_is_wrong_before_it_trains(
+    option: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    out = tmp_path / "out"
+    small = ["--samples", "200", "--strategies", "frozen"]
+    assert main(["compare", "--out", str(out), *small, *option]) == 2
+    torch.set_num_threads(threads)
+    said = capsys.readouterr().err
+    assert re.search(message, said) and "Traceback" not in said and not out.exists()
