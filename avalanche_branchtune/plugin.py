@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from avalanche.benchmarks import OnlineCLExperience
 from avalanche.training.plugins import SupervisedPlugin
-from avalanche.training.utils import _at_task_boundary
 from torch import nn
 
 from avalanche_branchtune.branches import Branch, Branched, LinearBranch, check_branch, check_linear
@@ -21,6 +19,7 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
     expected_one_of,
 )
+from avalanche_branchtune.experiences import begins, ends, trained_before
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
 from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
@@ -182,8 +181,8 @@ class BranchTuningPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Expand the network, fix its norms and let the branches join the optimizer."""
-        experience = _index(strategy)
-        inside = not _at_task_boundary(strategy.experience, before=True)
+        experience = trained_before(strategy)
+        inside = not begins(strategy)
         if inside and self._joined is not None:
             return  # a later part of an online experience
         self._finish_interrupted(strategy)
@@ -221,7 +220,7 @@ class BranchTuningPlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Merge the branches and put everything else back as it was."""
-        if _at_task_boundary(strategy.experience, before=False):
+        if ends(strategy):
             self._close(strategy)
 
     def _options(self, model: nn.Module) -> dict[str, Any]:
@@ -288,11 +287,3 @@ class BranchTuningPlugin(SupervisedPlugin):
         self.summaries.append(summary)
         if self.verbose:
             print(summary)
-
-
-def _index(strategy: Any) -> int:
-    """Return the number of the experience, in an online stream of the one it is cut from."""
-    experience = strategy.experience
-    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
-        return int(experience.origin_experience.current_experience)
-    return int(strategy.clock.train_exp_counter)

@@ -12,7 +12,7 @@ from torchvision.models import get_model, list_models
 from torchvision.models.resnet import BasicBlock
 
 from avalanche_branchtune.errors import UnknownOptionError
-from avalanche_branchtune.evaluation.features import frozen
+from avalanche_branchtune.keeping import looked_at
 from solo_bridge.compat import Generation
 
 
@@ -77,7 +77,7 @@ def features_dim(backbone: nn.Module, size: int) -> int:
     """
     parameter = next(backbone.parameters(), torch.zeros(0))
     try:
-        with frozen(backbone), torch.random.fork_rng(devices=[]):  # MAE's draws a permutation
+        with looked_at(backbone), torch.random.fork_rng(devices=[]):  # MAE's draws a permutation
             features = backbone(torch.zeros(1, 3, size, size).to(parameter))
     except RuntimeError as error:
         raise UnknownOptionError(

@@ -6,8 +6,7 @@ import copy
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -44,7 +43,7 @@ from avalanche_branchtune.errors import (
     ViewsError,
     expected_one_of,
 )
-from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from solo_bridge.method import Plan, SelfSupervisedMethod
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
 from solo_bridge.views import Indexed, Views, as_view_list, with_views, yields_views
@@ -426,7 +425,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 "evaluate with a probe, and pass loss=False"
             )
         self._evaluates_loss = self.model.evaluates if loss is None else loss
-        with untouched_random_state(), self._buffers_kept():
+        with random_state_kept(), buffers_kept(self.model):
             return super().eval(exp_list, **kwargs)
 
     def eval_epoch(self, **kwargs: Any) -> None:
@@ -436,22 +435,6 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         else:  # without an iteration Avalanche's loss metric would say 0.0
             self.mbatch, self.loss = [[], torch.full((1,), -1)], torch.tensor(float("nan"))
             self._after_eval_iteration(**kwargs)
-
-    @contextmanager
-    def _buffers_kept(self) -> Iterator[None]:
-        # By name: a method may put a new tensor in a buffer's place (DINO's centre).
-        kept = [
-            (module, name, value.detach().clone())
-            for module in self.model.modules()
-            for name, value in module._buffers.items()
-            if value is not None
-        ]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for module, name, value in kept:
-                    module.get_buffer(name).copy_(value)
 
 
 def check_conflicts(plugins: Sequence[BasePlugin]) -> None:

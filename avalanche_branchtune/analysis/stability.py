@@ -13,7 +13,8 @@ from torch.utils.data import Subset
 
 from avalanche_branchtune.analysis.cka import MinibatchCKA, linear_gram
 from avalanche_branchtune.errors import ProbeError, UnknownOptionError
-from avalanche_branchtune.evaluation.features import frozen, loader_of, single_images
+from avalanche_branchtune.evaluation.features import loader_of, single_images
+from avalanche_branchtune.keeping import looked_at
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def layerwise_cka(
     images_of = single_images(dataset)
     order = torch.randperm(len(images_of), generator=torch.Generator().manual_seed(0))
     loader = loader_of(Subset(images_of, order.tolist()), batch_size)
-    with frozen(model), frozen(reference):
+    with looked_at(model), looked_at(reference):
         for images, *_ in loader:
             if len(images) < 4:
                 continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,22 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from avalanche_branchtune.errors import ProbeError
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode without gradients, and every module's mode back afterwards.
-
-    :param model: any module.
-    """
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+from avalanche_branchtune.keeping import looked_at
 
 
 def single_images(dataset: Any) -> Any:
@@ -85,7 +69,7 @@ def extract_features(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     loader = loader_of(dataset, batch_size, num_workers)
     features, labels, done = torch.empty(0), [], 0
-    with frozen(model):
+    with looked_at(model):
         for item in _minibatches(loader):
             images, targets = _image_and_label(item)
             out = model(images.to(device))

@@ -6,14 +6,12 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any
 
-from avalanche.benchmarks import OnlineCLExperience
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
-from avalanche.training import JointTraining
-from avalanche.training.utils import _at_task_boundary
 
 from avalanche_branchtune.errors import ProbeError
-from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.experiences import begins, ends, experience_index, stream_length
+from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.report.run import Run
 
 WHERE = "eval_phase/test_stream"
@@ -56,7 +54,7 @@ class RunMetric(PluginMetric, ABC):
 
         :raises ProbeError: if experiences are not trained in their order, once each.
         """
-        if not _at_task_boundary(strategy.experience, before=True) and self._training:
+        if not begins(strategy) and self._training:
             return None  # a later part of an online experience
         if self._training:  # of which Avalanche marked no part as the last
             self._finish()
@@ -75,7 +73,7 @@ class RunMetric(PluginMetric, ABC):
 
     def after_training_exp(self, strategy: Any) -> None:
         """Count the experience."""
-        if _at_task_boundary(strategy.experience, before=False):
+        if ends(strategy):
             self._finish()
 
     def after_training(self, strategy: Any) -> list[MetricValue] | None:
@@ -98,37 +96,8 @@ class RunMetric(PluginMetric, ABC):
 
     def _values(self, strategy: Any) -> list[MetricValue]:
         begin = time.perf_counter()
-        with untouched_random_state():
+        with random_state_kept():
             found = self.measure(strategy)
         self.seconds += time.perf_counter() - begin
         x = strategy.clock.train_iterations
         return [MetricValue(self, name, value, x) for name, value in found.items()]
-
-
-def experience_index(strategy: Any) -> int:
-    """Return the index of the experience in training, in an online stream of the whole one.
-
-    :param strategy: in training.
-    """
-    experience = strategy.experience
-    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
-        experience = experience.origin_experience
-    index = getattr(experience, "current_experience", None)
-    return int(strategy.clock.train_exp_counter if index is None else index)
-
-
-def stream_length(strategy: Any) -> int | None:
-    """Return the number of experiences of the stream in training: 1 for joint training.
-
-    :param strategy: in training.
-    :return: None for a stream whose length is not known (lazy ones).
-    """
-    if isinstance(strategy, JointTraining):
-        return 1
-    experience = strategy.experience
-    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
-        experience = experience.origin_experience
-    try:
-        return len(experience.origin_stream)
-    except (AttributeError, TypeError):
-        return None

@@ -8,13 +8,12 @@ from typing import Any
 
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
-from avalanche.training.utils import _at_task_boundary
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
-from avalanche_branchtune.metrics.base import experience_index
-from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.experiences import begins, ends, experience_index
+from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.report.run import Run
 
 WHERE = "train_phase/test_stream"
@@ -62,8 +61,7 @@ class ContinualEvaluation(PluginMetric):
     def before_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure the network with which an experience begins."""
         index = experience_index(strategy)
-        inside = not _at_task_boundary(strategy.experience, before=True)
-        if inside and self.trace.experiences[-1:] == [index]:
+        if not begins(strategy) and self.trace.experiences[-1:] == [index]:
             return []  # a later part of an online experience
         self._begin = int(strategy.clock.train_iterations)
         return self._measure(strategy, self._begin)
@@ -77,7 +75,7 @@ class ContinualEvaluation(PluginMetric):
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure the network that an experience leaves, and sum up."""
-        if not _at_task_boundary(strategy.experience, before=False):
+        if not ends(strategy):
             return []
         done = int(strategy.clock.train_iterations)
         values = self._measure(strategy, done)
@@ -118,7 +116,7 @@ class ContinualEvaluation(PluginMetric):
         begin = time.perf_counter()
         index, trace = experience_index(strategy), self.trace
         trained = min(index + 1, len(self.probe.train))
-        with untouched_random_state():
+        with random_state_kept():
             accuracies = self.probe.measure(strategy.model, trained).accuracies
         while trace.experiences[-1:] == [index] and trace.iterations[-1] >= done:
             del trace.iterations[-1], trace.accuracies[-1], trace.experiences[-1]

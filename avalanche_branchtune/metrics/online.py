@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.training.plugins import SupervisedPlugin
-from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -18,6 +17,7 @@ from avalanche_branchtune.errors import LabelError, ProbeError
 from avalanche_branchtune.evaluation.features import extract_features
 from avalanche_branchtune.evaluation.probe import FEATURES, chosen, sentence
 from avalanche_branchtune.evaluation.stream import Backbone, datasets_of, part_of
+from avalanche_branchtune.experiences import begins, experience_index
 
 MOMENTUM = 0.9
 """Momentum of the classifier's SGD."""
@@ -131,7 +131,7 @@ class OnlineProbe(SupervisedPlugin):
         """Clear what an interrupted training left behind, and begin anew if that is asked for."""
         self._release()
         self._network(strategy.model)
-        if self.reset and _at_task_boundary(strategy.experience, before=True):
+        if self.reset and begins(strategy):
             self.classifier = self._optimizer = None
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -171,7 +171,7 @@ class OnlineProbe(SupervisedPlugin):
             clock = strategy.clock
             raise ProbeError(
                 "online probe: the features are not finite in experience "
-                f"{clock.train_exp_counter}, epoch {clock.train_exp_epochs}, step "
+                f"{experience_index(strategy)}, epoch {clock.train_exp_epochs}, step "
                 f"{clock.train_epoch_iterations}: the network is damaged"
             )
         labelled = labels != -1

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.metrics.base import experience_index, stream_length
+from avalanche_branchtune.experiences import experience_index, stream_length
 from avalanche_branchtune.report.run import RECORD, SAMPLE, Run
 
 VALUES = "metrics.csv"

@@ -25,7 +25,7 @@ from avalanche.training.storage_policy import (
 from torch import Tensor
 
 from avalanche_branchtune.errors import LabelError, UnknownOptionError
-from avalanche_branchtune.evaluation.features import frozen
+from avalanche_branchtune.keeping import looked_at
 from solo_bridge.plugins.plain_images import plain_batches
 from solo_bridge.plugins.reservoir import at_least_one
 
@@ -208,7 +208,7 @@ class MinimumRedundancyBuffer(ExemplarsBuffer):
     @staticmethod
     def _compute(strategy: Any, dataset: Any, indices: list[int]) -> Tensor:
         model, batch = strategy.model, strategy.eval_mb_size
-        with frozen(model):
+        with looked_at(model):
             return torch.cat(
                 [
                     model(images.to(strategy.device)).float().cpu()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +10,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
-from avalanche_branchtune.evaluation.features import frozen
-from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.keeping import evaluating, looked_at, random_state_kept
 from solo_bridge.plugins.plain_images import plain_batches
 from solo_bridge.plugins.reservoir import Reservoir, at_least_one, positive
 from solo_bridge.plugins.teacher import part
@@ -78,7 +75,7 @@ class DERPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse images that could not be remembered before they are trained on."""
-        with untouched_random_state():
+        with random_state_kept():
             dataset, model = strategy.experience.dataset, strategy.model
             self._check_shapes([*plain_batches(dataset, [0], model, 1)])
 
@@ -88,7 +85,7 @@ class DERPlugin(SupervisedPlugin):
             return
         chosen = torch.randperm(len(self.images))[: self.batch_size]
         images, target = (t[chosen].to(strategy.device) for t in (self.images, self.embeddings))
-        with strategy.autocast(), _evaluating(strategy.model):
+        with strategy.autocast(), evaluating(*_parts(strategy.model)):
             current = embed(strategy.model, images)
         distance = F.mse_loss(current.to(target.dtype), target)
         self.terms["replayed embeddings"] = float(distance.detach())
@@ -99,7 +96,7 @@ class DERPlugin(SupervisedPlugin):
         dataset, model = strategy.experience.dataset, strategy.model
         draw = self.reservoir.draw(len(dataset))
         images, embeddings = [], []
-        with frozen(model):
+        with looked_at(model):
             for batch in plain_batches(dataset, draw.enter, model, strategy.eval_mb_size):
                 images.append(batch)
                 found = embed(model, batch.to(strategy.device)).cpu()
@@ -128,21 +125,12 @@ def embed(model: nn.Module, images: Tensor) -> Tensor:
     :param images: ``(N, C, H, W)``.
     :return: ``(N, P)`` or ``(N, D)``.
     """
-    backbone, projector = part(model, "backbone"), part(model, "projector")
-    assert backbone is not None
+    backbone, *projector = _parts(model)
     features: Tensor = backbone(images)
-    return features if projector is None else projector(features)
+    return projector[0](features) if projector else features
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put what :func:`embed` calls in eval mode, with gradients, and back afterwards."""
-    parts = [part(model, name) for name in ("backbone", "projector")]
-    modes = {m: m.training for p in parts if p is not None for m in p.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+def _parts(model: nn.Module) -> list[nn.Module]:
+    """Return backbone and, if there is one, projector."""
+    found = (part(model, name) for name in ("backbone", "projector"))
+    return [module for module in found if module is not None]

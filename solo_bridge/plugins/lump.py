@@ -11,7 +11,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
-from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.keeping import random_state_kept
 from solo_bridge.plugins.mixing import kept, mixed, pixels
 from solo_bridge.plugins.reservoir import Reservoir, at_least_one, positive
 from solo_bridge.views import Views
@@ -157,7 +157,7 @@ class LUMPPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Begin to mix, if something is remembered."""
-        with self.mixing.bare_images(), untouched_random_state():
+        with self.mixing.bare_images(), random_state_kept():
             image = _image(strategy.experience.dataset.train()[0])
         if isinstance(image, list | tuple):
             raise ViewsError(

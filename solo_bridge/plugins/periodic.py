@@ -22,6 +22,7 @@ from avalanche_branchtune.errors import (
     NonFiniteLossError,
     UnknownOptionError,
 )
+from avalanche_branchtune.keeping import buffers_kept
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.plugins.freezing import NORM_KINDS, Freezer
 from solo_bridge.plugins.teacher import part
@@ -337,19 +338,8 @@ def _norms_and_last(model: nn.Module) -> list[nn.Parameter]:
 @contextmanager
 def _memories_kept(model: nn.Module) -> Iterator[None]:
     """Put buffers back that are not statistics: queues, their pointers, centres."""
-    kept = [
-        (module, name, value.detach().clone())
-        for module in model.modules()
-        if not isinstance(module, NORM_KINDS)
-        for name, value in module._buffers.items()
-        if value is not None
-    ]
-    for module, name, _ in kept:
-        if name == "queue_ptr":  # another size of minibatch fits at the queue's begin
-            module.get_buffer(name).zero_()
-    try:
+    with buffers_kept(model, of=lambda module: not isinstance(module, NORM_KINDS)):
+        for module in model.modules():
+            if "queue_ptr" in module._buffers:  # other minibatches fit at the queue's begin
+                module.get_buffer("queue_ptr").zero_()
         yield
-    finally:
-        with torch.no_grad():
-            for module, name, value in kept:
-                module.get_buffer(name).copy_(value)

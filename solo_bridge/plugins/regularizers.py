@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from avalanche_branchtune.errors import IncompatiblePluginError
-from avalanche_branchtune.random_state import untouched_random_state
+from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 
@@ -160,15 +160,12 @@ def squared_norm(features: list[Tensor]) -> Tensor:
 def _measuring(strategy: Any, training: bool) -> Iterator[None]:
     """Set the method's mode, and put everything back afterwards: it is only looked at."""
     model: nn.Module = strategy.model
-    modes = [(module, module.training) for module in model.modules()]
     kept = strategy.adapted_dataset, strategy.mbatch, strategy._needed
     try:
-        with untouched_random_state(), strategy._buffers_kept(), torch.enable_grad():
+        with random_state_kept(), modes_kept(model), buffers_kept(model), torch.enable_grad():
             model.train(training)
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         strategy.adapted_dataset, strategy.mbatch, strategy._needed = kept
         detach_normed_weights(model)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, expected_one_of
+from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.optimizers import leave_optimizer
-from avalanche_branchtune.random_state import untouched_random_state
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 from solo_bridge.views import as_view_list
@@ -335,7 +335,7 @@ class TeacherPlugin(SupervisedPlugin):
         :param strategy: the strategy; its random state is left alone.
         :param teacher: on the strategy's device.
         """
-        with untouched_random_state():
+        with random_state_kept():
             item = strategy.adapted_dataset[0]
         view = as_view_list(item[0] if isinstance(item, list | tuple) else item)[0]
         found: Outputs = teacher([view.to(strategy.device).expand(2, *view.shape)])

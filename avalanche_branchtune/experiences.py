@@ -1,0 +1,78 @@
+"""Where in its stream a strategy is: the only user of Avalanche's private names.
+
+An online stream cuts an experience into small ones.  Where these say to which
+one they belong (``access_task_boundaries``), *the experience* is here always
+the whole one; where they do not, each small one is an experience of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.training import JointTraining
+from avalanche.training.utils import _at_task_boundary
+
+
+def whole_experience(experience: Any) -> Any:
+    """Return the experience that a part was cut from, or the experience itself.
+
+    :param experience: any of Avalanche's.
+    """
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        return experience.origin_experience
+    return experience
+
+
+def begins(strategy: Any) -> bool:
+    """Tell whether an experience begins with what is trained now: False for its later parts.
+
+    :param strategy: in training.
+    """
+    return bool(_at_task_boundary(strategy.experience, before=True))
+
+
+def ends(strategy: Any) -> bool:
+    """Tell whether an experience ends with what is trained now: False for its earlier parts.
+
+    Avalanche 0.6 marks no part as the last where the parts divide the
+    experience exactly: that it has ended is known when the next one begins.
+
+    :param strategy: in training.
+    """
+    return bool(_at_task_boundary(strategy.experience, before=False))
+
+
+def experience_index(strategy: Any) -> int:
+    """Return the index in its stream of the experience in training.
+
+    :param strategy: in training.
+    :return: from 0; how many were trained before, if the experience has none.
+    """
+    index = getattr(whole_experience(strategy.experience), "current_experience", None)
+    return int(strategy.clock.train_exp_counter if index is None else index)
+
+
+def trained_before(strategy: Any) -> int:
+    """Return how many experiences were trained before the one in training.
+
+    :param strategy: in training.
+    """
+    experience = whole_experience(strategy.experience)
+    if experience is not strategy.experience:  # Avalanche's clock counts the parts
+        return int(experience.current_experience)
+    return int(strategy.clock.train_exp_counter)
+
+
+def stream_length(strategy: Any) -> int | None:
+    """Return the number of experiences of the stream in training: 1 for joint training.
+
+    :param strategy: in training.
+    :return: None for a stream whose length is not known (lazy ones).
+    """
+    if isinstance(strategy, JointTraining):
+        return 1
+    try:
+        return len(whole_experience(strategy.experience).origin_stream)
+    except (AttributeError, TypeError):
+        return None
