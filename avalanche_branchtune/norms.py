@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from avalanche_branchtune.errors import ExpansionError, expected_one_of
+from avalanche_branchtune.options import one_of
 from avalanche_branchtune.surgery import Scope, in_scope
 
 NORMS: dict[str, type[nn.Module]] = {
@@ -19,6 +20,9 @@ NORMS: dict[str, type[nn.Module]] = {
     "LayerNorm": nn.LayerNorm,
 }
 """Normalisation layers by name; subclasses count as their base."""
+
+NORM_LAYERS = tuple(NORMS.values())
+"""What counts as a normalisation layer."""
 
 PAPER_NORMS = ("BatchNorm2d", "SyncBatchNorm")
 """What the paper fixes: the BatchNorm2d of the network (SyncBatchNorm is its distributed form)."""
@@ -38,8 +42,7 @@ def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
     :return: the classes.
     :raises UnknownOptionError: for an unknown mode or norm.
     """
-    if mode not in MODES:
-        raise expected_one_of("norm mode", mode, list(MODES))
+    one_of("norm mode", mode, MODES)
     kinds = []
     for norm in (norms,) if isinstance(norms, str | type) else norms:
         kind = NORMS.get(norm) if isinstance(norm, str) else norm

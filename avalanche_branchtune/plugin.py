@@ -17,11 +17,11 @@ from avalanche_branchtune.errors import (
     IncompatiblePluginError,
     OptimizerMismatchError,
     UnknownOptionError,
-    expected_one_of,
 )
 from avalanche_branchtune.experiences import begins, ends, trained_before
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
 from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
+from avalanche_branchtune.options import one_of
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
 from avalanche_branchtune.surgery import (
     Scope,
@@ -138,8 +138,7 @@ class BranchTuningPlugin(SupervisedPlugin):
             check_branch(branch)
             check_linear(linear)
             check_norms(norm_mode, norms)
-            if unbranchable not in ("error", "skip"):
-                raise expected_one_of("unbranchable", unbranchable, ["error", "skip"])
+            one_of("unbranchable", unbranchable, ("error", "skip"))
         except UnknownOptionError as error:
             raise UnknownOptionError(f"BranchTuningPlugin: {error}") from None
         self.branch = branch

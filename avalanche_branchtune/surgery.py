@@ -26,8 +26,8 @@ from avalanche_branchtune.errors import (
     NothingToBranchError,
     UnbranchableLayerError,
     UnknownOptionError,
-    expected_one_of,
 )
+from avalanche_branchtune.options import one_of
 
 Scope: TypeAlias = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 
@@ -190,8 +190,7 @@ def plan_expansion(
     """
     check_branch(branch)
     check_linear(linear)
-    if unbranchable not in ("error", "skip"):
-        raise expected_one_of("unbranchable", unbranchable, ["error", "skip"])
+    one_of("unbranchable", unbranchable, ("error", "skip"))
     if is_expanded(model):
         raise ExpansionError(
             "expand: the model is expanded already; nested expansion is not possible: "

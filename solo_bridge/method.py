@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expected_one_of
+from avalanche_branchtune.options import one_of
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
 from solo_bridge.compat import MethodSettings, load
@@ -191,8 +192,7 @@ class SoloMethod(SelfSupervisedMethod):
                 f"small views; in solo-learn's {generation.name} {sorted(generation.multicrop)} can"
             )
         for option, value in (("queues", queues), ("prototypes", prototypes)):
-            if value not in ("keep", "clear"):
-                raise expected_one_of(f"SoloMethod({option}=…)", value, ["keep", "clear"])
+            one_of(f"SoloMethod({option}=…)", value, ("keep", "clear"))
         net, kwargs = resolve(
             backbone or defaults.backbone, generation, image_size, backbone_kwargs or {}
         )

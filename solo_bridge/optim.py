@@ -10,7 +10,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.options import not_negative, one_of
 from solo_bridge.compat import load
 from solo_bridge.lars import KernelNormLARS
 
@@ -64,14 +65,10 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         """Refuse unknown names."""
-        if self.name not in OPTIMIZERS:
-            raise expected_one_of("SelfSupervised(optimizer=…)", self.name, list(OPTIMIZERS))
-        if self.scheduler not in SCHEDULERS:
-            raise expected_one_of("SelfSupervised(scheduler=…)", self.scheduler, list(SCHEDULERS))
-        if not self.lr >= 0:
-            raise UnknownOptionError(f"SelfSupervised(lr={self.lr}): expected a positive rate")
-        if self.trust not in ("branch", "kernel"):
-            raise expected_one_of("SelfSupervised(trust=…)", self.trust, ["branch", "kernel"])
+        one_of("SelfSupervised(optimizer=…)", self.name, OPTIMIZERS)
+        one_of("SelfSupervised(scheduler=…)", self.scheduler, SCHEDULERS)
+        one_of("SelfSupervised(trust=…)", self.trust, ("branch", "kernel"))
+        not_negative("SelfSupervised(lr=…)", self.lr)
 
     def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """Build the optimizer.

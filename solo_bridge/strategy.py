@@ -44,6 +44,7 @@ from avalanche_branchtune.errors import (
     expected_one_of,
 )
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
+from avalanche_branchtune.options import one_of
 from solo_bridge.method import Plan, SelfSupervisedMethod
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
 from solo_bridge.views import Indexed, Views, as_view_list, with_views, yields_views
@@ -146,8 +147,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     ) -> None:
         """See the class."""
         _check_arguments(model, optimizer, optimizer_settings or {}, train_mb_size)
-        if precision not in PRECISIONS:
-            raise expected_one_of("SelfSupervised(precision=…)", precision, list(PRECISIONS))
+        one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
         optimizer = model.optimizer if optimizer is None else optimizer
         if "index" in model.needs and any(isinstance(p, ReplayPlugin) for p in plugins or []):
             raise IncompatiblePluginError(

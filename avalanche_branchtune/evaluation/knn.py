@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import ProbeError, expected_one_of
+from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.probe import Fitted, Probe, ProbeResult, run_probe
+from avalanche_branchtune.options import one_of
 
 DISTANCES = ("cosine", "euclidean")
 EPSILON = 1e-5
@@ -51,8 +52,7 @@ def weighted_knn(
     """
     if k < 1 or temperature <= 0:
         raise ProbeError(f"weighted_knn(k={k}, temperature={temperature}): both must be positive")
-    if distance not in DISTANCES:
-        raise expected_one_of("weighted_knn(distance=…)", distance, list(DISTANCES))
+    one_of("weighted_knn(distance=…)", distance, DISTANCES)
     labelled = train_labels != -1
     if not labelled.all():
         train_features, train_labels = train_features[labelled], train_labels[labelled]

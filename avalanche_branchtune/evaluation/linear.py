@@ -13,8 +13,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import ProbeError, expected_one_of
+from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.probe import Fitted, Probe, ProbeResult, run_probe
+from avalanche_branchtune.options import one_of
 
 PROTOCOLS = ("lbfgs", "sgd")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -49,8 +50,7 @@ class LinearProbe(Probe):
 
     def __post_init__(self) -> None:
         """Check the protocol."""
-        if self.protocol not in PROTOCOLS:
-            raise expected_one_of("linear_probe(protocol=…)", self.protocol, list(PROTOCOLS))
+        one_of("linear_probe(protocol=…)", self.protocol, PROTOCOLS)
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the accuracy."""

@@ -10,7 +10,7 @@ import torch
 from avalanche.benchmarks import CLExperience
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import ProbeError, expected_one_of
+from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import FeatureCache, fingerprint
 from avalanche_branchtune.evaluation.probe import (
     FEATURES,
@@ -20,6 +20,7 @@ from avalanche_branchtune.evaluation.probe import (
     chosen,
     shared_labels,
 )
+from avalanche_branchtune.options import one_of
 
 SCOPES = ("all", "seen", "experience")
 Backbone = str | Callable[[nn.Module], nn.Module] | None
@@ -92,8 +93,7 @@ class StreamProbe:
         **loading: Any,
     ) -> None:
         """See the class."""
-        if scope not in SCOPES:
-            raise expected_one_of("StreamProbe(scope=…)", scope, list(SCOPES))
+        one_of("StreamProbe(scope=…)", scope, SCOPES)
         self.probe = probe
         self.train, self.test = datasets_of(train), datasets_of(test)
         if not self.train or not self.test:

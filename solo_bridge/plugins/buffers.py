@@ -24,10 +24,10 @@ from avalanche.training.storage_policy import (
 )
 from torch import Tensor
 
-from avalanche_branchtune.errors import LabelError, UnknownOptionError
+from avalanche_branchtune.errors import LabelError
 from avalanche_branchtune.keeping import looked_at
+from avalanche_branchtune.options import at_least_one, fraction
 from solo_bridge.plugins.plain_images import plain_batches
-from solo_bridge.plugins.reservoir import at_least_one
 
 
 class FirstPerClassBuffer(ExemplarsBuffer):
@@ -50,13 +50,9 @@ class FirstPerClassBuffer(ExemplarsBuffer):
 
     def __init__(self, share: float = 0.01, max_size: int | None = None) -> None:
         """See the class."""
-        if not 0 < share <= 1:
-            raise UnknownOptionError(
-                f"FirstPerClassBuffer(share=…): expected a share in (0, 1]; got {share}"
-            )
         size = sys.maxsize if max_size is None else max_size
         super().__init__(at_least_one("FirstPerClassBuffer(max_size=…)", size))
-        self.share = share
+        self.share = fraction("FirstPerClassBuffer(share=…)", share)
         self.seen: Counter[int] = Counter()
         """Class → samples seen; the classes in the order in which they came."""
         self._classes: list[int] = []  # of the samples in the buffer

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import IncompatiblePluginError, expected_one_of
+from avalanche_branchtune.errors import IncompatiblePluginError
+from avalanche_branchtune.options import one_of
 from solo_bridge.plugins.forms import FORMS, Form, form_of
 from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, float32, in_full_precision, part
 
@@ -40,8 +41,8 @@ class CaSSLePlugin(TeacherPlugin):
         teacher_bn: str = "train",
     ) -> None:
         """See the class."""
-        if form is not None and form not in FORMS:
-            raise expected_one_of(f"{type(self).__name__}(form=…)", form, list(FORMS))
+        if form is not None:
+            one_of(f"{type(self).__name__}(form=…)", form, FORMS)
         super().__init__(1.0 if weight is None else weight, teacher_bn)
         self.form_name = form
         self._weight = weight

@@ -19,17 +19,18 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
     expected_one_of,
 )
-from avalanche_branchtune.norms import restore_norms
+from avalanche_branchtune.norms import NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
+from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.surgery import Scope, in_scope
-from solo_bridge.plugins.freezing import NORM_KINDS, Freezer, backbones, hold_statistics, outside
+from solo_bridge.plugins.freezing import Freezer, backbones, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
 
 MAP = "clr_map"
 """Name of the parameter that a reprogrammed convolution has beside its own."""
 
-NORMS = ("task", "shared", "frozen")
+KEPT_NORMS = ("task", "shared", "frozen")
 
 
 def identity_maps(conv: nn.Conv2d, size: int) -> Tensor:
@@ -169,19 +170,15 @@ class CLRPlugin(SupervisedPlugin):
         super().__init__()
         if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
             raise UnknownOptionError(f"CLRPlugin(size={size!r}): expected an odd number, 1, 3, 5 …")
-        if norms not in NORMS:
-            raise expected_one_of("CLRPlugin(norms=…)", norms, list(NORMS))
-        if lr is not None and not lr >= 0:
-            raise UnknownOptionError(f"CLRPlugin(lr={lr}): expected a positive rate")
-        if not weight_decay >= 0:
-            raise UnknownOptionError(f"CLRPlugin(weight_decay={weight_decay}): expected ≥ 0")
+        if lr is not None:
+            not_negative("CLRPlugin(lr=…)", lr)
         self.size = size
         self.scope = scope
         self.pointwise = pointwise
-        self.norms = norms
+        self.norms = one_of("CLRPlugin(norms=…)", norms, KEPT_NORMS)
         self.heads = heads
         self.lr = lr
-        self.weight_decay = weight_decay
+        self.weight_decay = not_negative("CLRPlugin(weight_decay=…)", weight_decay)
         self.pretrained = pretrained
         self.verbose = verbose
         self.tasks: dict[int, Task] = {}
@@ -291,7 +288,7 @@ class CLRPlugin(SupervisedPlugin):
             learning = {
                 id(p)
                 for m in backbone.modules()
-                if isinstance(m, NORM_KINDS) and self.norms != "frozen"
+                if isinstance(m, NORM_LAYERS) and self.norms != "frozen"
                 for p in m.parameters(recurse=False)
             }
             layers = self._layers(model)
@@ -357,7 +354,7 @@ class CLRPlugin(SupervisedPlugin):
         return {
             n: _state(m)
             for n, m in model.named_modules()
-            if id(m) in inside and isinstance(m, NORM_KINDS)
+            if id(m) in inside and isinstance(m, NORM_LAYERS)
         }
 
     def _task(self, task: int | None) -> Task:

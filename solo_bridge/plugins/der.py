@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
 from avalanche_branchtune.keeping import evaluating, looked_at, random_state_kept
+from avalanche_branchtune.options import at_least_one, positive
 from solo_bridge.plugins.plain_images import plain_batches
-from solo_bridge.plugins.reservoir import Reservoir, at_least_one, positive
+from solo_bridge.plugins.reservoir import Reservoir
 from solo_bridge.plugins.teacher import part
 
 

@@ -8,13 +8,10 @@ from typing import Any
 from torch import nn
 
 from avalanche_branchtune.errors import IncompatiblePluginError
-from avalanche_branchtune.norms import NORMS, fix_norms
+from avalanche_branchtune.norms import NORM_LAYERS, fix_norms
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.surgery import backbone_scope
 from solo_bridge.plugins.teacher import part
-
-NORM_KINDS = tuple(NORMS.values())
-"""What counts as a normalisation layer, with its subclasses."""
 
 
 class Freezer:
@@ -83,4 +80,4 @@ def hold_statistics(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
     :param found: its :func:`backbones`.
     """
     inside = {id(m) for backbone in found.values() for m in backbone.modules()}
-    fix_norms(model, "eval", norms=NORM_KINDS, scope=lambda name, m: id(m) in inside)
+    fix_norms(model, "eval", norms=NORM_LAYERS, scope=lambda name, m: id(m) in inside)

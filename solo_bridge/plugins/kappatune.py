@@ -12,9 +12,10 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
-from avalanche_branchtune.norms import MODES, restore_norms
-from solo_bridge.plugins.freezing import NORM_KINDS, Freezer, backbones, hold_statistics, outside
+from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.norms import MODES, NORM_LAYERS, restore_norms
+from avalanche_branchtune.options import at_least_one, fraction, one_of
+from solo_bridge.plugins.freezing import Freezer, backbones, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,10 @@ class KappaTunePlugin(SupervisedPlugin):
             raise UnknownOptionError(
                 f"KappaTunePlugin(share={share}, number={number}): expected one of the two"
             )
-        if share is not None and not 0 < share <= 1:
-            raise UnknownOptionError(f"KappaTunePlugin(share={share}): expected 0 < share ≤ 1")
-        if number is not None and (isinstance(number, bool) or number < 1):
-            raise UnknownOptionError(f"KappaTunePlugin(number={number}): expected at least 1")
-        if norm_mode not in MODES:
-            raise expected_one_of("KappaTunePlugin(norm_mode=…)", norm_mode, list(MODES))
-        self.share = 0.2 if share is None else share
+        if number is not None:
+            at_least_one("KappaTunePlugin(number=…)", number)
+        one_of("KappaTunePlugin(norm_mode=…)", norm_mode, MODES)
+        self.share = fraction("KappaTunePlugin(share=…)", 0.2 if share is None else share)
         self.number = number
         self.biases = biases
         self.norm_mode = norm_mode
@@ -198,7 +196,7 @@ class KappaTunePlugin(SupervisedPlugin):
 
     def _others_that_learn(self, backbone: nn.Module) -> Iterator[nn.Parameter]:
         for module in backbone.modules():
-            if isinstance(module, NORM_KINDS):
+            if isinstance(module, NORM_LAYERS):
                 if self.norm_mode == "none":
                     yield from module.parameters(recurse=False)
             elif self.biases:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
 from avalanche_branchtune.keeping import random_state_kept
+from avalanche_branchtune.options import at_least_one, positive
 from solo_bridge.plugins.mixing import kept, mixed, pixels
-from solo_bridge.plugins.reservoir import Reservoir, at_least_one, positive
+from solo_bridge.plugins.reservoir import Reservoir
 from solo_bridge.views import Views
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.options import positive
 from solo_bridge.plugins.forms import Embeddings
 from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, in_full_precision
 
@@ -32,9 +32,7 @@ class LwFPlugin(TeacherPlugin):
     ) -> None:
         """See the class."""
         super().__init__(weight, teacher_bn)
-        if not temperature > 0:
-            raise UnknownOptionError(f"LwFPlugin(temperature={temperature}): expected more than 0")
-        self.temperature = temperature
+        self.temperature = positive("LwFPlugin(temperature=…)", temperature)
 
     def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Return T² · KL between the soft distributions, mean over samples and views."""

@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError
+from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.surgery import Scope, in_scope
-from solo_bridge.plugins.freezing import NORM_KINDS
 
 WEIGHTED = (_ConvNd, nn.Linear)
-NORMALISING = (*NORM_KINDS, _NormBase)
+NORMALISING = (*NORM_LAYERS, _NormBase)
 
 
 class Followed:

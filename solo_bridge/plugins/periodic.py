@@ -23,8 +23,10 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
 )
 from avalanche_branchtune.keeping import buffers_kept
+from avalanche_branchtune.norms import NORM_LAYERS
+from avalanche_branchtune.options import at_least, fraction, not_negative
 from solo_bridge.memories import detach_normed_weights
-from solo_bridge.plugins.freezing import NORM_KINDS, Freezer
+from solo_bridge.plugins.freezing import Freezer
 from solo_bridge.plugins.teacher import part
 from solo_bridge.views import as_view_list
 
@@ -110,19 +112,10 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
             ("memory", memory, 2),
             ("batch_size", batch_size, 2),
         ):
-            if value is not None and (isinstance(value, bool) or value < least):
-                raise UnknownOptionError(
-                    f"PeriodicFineTuningPlugin({name}={value}): expected at least {least}"
-                )
+            if value is not None:
+                at_least(least, f"PeriodicFineTuningPlugin({name}=…)", value)
         for name, number in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if not number >= 0:
-                raise UnknownOptionError(
-                    f"PeriodicFineTuningPlugin({name}={number}): expected at least 0"
-                )
-        if not 0 < share <= 1:
-            raise UnknownOptionError(
-                f"PeriodicFineTuningPlugin(share={share}): expected 0 < share ≤ 1"
-            )
+            not_negative(f"PeriodicFineTuningPlugin({name}=…)", number)
         if isinstance(by, str) and by not in BY:
             raise UnknownOptionError(
                 f"PeriodicFineTuningPlugin(by={by!r}): expected one of {', '.join(BY)} or a list "
@@ -131,7 +124,7 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
         self.every = every
         self.steps = steps
         self.by = by if isinstance(by, str) else tuple(by)
-        self.share = share
+        self.share = fraction("PeriodicFineTuningPlugin(share=…)", share)
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
@@ -325,7 +318,10 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _norms_and_last(model: nn.Module) -> list[nn.Parameter]:
     chosen = [
-        p for m in model.modules() if isinstance(m, NORM_KINDS) for p in m.parameters(recurse=False)
+        p
+        for m in model.modules()
+        if isinstance(m, NORM_LAYERS)
+        for p in m.parameters(recurse=False)
     ]
     for name, kinds in (("projector", nn.Linear), ("backbone", _ConvNd | nn.Linear)):
         module = part(model, name)
@@ -338,7 +334,7 @@ def _norms_and_last(model: nn.Module) -> list[nn.Parameter]:
 @contextmanager
 def _memories_kept(model: nn.Module) -> Iterator[None]:
     """Put buffers back that are not statistics: queues, their pointers, centres."""
-    with buffers_kept(model, of=lambda module: not isinstance(module, NORM_KINDS)):
+    with buffers_kept(model, of=lambda module: not isinstance(module, NORM_LAYERS)):
         for module in model.modules():
             if "queue_ptr" in module._buffers:  # other minibatches fit at the queue's begin
                 module.get_buffer("queue_ptr").zero_()

@@ -9,7 +9,8 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_branchtune.errors import IncompatiblePluginError, expected_one_of
+from avalanche_branchtune.errors import IncompatiblePluginError
+from avalanche_branchtune.options import one_of
 from avalanche_branchtune.plain_view import PlainView
 from solo_bridge.plugins.forms import mse
 from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, in_full_precision, part
@@ -57,10 +58,8 @@ class L2Plugin(SupervisedPlugin):
     def __init__(self, weight: float = 1.0, *, scope: str = "backbone") -> None:
         """See the class."""
         super().__init__()
-        if scope not in ("backbone", "method"):
-            raise expected_one_of("L2Plugin(scope=…)", scope, ["backbone", "method"])
         self.weight = weight
-        self.scope = scope
+        self.scope = one_of("L2Plugin(scope=…)", scope, ("backbone", "method"))
         self.anchor: dict[str, Tensor] = {}
         """θ' by name; empty in the first experience."""
 

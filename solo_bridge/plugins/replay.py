@@ -8,13 +8,13 @@ from typing import Any
 from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer, ReservoirSamplingBuffer
 
-from avalanche_branchtune.errors import BatchSizeError, expected_one_of
+from avalanche_branchtune.errors import BatchSizeError
+from avalanche_branchtune.options import at_least_one, one_of
 from solo_bridge.plugins.buffers import (
     BalancedClassesBuffer,
     FirstPerClassBuffer,
     MinimumRedundancyBuffer,
 )
-from solo_bridge.plugins.reservoir import at_least_one
 
 POLICIES: dict[str, Callable[[int], ExemplarsBuffer]] = {
     "reservoir": ReservoirSamplingBuffer,
@@ -111,8 +111,7 @@ def replay(
     :return: the plugin.
     :raises UnknownOptionError: for an unknown policy or numbers below 1.
     """
-    if policy not in POLICIES:
-        raise expected_one_of("replay(policy=…)", policy, list(POLICIES))
+    one_of("replay(policy=…)", policy, POLICIES)
     if size is not None:
         at_least_one("replay(size=…)", size)
     if policy == "first_per_class" and size is None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.options import at_least_one
 
 
 @dataclass(frozen=True)
@@ -61,27 +60,3 @@ class Reservoir:
         :param draw: of this reservoir.
         """
         self.keys = draw.keys
-
-
-def at_least_one(argument: str, value: int) -> int:
-    """Return a number of items.
-
-    :param argument: what was set, as the user wrote it.
-    :param value: the number.
-    :raises UnknownOptionError: if it is below 1 or no whole number.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UnknownOptionError(f"{argument}: expected a whole number of at least 1; got {value}")
-    return value
-
-
-def positive(argument: str, value: float) -> float:
-    """Return a number.
-
-    :param argument: what was set, as the user wrote it.
-    :param value: the number.
-    :raises UnknownOptionError: unless it is above 0 and finite.
-    """
-    if not (value > 0 and math.isfinite(value)):
-        raise UnknownOptionError(f"{argument}: expected a finite number above 0; got {value}")
-    return value

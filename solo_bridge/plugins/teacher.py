@@ -13,9 +13,10 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_branchtune import is_expanded
-from avalanche_branchtune.errors import IncompatiblePluginError, expected_one_of
+from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.optimizers import leave_optimizer
+from avalanche_branchtune.options import one_of
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 from solo_bridge.views import as_view_list
@@ -219,11 +220,8 @@ class TeacherPlugin(SupervisedPlugin):
     def __init__(self, weight: float, teacher_bn: str = "train") -> None:
         """See the class."""
         super().__init__()
-        if teacher_bn not in TEACHER_BN:
-            name = f"{type(self).__name__}(teacher_bn=…)"
-            raise expected_one_of(name, teacher_bn, list(TEACHER_BN))
         self.weight = weight
-        self.teacher_bn = teacher_bn
+        self.teacher_bn = one_of(f"{type(self).__name__}(teacher_bn=…)", teacher_bn, TEACHER_BN)
         self.teacher: Teacher | None = None
         self.terms: dict[str, float] = {}
         """The terms of the last minibatch, before they are weighted."""

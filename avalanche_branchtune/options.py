@@ -1,0 +1,87 @@
+"""Checks of options: each returns the value, or refuses it as the user wrote it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TypeVar
+
+from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+
+T = TypeVar("T")
+
+
+def one_of(argument: str, value: T, known: Collection[T]) -> T:
+    """Return one of the known values.
+
+    :param argument: what was set, as the user wrote it, for example
+        ``BranchTuningPlugin(branch=…)``.
+    :param value: what was given.
+    :param known: what may be given.
+    :raises UnknownOptionError: for anything else.
+    """
+    if value not in known:
+        raise expected_one_of(argument, value, [str(k) for k in known])
+    return value
+
+
+def at_least(least: int, argument: str, value: int) -> int:
+    """Return a whole number that is large enough.
+
+    :param least: the smallest one.
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    :raises UnknownOptionError: if it is smaller, or no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _refused(argument, f"a whole number of at least {least}", value)
+    return value
+
+
+def at_least_one(argument: str, value: int) -> int:
+    """Return a number of things, see :func:`at_least`.
+
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    """
+    return at_least(1, argument, value)
+
+
+def positive(argument: str, value: float) -> float:
+    """Return a number above 0.
+
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    :raises UnknownOptionError: unless it is above 0 and finite.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise _refused(argument, "a finite number above 0", value)
+    return value
+
+
+def not_negative(argument: str, value: float) -> float:
+    """Return a number that may be 0: a rate, a weight decay.
+
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    :raises UnknownOptionError: unless it is 0 or above, and finite.
+    """
+    if not (value >= 0 and math.isfinite(value)):
+        raise _refused(argument, "a finite number of at least 0", value)
+    return value
+
+
+def fraction(argument: str, value: float) -> float:
+    """Return a share of something.
+
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    :raises UnknownOptionError: unless it is above 0 and at most 1.
+    """
+    if not 0 < value <= 1:
+        raise _refused(argument, "a share in (0, 1]", value)
+    return value
+
+
+def _refused(argument: str, expected: str, value: object) -> UnknownOptionError:
+    return UnknownOptionError(f"{argument}: expected {expected}; got {value!r}")
