@@ -22,10 +22,10 @@ from avalanche_branchtune.experiences import begins, ends, trained_before
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
 from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
 from avalanche_branchtune.options import one_of
+from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
 from avalanche_branchtune.surgery import (
     Scope,
-    backbone_scope,
     compress,
     expand,
     in_scope,

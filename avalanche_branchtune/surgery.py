@@ -34,9 +34,6 @@ Scope: TypeAlias = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 HEADS = frozenset({"head", "heads", "fc", "classifier", "projector", "predictor"})
 """Names of output layers: their linear layers get no branch unless the scope names them."""
 
-BACKBONES = frozenset({"backbone", "encoder", "momentum_backbone", "momentum_encoder"})
-"""Names that mark a backbone inside a larger model."""
-
 
 @dataclass(frozen=True)
 class Expansion:
@@ -48,26 +45,6 @@ class Expansion:
 
     branched: dict[str, tuple[str, ...]]
     skipped: dict[str, str]
-
-
-def backbone_scope(model: nn.Module) -> tuple[str, ...]:
-    """Return the outermost backbones of a model, or the whole model if it names none.
-
-    :param model: any module.
-    :return: qualified names of sub-modules called ``backbone``, ``encoder``,
-        ``momentum_backbone`` or ``momentum_encoder`` that have a convolution;
-        ``("",)``, the whole model, if there are none.
-    """
-    found: list[str] = []
-    for name, module in model.named_modules():
-        inner = any(name.startswith(f"{outer}.") for outer in found)
-        if not inner and name.rpartition(".")[2] in BACKBONES and _has_convolution(module):
-            found.append(name)
-    return tuple(found) or ("",)
-
-
-def _has_convolution(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.Conv2d) for m in module.modules())
 
 
 def in_scope(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Module]]:

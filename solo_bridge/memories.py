@@ -24,6 +24,22 @@ def clear_queues(solo: Any) -> None:
             getattr(solo, name).fill_(-1)
 
 
+def why_not_batch(solo: Any, samples: int) -> str | None:
+    """Say why a method cannot take a minibatch, None if it can.
+
+    :param solo: solo-learn's module.
+    :param samples: N.
+    """
+    if hasattr(solo, "queue_ptr") and solo.queue_size % samples:
+        return f"the queue of {solo.queue_size} must be a multiple of the minibatch of {samples}"
+    if samples % getattr(solo, "whitening_size", 1):
+        return (
+            f"it whitens {solo.whitening_size} samples at once, the minibatch has {samples}, no "
+            f"multiple of whitening_size={solo.whitening_size}"
+        )
+    return None
+
+
 @torch.no_grad()
 def clear_prototypes(solo: Any) -> None:
     """Draw a method's prototypes anew, as ``nn.Linear`` does.

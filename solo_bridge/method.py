@@ -12,12 +12,18 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expected_one_of
 from avalanche_branchtune.options import one_of
+from avalanche_branchtune.parts import named_part
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
 from solo_bridge.compat import MethodSettings, load
 from solo_bridge.compat.generation import TrainerStandIn
 from solo_bridge.defaults import DEFAULTS
-from solo_bridge.memories import clear_prototypes, clear_queues, detach_normed_weights
+from solo_bridge.memories import (
+    clear_prototypes,
+    clear_queues,
+    detach_normed_weights,
+    why_not_batch,
+)
 from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
@@ -49,6 +55,19 @@ class SelfSupervisedMethod(nn.Module):
     :meth:`loss` calls once for each view.
     """
 
+    name: str
+    """How messages and records call it, and by which plugins choose its form of distillation: by
+    default the class's name."""
+
+    image_size: int | None = None
+    """Side in pixels to which plugins resize images that are no tensors yet."""
+
+    augmentations: Sequence[Augmentation] = ()
+    """Pipelines of its views, whose mean and deviation plugins normalise such images by."""
+
+    large_views: int | None = None
+    """Number of full-size views, which come first; None if all are."""
+
     needs: frozenset[str] = frozenset()
     """Keyword arguments that :meth:`loss` takes: ``"index"`` (N,), the samples' numbers in the
     experience; ``"labels"`` (N,), for supervised methods only."""
@@ -70,6 +89,30 @@ class SelfSupervisedMethod(nn.Module):
 
     weight_decay: float = 1e-4
     """Weight decay, unless the strategy is given one."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a method be called as its class, unless it says otherwise."""
+        super().__init_subclass__(**kwargs)
+        cls.name = vars(cls).get("name", cls.__name__)
+
+    def part(self, name: str) -> nn.Module | None:
+        """Return the module that the method has under a name, None if it has none.
+
+        :param name: ``"backbone"`` or ``"projector"``.  They are not declared
+            here: a class attribute would hide the module of that name.
+        """
+        return named_part(self, name)
+
+    def prototype_layers(self) -> list[nn.Module]:
+        """Return the layers that score embeddings ``(N, P)`` of length 1: ``prototype_heads``."""
+        return list(getattr(self, "prototype_heads", ()))
+
+    def why_not_batch(self, samples: int) -> str | None:
+        """Say why the loss cannot take a minibatch, None if it can.
+
+        :param samples: N.
+        """
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the backbone's features.
@@ -351,17 +394,20 @@ class SoloMethod(SelfSupervisedMethod):
         self._experiences += 1
         self._attached().on_train_start()
 
+    def why_not_batch(self, samples: int) -> str | None:
+        """Say why solo-learn's loss cannot take a minibatch: queues, whitening in parts.
+
+        :param samples: N.
+        """
+        reason = why_not_batch(self.solo, samples)
+        return None if reason is None else f"{self.name}: {reason}"
+
     def _check_minibatch(self, samples: int) -> None:
-        solo, advice = self.solo, "change train_mb_size or eval_mb_size, or pass SoloMethod"
-        if hasattr(solo, "queue_ptr") and solo.queue_size % samples:
+        reason = self.why_not_batch(samples)
+        if reason is not None:
             raise BatchSizeError(
-                f"{self.name}: the queue of {solo.queue_size} must be a multiple of the minibatch "
-                f"of {samples}: {advice}(queue_size=…)"
-            )
-        if samples % getattr(solo, "whitening_size", 1):
-            raise BatchSizeError(
-                f"{self.name}: whitens {solo.whitening_size} samples at once, the minibatch has "
-                f"{samples}: {advice}(whitening_size=…)"
+                f"{reason}: change train_mb_size or eval_mb_size, or pass "
+                "SoloMethod(queue_size=…) or (whitening_size=…)"
             )
 
     def set_steps(self, steps_per_epoch: int) -> None:

@@ -84,7 +84,7 @@ class Kaizen(SelfSupervised):
         **settings: Any,
     ) -> None:
         """See the class."""
-        vicreg = getattr(model, "name", "") == "vicreg"
+        vicreg = model.name == "vicreg"
         published: dict[str, Any] = {
             "train_epochs": 500,
             "train_mb_size": 256,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,9 @@ from avalanche_branchtune.evaluation.probe import (
     shared_labels,
 )
 from avalanche_branchtune.options import one_of
+from avalanche_branchtune.parts import Part, part_of
 
 SCOPES = ("all", "seen", "experience")
-Backbone = str | Callable[[nn.Module], nn.Module] | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class StreamProbe:
         name: str | None = None,
         label_share: float = 1.0,
         seed: int = 0,
-        backbone: Backbone = None,
+        backbone: Part = None,
         cache: FeatureCache | None = None,
         **loading: Any,
     ) -> None:
@@ -227,25 +227,6 @@ def dataset_of(experience: Any) -> Any:
     :param experience: an Avalanche experience or a data set.
     """
     return experience.dataset if isinstance(experience, CLExperience) else experience
-
-
-def part_of(model: nn.Module, backbone: Backbone) -> nn.Module:
-    """Return the module that gives features.
-
-    :param model: the trained model.
-    :param backbone: a sub-module's name, a function, or None for its attribute
-        ``backbone``, or the model itself if it has none.
-    :raises ProbeError: if there is no such sub-module.
-    """
-    if backbone is None:
-        found = getattr(model, "backbone", None)
-        return found if isinstance(found, nn.Module) else model
-    if callable(backbone):
-        return backbone(model)
-    try:
-        return model.get_submodule(backbone)
-    except AttributeError as error:
-        raise ProbeError(f"backbone={backbone!r}: {error}") from error
 
 
 def _among(fitted: Fitted, labels: Tensor) -> Fitted:

@@ -13,8 +13,9 @@ from torch.utils.data import ConcatDataset, Subset
 from avalanche_branchtune.analysis import layerwise_cka
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import single_images
-from avalanche_branchtune.evaluation.stream import Backbone, datasets_of, part_of
+from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
+from avalanche_branchtune.parts import Part, part_of
 from avalanche_branchtune.report.run import Run
 
 
@@ -42,7 +43,7 @@ class AnalysisMetric(RunMetric):
         joint: nn.Module | None = None,
         samples: int = 512,
         layers: Sequence[str] | None = None,
-        backbone: Backbone = None,
+        backbone: Part = None,
         batch_size: int = 128,
     ) -> None:
         """See the class."""

@@ -16,8 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from avalanche_branchtune.errors import LabelError, ProbeError
 from avalanche_branchtune.evaluation.features import extract_features
 from avalanche_branchtune.evaluation.probe import FEATURES, chosen, sentence
-from avalanche_branchtune.evaluation.stream import Backbone, datasets_of, part_of
+from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.experiences import begins, experience_index
+from avalanche_branchtune.parts import Part, named_part, part_of
 
 MOMENTUM = 0.9
 """Momentum of the classifier's SGD."""
@@ -48,7 +49,7 @@ class OnlineProbe(SupervisedPlugin):
         self,
         num_classes: int,
         *,
-        backbone: Backbone = None,
+        backbone: Part = None,
         lr: float = 0.1,
         reset: bool = False,
     ) -> None:
@@ -190,8 +191,8 @@ class OnlineProbe(SupervisedPlugin):
     def _network(self, model: nn.Module) -> nn.Module:
         if self.backbone is not None:
             return part_of(model, self.backbone)
-        network = getattr(model, "backbone", None)
-        if not isinstance(network, nn.Module):
+        network = named_part(model, "backbone")
+        if network is None:
             raise ProbeError(
                 f"OnlineProbe: {type(model).__name__} has no module called 'backbone': pass "
                 "backbone=…, a sub-module's name or a function from the model to it"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.options import one_of
 from solo_bridge.plugins.forms import FORMS, Form, form_of
-from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, float32, in_full_precision, part
+from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, float32, in_full_precision
 
 
 class CaSSLePlugin(TeacherPlugin):
@@ -54,15 +54,15 @@ class CaSSLePlugin(TeacherPlugin):
         """Choose the form, and refuse what has none before anything is trained."""
         super().before_training(strategy, *args, **kwargs)
         model = strategy.model
-        name = getattr(model, "name", type(model).__name__)
-        if part(model, "projector") is None:
+        if model.part("projector") is None:
             raise IncompatiblePluginError(
-                f"{type(self).__name__}: {name} has no projector, whose embeddings are distilled"
+                f"{type(self).__name__}: {model.name} has no projector, whose embeddings are "
+                "distilled"
             )
-        self._form = form_of(name) if self.form_name is None else FORMS[self.form_name]
-        if self._form.on_prototypes and not getattr(model, "prototype_heads", []):
+        self._form = form_of(model.name) if self.form_name is None else FORMS[self.form_name]
+        if self._form.on_prototypes and not model.prototype_layers():
             raise IncompatiblePluginError(
-                f"{type(self).__name__}(form='prototypes'): {name} has no prototypes"
+                f"{type(self).__name__}(form='prototypes'): {model.name} has no prototypes"
             )
         self.weight = self._form.weight if self._weight is None else self._weight
 

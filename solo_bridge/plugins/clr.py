@@ -22,8 +22,9 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.norms import NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import not_negative, one_of
+from avalanche_branchtune.parts import online_and_momentum
 from avalanche_branchtune.surgery import Scope, in_scope
-from solo_bridge.plugins.freezing import Freezer, backbones, hold_statistics, outside
+from solo_bridge.plugins.freezing import Freezer, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +276,7 @@ class CLRPlugin(SupervisedPlugin):
         if experience == 0 and not self.pretrained:
             return
         model = strategy.model
-        found = backbones(model, type(self).__name__)
+        found = online_and_momentum(model, type(self).__name__)
         backbone = next(iter(found.values()))
         if self._anchor is None:
             self._anchor = Task({}, self._norms(model))
@@ -332,7 +333,7 @@ class CLRPlugin(SupervisedPlugin):
 
     def _layers(self, model: nn.Module) -> dict[str, nn.Conv2d]:
         found = {}
-        for prefix, backbone in backbones(model, type(self).__name__).items():
+        for prefix, backbone in online_and_momentum(model, type(self).__name__).items():
             for name, module in in_scope(backbone, self.scope):
                 if not isinstance(module, nn.Conv2d):
                     continue
@@ -349,7 +350,9 @@ class CLRPlugin(SupervisedPlugin):
         if self.norms != "task":
             return {}
         inside = {
-            id(m) for b in backbones(model, type(self).__name__).values() for m in b.modules()
+            id(m)
+            for b in online_and_momentum(model, type(self).__name__).values()
+            for m in b.modules()
         }
         return {
             n: _state(m)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
+from avalanche_branchtune.errors import ViewsError
 from avalanche_branchtune.keeping import evaluating, looked_at, random_state_kept
 from avalanche_branchtune.options import at_least_one, positive
+from avalanche_branchtune.parts import named_part, needed_backbone
 from solo_bridge.plugins.plain_images import plain_batches
 from solo_bridge.plugins.reservoir import Reservoir
-from solo_bridge.plugins.teacher import part
 
 
 class DERPlugin(SupervisedPlugin):
@@ -68,11 +68,7 @@ class DERPlugin(SupervisedPlugin):
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse what has no backbone before anything is trained."""
-        if part(strategy.model, "backbone") is None:
-            raise IncompatiblePluginError(
-                f"DERPlugin: {type(strategy.model).__name__} has no module called backbone whose "
-                "features could be held: train a SelfSupervisedMethod that has one"
-            )
+        needed_backbone(strategy.model, "DERPlugin")
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse images that could not be remembered before they are trained on."""
@@ -133,5 +129,5 @@ def embed(model: nn.Module, images: Tensor) -> Tensor:
 
 def _parts(model: nn.Module) -> list[nn.Module]:
     """Return backbone and, if there is one, projector."""
-    found = (part(model, name) for name in ("backbone", "projector"))
+    found = (named_part(model, name) for name in ("backbone", "projector"))
     return [module for module in found if module is not None]

@@ -1,4 +1,4 @@
-"""What the plugins that train a part of a network share: finding the backbone, and freezing."""
+"""What the plugins that train a part of a network share: letting things stand still."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.norms import NORM_LAYERS, fix_norms
 from avalanche_branchtune.optimizers import leave_optimizer
-from avalanche_branchtune.surgery import backbone_scope
-from solo_bridge.plugins.teacher import part
 
 
 class Freezer:
@@ -45,24 +42,6 @@ class Freezer:
         self.parameters = []
 
 
-def backbones(model: nn.Module, plugin: str) -> dict[str, nn.Module]:
-    """Return a method's online backbone, first, and its momentum backbones, by qualified name.
-
-    :param model: the method.
-    :param plugin: who asks, for the message.
-    :raises IncompatiblePluginError: if the method has no backbone.
-    """
-    online = part(model, "backbone")
-    names = {id(m): n for n, m in model.named_modules()}
-    if online is None or id(online) not in names:
-        raise IncompatiblePluginError(
-            f"{plugin}: {type(model).__name__} has no module called backbone: train a "
-            "SelfSupervisedMethod that has one"
-        )
-    momentum = [n for n in backbone_scope(model) if n.split(".")[-1].startswith("momentum_")]
-    return {names[id(online)]: online, **{n: model.get_submodule(n) for n in momentum}}
-
-
 def outside(model: nn.Module, module: nn.Module) -> list[nn.Parameter]:
     """Return a model's parameters that do not belong to one of its modules.
 
@@ -77,7 +56,7 @@ def hold_statistics(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
     """Let the normalisation layers of backbones stand still, until ``restore_norms(model)``.
 
     :param model: the method.
-    :param found: its :func:`backbones`.
+    :param found: its :func:`~avalanche_branchtune.parts.online_and_momentum` backbones.
     """
     inside = {id(m) for backbone in found.values() for m in backbone.modules()}
     fix_norms(model, "eval", norms=NORM_LAYERS, scope=lambda name, m: id(m) in inside)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import LabelError
+from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.plugins.cassle import CaSSLePlugin
-from solo_bridge.plugins.teacher import Outputs, Teacher, float32, part
+from solo_bridge.plugins.teacher import Outputs, Teacher, float32
 
 
 class KaizenPlugin(CaSSLePlugin):
@@ -76,8 +77,7 @@ class KaizenPlugin(CaSSLePlugin):
         if self.classifier is None:
             raise LabelError("KaizenPlugin.network: there is no classifier before training")
         device = next(model.parameters()).device
-        backbone = part(model, "backbone")
-        assert backbone is not None
+        backbone = needed_backbone(model, type(self).__name__)
         return nn.Sequential(backbone, self.classifier.to(device))
 
     def lasting_parameters(self) -> int:
@@ -88,7 +88,7 @@ class KaizenPlugin(CaSSLePlugin):
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Find the number of classes, beside what CaSSLe needs."""
         super().before_training(strategy, *args, **kwargs)
-        self.num_classes = self.num_classes or getattr(strategy.model, "num_classes", None)
+        self.num_classes = self.num_classes or strategy.model.num_classes
         if not self.num_classes:
             raise LabelError(
                 "KaizenPlugin: the number of classes of the whole stream is not known: pass "

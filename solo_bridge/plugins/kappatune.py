@@ -15,7 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.norms import MODES, NORM_LAYERS, restore_norms
 from avalanche_branchtune.options import at_least_one, fraction, one_of
-from solo_bridge.plugins.freezing import Freezer, backbones, hold_statistics, outside
+from avalanche_branchtune.parts import online_and_momentum
+from solo_bridge.plugins.freezing import Freezer, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class KappaTunePlugin(SupervisedPlugin):
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a method without backbone before anything is trained."""
-        backbones(strategy.model, type(self).__name__)
+        online_and_momentum(strategy.model, type(self).__name__)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Choose what learns, and freeze the rest."""
@@ -161,7 +162,7 @@ class KappaTunePlugin(SupervisedPlugin):
         if experience == 0 and not self.pretrained:
             return
         model = strategy.model
-        found = backbones(model, type(self).__name__)
+        found = online_and_momentum(model, type(self).__name__)
         backbone = next(iter(found.values()))
         tensors = weight_tensors(backbone)
         kappas = {name: condition_number(p) for name, p in tensors.items()}

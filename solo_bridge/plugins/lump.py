@@ -145,7 +145,7 @@ class LUMPPlugin(SupervisedPlugin):
                 "LUMPPlugin is not around the views of this strategy: pass it to "
                 "SelfSupervised(plugins=[…]), not to its list of plugins afterwards"
             )
-        needs, name = strategy.model.needs, getattr(strategy.model, "name", "this method")
+        needs, name = strategy.model.needs, strategy.model.name
         if "labels" in needs:
             raise IncompatiblePluginError(
                 f"LUMPPlugin: {name} learns from labels, of which a mixed image would need two"

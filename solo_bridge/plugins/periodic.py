@@ -25,9 +25,9 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.keeping import buffers_kept
 from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.options import at_least, fraction, not_negative
+from avalanche_branchtune.parts import named_part
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.plugins.freezing import Freezer
-from solo_bridge.plugins.teacher import part
 from solo_bridge.views import as_view_list
 
 logger = logging.getLogger(__name__)
@@ -272,18 +272,16 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
                 done += 1
 
     def _batch_size(self, strategy: Any) -> int:
-        solo = getattr(strategy.model, "solo", None)
-        size = min(self.batch_size or strategy.train_mb_size, len(self.storage.buffer))
-        queue = getattr(solo, "queue_size", None) if hasattr(solo, "queue_ptr") else None
-        if queue is not None:
-            size = next(s for s in range(size, 0, -1) if queue % s == 0)
-        least = max(2, getattr(solo, "whitening_size", 2))
-        if size < least:
-            raise BatchSizeError(
-                f"PeriodicFineTuningPlugin: minibatches of {size} from a buffer of "
-                f"{len(self.storage.buffer)}, the method needs {least}: raise memory or batch_size"
-            )
-        return size
+        model, most = strategy.model, self.batch_size or strategy.train_mb_size
+        most = min(most, len(self.storage.buffer))
+        for size in range(most, 1, -1):
+            if model.why_not_batch(size) is None:
+                return size
+        raise BatchSizeError(
+            f"PeriodicFineTuningPlugin: minibatches of at most {most} from a buffer of "
+            f"{len(self.storage.buffer)}: {model.why_not_batch(most) or 'two are needed'}: raise "
+            "memory or batch_size"
+        )
 
     def _most_changed(self, learning: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         changes = {
@@ -324,7 +322,7 @@ def _norms_and_last(model: nn.Module) -> list[nn.Parameter]:
         for p in m.parameters(recurse=False)
     ]
     for name, kinds in (("projector", nn.Linear), ("backbone", _ConvNd | nn.Linear)):
-        module = part(model, name)
+        module = named_part(model, name)
         last = [m for m in module.modules() if isinstance(m, kinds)] if module is not None else []
         if last:
             return [*chosen, *last[-1].parameters(recurse=False)]

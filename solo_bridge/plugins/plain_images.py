@@ -49,12 +49,12 @@ def _tensor(item: Any, model: Any) -> Tensor:
         image = image[0]
     if isinstance(image, Tensor) and image.is_floating_point():
         return image
-    size = getattr(model, "image_size", None)
+    size = model.image_size
     if size is None:
         raise ViewsError(
             f"{type(model).__name__} has no image_size, to which images could be resized: give "
             "the stream an eval_transform, for example EvalTransform(32)"
         )
-    pipelines = getattr(model, "augmentations", None)
+    pipelines = model.augmentations
     mean, std = (pipelines[0].mean, pipelines[0].std) if pipelines else (MEAN, STD)
     return EvalTransform(size, mean, std)(image)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.options import one_of
+from avalanche_branchtune.parts import needed_backbone
 from avalanche_branchtune.plain_view import PlainView
 from solo_bridge.plugins.forms import mse
-from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, in_full_precision, part
+from solo_bridge.plugins.teacher import Outputs, TeacherPlugin, in_full_precision
 
 
 class FeatureDistillationPlugin(TeacherPlugin):
@@ -65,7 +66,7 @@ class L2Plugin(SupervisedPlugin):
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a method without a backbone before anything is trained."""
-        if self.scope == "backbone" and part(strategy.model, "backbone") is None:
+        if self.scope == "backbone" and strategy.model.part("backbone") is None:
             raise IncompatiblePluginError(
                 f"L2Plugin: {type(strategy.model).__name__} has no module called backbone: "
                 'pass scope="method"'
@@ -99,6 +100,7 @@ class L2Plugin(SupervisedPlugin):
         }
 
     def _parameters(self, model: Any) -> Iterator[tuple[str, Tensor]]:
-        module = part(model, "backbone") if self.scope == "backbone" else model
-        assert module is not None
-        return PlainView(module).named_parameters()
+        backbone = self.scope == "backbone"
+        return PlainView(
+            needed_backbone(model, "L2Plugin") if backbone else model
+        ).named_parameters()

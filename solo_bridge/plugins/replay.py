@@ -122,19 +122,11 @@ def replay(
 
 
 def _check(strategy: Any, new: int, old: int) -> None:
-    """Refuse batches that do not divide a queue, or are not divided by W-MSE's slices."""
-    solo, joined = getattr(strategy.model, "solo", None), new + old
-    queue = solo.queue_size if solo is not None and hasattr(solo, "queue_ptr") else 0
-    slices = getattr(solo, "whitening_size", 1)
-    name = getattr(strategy.model, "name", "")
-    if queue % joined:
-        what = f"the queue of {queue} must be a multiple of the joined batch"
-    elif joined % slices:
-        what = f"the joined batch must be a multiple of whitening_size={slices}"
-    else:
-        return
-    raise BatchSizeError(
-        f"replay under {name}: {what} of {new} new and {old} replayed samples: choose batch_size "
-        "(of the new ones) and batch_size_mem so that together they are as many as train_mb_size, "
-        "and a buffer of at least batch_size_mem"
-    )
+    """Refuse joined batches that the method cannot take."""
+    reason = strategy.model.why_not_batch(new + old)
+    if reason is not None:
+        raise BatchSizeError(
+            f"replay under {reason}, here of {new} new and {old} replayed samples: choose "
+            "batch_size (of the new ones) and batch_size_mem so that together they are as many as "
+            "train_mb_size, and a buffer of at least batch_size_mem"
+        )

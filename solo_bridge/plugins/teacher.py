@@ -17,6 +17,7 @@ from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import one_of
+from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 from solo_bridge.views import as_view_list
@@ -72,12 +73,12 @@ class Watch:
 
     def __init__(self, model: SelfSupervisedMethod) -> None:
         """See the class."""
-        self.large_views: int | None = getattr(model, "large_views", None)
+        self.large_views = model.large_views
         self._kept: dict[str, Kept] = {}
         self._handles = []
         for name, module in (
-            ("features", part(model, "backbone")),
-            ("embeddings", part(model, "projector")),
+            ("features", model.part("backbone")),
+            ("embeddings", model.part("projector")),
         ):
             if module is not None:
                 self._kept[name] = Kept()
@@ -118,16 +119,6 @@ class Watch:
         self.expect(0)
 
 
-def part(model: nn.Module, name: str) -> nn.Module | None:
-    """Return a method's backbone or projector, None if it has none.
-
-    :param model: the method.
-    :param name: ``"backbone"`` or ``"projector"``.
-    """
-    found = getattr(model, name, None)
-    return found if isinstance(found, nn.Module) else None
-
-
 def frozen_copy(module: nn.Module) -> nn.Module:
     """Return a copy that does not learn, in eval mode, and that nothing watches.
 
@@ -154,12 +145,10 @@ class Teacher(nn.Module):
         """See the class."""
         super().__init__()
         detach_normed_weights(model)
-        backbone, projector = part(model, "backbone"), part(model, "projector")
-        assert backbone is not None
-        self.backbone = frozen_copy(backbone)
+        projector = model.part("projector")
+        self.backbone = frozen_copy(needed_backbone(model, "Teacher"))
         self.projector = None if projector is None else frozen_copy(projector)
-        heads = getattr(model, "prototype_heads", [])
-        self.prototypes = nn.ModuleList(frozen_copy(h) for h in heads)
+        self.prototypes = nn.ModuleList(map(frozen_copy, model.prototype_layers()))
         self.eval()
         self._running: list[nn.Module] = []
         for module in self.modules() if bn == "train" else []:
@@ -251,11 +240,7 @@ class TeacherPlugin(SupervisedPlugin):
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a method without a backbone before anything is trained."""
-        if part(strategy.model, "backbone") is None:
-            raise IncompatiblePluginError(
-                f"{type(self).__name__}: {type(strategy.model).__name__} has no module called "
-                "backbone to distil: train a SelfSupervisedMethod that has one"
-            )
+        needed_backbone(strategy.model, type(self).__name__)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Watch the network, and let what learns along join the optimizer."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from avalanche_branchtune import BranchTuningPlugin, expand, fix_norms, is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError, ViewsError
+from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.streams import data_incremental, domain_incremental
-from avalanche_branchtune.surgery import backbone_scope
 from solo_bridge import EvalTransform, SelfSupervisedMethod, solo_views
 from solo_bridge.plugins.cassle import CaSSLePlugin
 from solo_bridge.plugins.der import DERPlugin
