@@ -197,6 +197,8 @@ class SoloMethod(SelfSupervisedMethod):
     :raises UnsupportedSoloLearnError: if solo-learn is not there.
     """
 
+    large_views: int
+
     def __init__(
         self,
         name: str,

@@ -349,11 +349,8 @@ class CLRPlugin(SupervisedPlugin):
     def _norms(self, model: nn.Module) -> dict[str, dict[str, Tensor]]:
         if self.norms != "task":
             return {}
-        inside = {
-            id(m)
-            for b in online_and_momentum(model, type(self).__name__).values()
-            for m in b.modules()
-        }
+        found = online_and_momentum(model, type(self).__name__).values()
+        inside = {id(m) for backbone in found for m in backbone.modules()}
         return {
             n: _state(m)
             for n, m in model.named_modules()

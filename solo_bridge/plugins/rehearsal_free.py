@@ -100,7 +100,5 @@ class L2Plugin(SupervisedPlugin):
         }
 
     def _parameters(self, model: Any) -> Iterator[tuple[str, Tensor]]:
-        backbone = self.scope == "backbone"
-        return PlainView(
-            needed_backbone(model, "L2Plugin") if backbone else model
-        ).named_parameters()
+        held = needed_backbone(model, "L2Plugin") if self.scope == "backbone" else model
+        return PlainView(held).named_parameters()
