@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
@@ -29,7 +30,7 @@ from avalanche.training.plugins import (
 )
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -37,7 +38,6 @@ from avalanche_branchtune.errors import (
     BatchSizeError,
     EmptyExperienceError,
     IncompatiblePluginError,
-    LabelError,
     NonFiniteLossError,
     UnknownOptionError,
     ViewsError,
@@ -46,8 +46,9 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.options import one_of
 from solo_bridge.method import Plan, SelfSupervisedMethod
+from solo_bridge.minibatch import Indexed, Minibatch, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
-from solo_bridge.views import Indexed, Views, as_view_list, with_views, yields_views
+from solo_bridge.views import Views, with_views, yields_views
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     model: SelfSupervisedMethod
     mbatch: Any
     clock: Any
+    minibatch: Minibatch
+    """The current minibatch."""
 
     def __init__(
         self,
@@ -181,7 +184,6 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         )
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self._last_good: dict[str, Tensor] = {}
-        self._needed: dict[str, Tensor] = {}
         self._evaluates_loss = True
         if evaluator is None:
             with warnings.catch_warnings():  # having no logger is what was asked for
@@ -240,13 +242,18 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Evaluate the loss on views, made as in training."""
-        self.adapted_dataset = self._with_views(self.experience).dataset.train()
+        self.adapted_dataset = self._numbered(self._with_views(self.experience).dataset.train())
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
         """Take the experience's data, with the samples' numbers if the method needs them."""
-        super().train_dataset_adaptation(**kwargs)
-        if "index" in self.model.needs:
-            self.adapted_dataset = Indexed(self.adapted_dataset)
+        self.adapted_dataset = self.training_data()
+
+    def training_data(self) -> Any:
+        """Return the experience's own samples as training sees them, without replayed ones."""
+        return self._numbered(self.experience.dataset.train())
+
+    def _numbered(self, dataset: Any) -> Any:
+        return Indexed(dataset) if "index" in self.model.needs else dataset
 
     def make_train_dataloader(self, drop_last: bool = True, **kwargs: Any) -> None:
         """Make the loader; the last, incomplete minibatch is dropped if there are others."""
@@ -265,49 +272,29 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             drop_last=len(self.adapted_dataset) >= self.eval_mb_size,
         )
 
+    def unpacked(self, batch: Any) -> Minibatch:
+        """Return a minibatch of a data loader as the method's loss takes it, on the device.
+
+        :param batch: what the loader yields; the strategy is left as it is.
+        :raises BranchTuneError: see :func:`solo_bridge.minibatch.unpack`.
+        """
+        return unpack(batch, self.model, self.device, training=self.is_training)
+
+    def loss_of(self, batch: Any, *, full_precision: bool = False) -> Tensor:
+        """Return the method's loss on a minibatch, for plugins that take losses of their own.
+
+        :param batch: a :class:`~solo_bridge.minibatch.Minibatch`, or what a data
+            loader yields; the strategy is left as it is.
+        :param full_precision: whether to compute it without autocasting.
+        :return: scalar.
+        """
+        minibatch = batch if isinstance(batch, Minibatch) else self.unpacked(batch)
+        with contextlib.nullcontext() if full_precision else self.autocast():
+            return self.model.loss(minibatch.views, **minibatch.needed)
+
     def _unpack_minibatch(self) -> None:
-        """Bring a minibatch into the form ``[views, labels]`` on the device."""
-        batch = self.mbatch
-        batch = list(batch) if isinstance(batch, list | tuple) else [batch]
-        index = batch.pop() if isinstance(self.adapted_dataset, Indexed) else None
-        views = as_view_list(batch[0])
-        self.model.check_views(views)
-        samples = views[0].shape[0]
-        labels = batch[1] if len(batch) > 1 else torch.full((samples,), -1)
-        self._check_labels(labels)
-        if self.is_training:
-            self._check_batch_size(samples)
-        views = [v.to(self.device, non_blocking=True) for v in views]
-        self.mbatch = [views, labels.to(self.device, non_blocking=True)]
-        self._needed = {}
-        if "index" in self.model.needs:
-            assert index is not None
-            self._needed["index"] = index.to(self.device)
-        if "labels" in self.model.needs:
-            if (labels == -1).any():
-                raise LabelError(
-                    "a supervised method met a sample without a label: use labelled data"
-                )
-            self._needed["labels"] = self.mbatch[1]
-
-    def _check_labels(self, labels: Tensor) -> None:
-        classes = self.model.num_classes
-        if classes is None or labels.is_floating_point():
-            return
-        outside = labels[(labels < -1) | (labels >= classes)]
-        if len(outside):
-            raise LabelError(
-                f"label {int(outside[0])} lies outside the {classes} classes that were declared: "
-                "num_classes must cover all classes of the stream (−1 means: no label)"
-            )
-
-    def _check_batch_size(self, samples: int) -> None:
-        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-        if samples == 1 and any(isinstance(m, norms) for m in self.model.modules()):
-            raise BatchSizeError(
-                "a minibatch of one image: BatchNorm cannot normalise it in training; use "
-                "train_mb_size ≥ 2, and drop_last=True unless the experience is smaller than that"
-            )
+        self.minibatch = self.unpacked(self.mbatch)
+        self.mbatch = [self.minibatch.views, self.minibatch.labels]
 
     @property
     def mb_x(self) -> list[Tensor]:
@@ -352,8 +339,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 
     def forward(self) -> Tensor:
         """Return the method's loss on the current views."""
-        with self.autocast():
-            return self.model.loss(self.mb_x, **self._needed)
+        return self.loss_of(self.minibatch)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which losses are computed, plugins' losses as well."""

@@ -10,7 +10,6 @@ import torch
 from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups, make_avalanche_dataset
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms.functional import normalize, pil_to_tensor, to_pil_image
 
 from avalanche_branchtune.errors import ViewsError
@@ -120,25 +119,6 @@ def with_views(dataset: AvalancheDataset, views: Views) -> AvalancheDataset:
     """
     groups = TransformGroups({"train": (views, None), "eval": (None, None)})
     return make_avalanche_dataset(dataset.train(), transform_groups=groups)
-
-
-class Indexed(Dataset[Any]):
-    """A data set whose items end with their number.
-
-    :param dataset: the data set.
-    """
-
-    def __init__(self, dataset: Any) -> None:
-        """See the class."""
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> list[Any]:
-        """Return ``[*item, index]``."""
-        return [*self.dataset[index], index]
 
 
 def check_views(views: Sequence[Tensor], large: int, small: int, method: str) -> None:

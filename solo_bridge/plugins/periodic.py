@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 from avalanche_branchtune.errors import (
     BatchSizeError,
     IncompatiblePluginError,
-    LabelError,
     NonFiniteLossError,
     UnknownOptionError,
 )
@@ -28,7 +27,6 @@ from avalanche_branchtune.options import at_least, fraction, not_negative
 from avalanche_branchtune.parts import named_part
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.plugins.freezing import Freezer
-from solo_bridge.views import as_view_list
 
 logger = logging.getLogger(__name__)
 
@@ -227,14 +225,15 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
                 rest.freeze(p for p in model.parameters() if id(p) not in tuned)
                 for step, batch in enumerate(self._batches(size)):
                     optimizer.zero_grad()
-                    loss = self._loss(strategy, batch)
+                    # Half precision would need the scaler, which is the other optimizer's.
+                    loss = strategy.loss_of(batch, full_precision=strategy.scaler.is_enabled())
                     self.losses.append(float(loss.detach()))
                     if not torch.isfinite(loss):
                         raise NonFiniteLossError(
                             f"the loss is {loss.item()} in step {step} of a fine-tuning on the "
                             "buffer: a smaller PeriodicFineTuningPlugin(lr=…) helps"
                         )
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     model.after_backward()
                     optimizer.step()
         finally:
@@ -242,22 +241,6 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
             rest.release()
             detach_normed_weights(model)
         self.fine_tunings += 1
-
-    def _loss(self, strategy: Any, batch: Any) -> Tensor:
-        model = strategy.model
-        views = [v.to(strategy.device) for v in as_view_list(batch[0])]
-        model.check_views(views)
-        needed = {}
-        if "labels" in model.needs:
-            if len(batch) < 2 or (batch[1] == -1).any():
-                raise LabelError("a supervised method met a buffered sample without a label")
-            needed["labels"] = batch[1].to(strategy.device)
-        if strategy.scaler.is_enabled():  # half precision needs the scaler of the other optimizer
-            loss: Tensor = model.loss(views, **needed)
-            return loss
-        with strategy.autocast():
-            loss = model.loss(views, **needed)
-            return loss
 
     def _batches(self, size: int) -> Iterator[Any]:
         loader = DataLoader(

@@ -24,6 +24,7 @@ from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.minibatch import Minibatch
 
 
 class SelfSupervisedEWCPlugin(EWCPlugin):
@@ -72,10 +73,10 @@ class SelfSupervisedEWCPlugin(EWCPlugin):
         :return: name → importance, of the parameter's shape.
         """
         strategy = self._strategy
-        with _measuring(strategy, training=True):
+        with _measuring(model, training=True):
             losses = (
-                model.loss(strategy.mb_x, **strategy._needed)
-                for _ in _minibatches(strategy, num_workers)
+                strategy.loss_of(batch, full_precision=True)
+                for batch in _minibatches(strategy, num_workers)
             )
             return _importances(model, losses, Tensor.square)
 
@@ -104,11 +105,11 @@ class SelfSupervisedMASPlugin(MASPlugin):
 
     def _get_importance(self, strategy: Any) -> dict[str, ParamData]:
         model = strategy.model
-        with _measuring(strategy, training=False):
-            minibatches: Iterable[None] = _minibatches(strategy)
+        with _measuring(model, training=False):
+            minibatches: Iterable[Minibatch] = _minibatches(strategy)
             if self.verbose:
                 minibatches = tqdm(minibatches, "importances")
-            norms = (squared_norm([model(v) for v in strategy.mb_x]) for _ in minibatches)
+            norms = (squared_norm([model(v) for v in batch.views]) for batch in minibatches)
             return _importances(model, norms, Tensor.abs)
 
 
@@ -157,34 +158,28 @@ def squared_norm(features: list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _measuring(strategy: Any, training: bool) -> Iterator[None]:
+def _measuring(model: nn.Module, training: bool) -> Iterator[None]:
     """Set the method's mode, and put everything back afterwards: it is only looked at."""
-    model: nn.Module = strategy.model
-    kept = strategy.adapted_dataset, strategy.mbatch, strategy._needed
     try:
         with random_state_kept(), modes_kept(model), buffers_kept(model), torch.enable_grad():
             model.train(training)
             yield
     finally:
-        strategy.adapted_dataset, strategy.mbatch, strategy._needed = kept
         detach_normed_weights(model)
 
 
-def _minibatches(strategy: Any, num_workers: int = 0) -> Iterator[None]:
-    """Let the strategy hold each minibatch of the experience's own data in turn, as in training."""
-    strategy.train_dataset_adaptation()
-    data = strategy.adapted_dataset
-    size = strategy.train_mb_size
-    for strategy.mbatch in DataLoader(
+def _minibatches(strategy: Any, num_workers: int = 0) -> Iterator[Minibatch]:
+    """Yield the minibatches of the experience's own data, as training has them."""
+    data, size = strategy.training_data(), strategy.train_mb_size
+    loader = DataLoader(
         data,
         size,
         shuffle=True,
         drop_last=len(data) >= size,
         collate_fn=getattr(data, "collate_fn", None),
         num_workers=num_workers,
-    ):
-        strategy._unpack_minibatch()
-        yield
+    )
+    return map(strategy.unpacked, loader)
 
 
 def _importances(model: nn.Module, scalars: Iterable[Tensor], measure: Any) -> dict[str, ParamData]:

@@ -84,7 +84,7 @@ class Recomputed(SupervisedPlugin):
                 )
             with torch.random.fork_rng(devices=[]):
                 torch.set_rng_state(self.random)
-                own = self.model.loss(strategy.mb_x, **strategy._needed)
+                own = self.model.loss(strategy.mb_x, **strategy.minibatch.needed)
             if self.model.projector is not None:
                 hook.remove()
             total = own + self._added(strategy, len(projected))

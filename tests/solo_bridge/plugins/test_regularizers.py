@@ -194,7 +194,7 @@ class Penalty(SupervisedPlugin):
         self.model = copy.deepcopy(strategy.model)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        own = self.model.loss(strategy.mb_x, **strategy._needed).item()
+        own = self.model.loss(strategy.mb_x, **strategy.minibatch.needed).item()
         self.found[-1].append(strategy.loss.item() - own)
 
 
@@ -279,7 +279,7 @@ def state_of(run: Any) -> dict[str, Any]:
         "learning": [p.requires_grad for p in model.parameters()],
         "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
         "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()),
-        "data": (run.adapted_dataset, run.mbatch, run._needed),
+        "data": (run.adapted_dataset, run.mbatch, run.minibatch),
         "optimizer": [len(run.optimizer.state), len(run.optimizer.param_groups)],
         "steps": model.trainer.global_step,
     }

@@ -61,7 +61,7 @@ class Check(SupervisedPlugin):
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         with torch.no_grad():
-            own = self.model.loss(strategy.mb_x, **strategy._needed).item()
+            own = self.model.loss(strategy.mb_x, **strategy.minibatch.needed).item()
         expected = 0.0
         if self.old is not None:
             new = dict(self.module(self.plain).named_parameters())
