@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
 from avalanche_branchtune.branches import Branch, Branched, LinearBranch, check_branch, check_linear
@@ -18,7 +17,8 @@ from avalanche_branchtune.errors import (
     OptimizerMismatchError,
     UnknownOptionError,
 )
-from avalanche_branchtune.experiences import begins, ends, trained_before
+from avalanche_branchtune.experiences import experience_index
+from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
 from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
 from avalanche_branchtune.options import one_of
@@ -70,7 +70,7 @@ class ExperienceSummary:
         return line
 
 
-class BranchTuningPlugin(SupervisedPlugin):
+class BranchTuningPlugin(ExperiencePlugin):
     """Branch-tuning: learn each new experience in branches, then merge them.
 
     From the second experience on (the first, if ``pretrained``), every
@@ -117,8 +117,6 @@ class BranchTuningPlugin(SupervisedPlugin):
     :raises UnknownOptionError: for an unknown option.
     """
 
-    supports_distributed = False
-
     def __init__(
         self,
         branch: Branch = "1x3+3x1",
@@ -150,16 +148,16 @@ class BranchTuningPlugin(SupervisedPlugin):
         self.pretrained = pretrained
         self.unbranchable = unbranchable
         self.verbose = verbose
-        self._joined: list[nn.Parameter] | None = None  # None: no experience is under way
-        self._watching = False
         self.summaries: list[ExperienceSummary] = []
         """One entry for each experience that was trained in branches."""
         self.branch_norms: list[dict[str, float]] = []
         """For each of them, layer → Frobenius norm of what its branches added to the kernel;
         layers whose branches follow others (momentum networks) are left out."""
+        self._joined: list[nn.Parameter] = []
+        self._watching = False
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Go to the front of the plugins and refuse what cannot work, before training."""
+    def refuse(self, strategy: Any) -> None:
+        """Go to the front of the plugins, and refuse what cannot work."""
         if any(isinstance(p, BranchTuningPlugin) and p is not self for p in strategy.plugins):
             raise IncompatiblePluginError(
                 "two BranchTuningPlugins in one strategy would branch layers twice: keep one"
@@ -175,29 +173,22 @@ class BranchTuningPlugin(SupervisedPlugin):
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse an experience without samples before anything is changed."""
         if len(strategy.experience.dataset) == 0:
-            index = strategy.clock.train_exp_counter
+            index = experience_index(strategy)
             raise EmptyExperienceError(f"experience {index} has no samples to train on")
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def open(self, strategy: Any, experience: int) -> ExperienceSummary:
         """Expand the network, fix its norms and let the branches join the optimizer."""
-        experience = trained_before(strategy)
-        inside = not begins(strategy)
-        if inside and self._joined is not None:
-            return  # a later part of an online experience
-        self._finish_interrupted(strategy)
-        if inside or (experience == 0 and not self.pretrained):
-            return
         model = strategy.model
         expansion = expand(model, self.branch, **self._options(model))
-        try:
-            fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
-            self._joined = join_optimizer(strategy.optimizer, model)
-            show_plain(strategy.plugins)
-        except Exception:
-            self._close(strategy)
-            raise
+        fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
+        self._joined = join_optimizer(strategy.optimizer, model)
+        show_plain(strategy.plugins)
         self._watching = True
-        self._summarise(experience, model, len(expansion.branched), len(fixed), expansion.skipped)
+        return _summary(experience, model, len(expansion.branched), len(fixed), expansion.skipped)
+
+    def rejoin(self, strategy: Any) -> None:
+        """Let the branches join the optimizer, if it is another one."""
+        self._joined = join_optimizer(strategy.optimizer, strategy.model)
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Warn, once per experience, of branches that no gradient reaches."""
@@ -217,19 +208,8 @@ class BranchTuningPlugin(SupervisedPlugin):
                     stacklevel=2,
                 )
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Merge the branches and put everything else back as it was."""
-        if ends(strategy):
-            self._close(strategy)
-
-    def _options(self, model: nn.Module) -> dict[str, Any]:
-        return {
-            "linear": self.linear,
-            "scope": backbone_scope(model) if self.scope is None else self.scope,
-            "unbranchable": self.unbranchable,
-        }
-
-    def _close(self, strategy: Any) -> None:
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Merge the branches, with what they learnt, and put everything else back as it was."""
         layers = {n: m for n, m in strategy.model.named_modules() if isinstance(m, Branched)}
         branches = [b for m in layers.values() for b in m.branches.values()]
         if layers:
@@ -240,18 +220,24 @@ class BranchTuningPlugin(SupervisedPlugin):
                     if any(b.requires_grad for b in m.branches.values())
                 }
             )
-        leave_optimizer(strategy.optimizer, [*branches, *(self._joined or ())])
-        self._joined = None
+        leave_optimizer(strategy.optimizer, [*branches, *self._joined])
+        self._joined = []
         compress(strategy.model)
         restore_norms(strategy.model)
         show_as_is(strategy.plugins)
 
-    def _finish_interrupted(self, strategy: Any) -> None:
-        if self._joined is not None or is_expanded(strategy.model):
-            logger.warning(
-                "branches of an unfinished experience are still there: merging what they learnt"
-            )
-            self._close(strategy)
+    def clean(self, strategy: Any) -> None:
+        """Merge branches that were there before this plugin."""
+        if is_expanded(strategy.model):
+            logger.warning("the network has branches already: merging what they learnt")
+            self.close(strategy, finished=False)
+
+    def _options(self, model: nn.Module) -> dict[str, Any]:
+        return {
+            "linear": self.linear,
+            "scope": backbone_scope(model) if self.scope is None else self.scope,
+            "unbranchable": self.unbranchable,
+        }
 
     def _check_optimizer(self, strategy: Any, layers: dict[str, nn.Module]) -> None:
         if strategy.optimizer is None:
@@ -267,22 +253,18 @@ class BranchTuningPlugin(SupervisedPlugin):
         if missing:
             raise missing_parameters(missing)
 
-    def _summarise(
-        self, experience: int, model: nn.Module, layers: int, norms: int, skipped: dict[str, str]
-    ) -> None:
-        branches = [
-            b for m in model.modules() if isinstance(m, Branched) for b in m.branches.values()
-        ]
-        parameters = list(model.parameters())
-        summary = ExperienceSummary(
-            experience=experience,
-            layers=layers,
-            norms=norms,
-            branch_parameters=sum(b.numel() for b in branches if b.requires_grad),
-            trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
-            skipped=skipped,
-        )
-        self.summaries.append(summary)
-        if self.verbose:
-            print(summary)
+
+def _summary(
+    experience: int, model: nn.Module, layers: int, norms: int, skipped: dict[str, str]
+) -> ExperienceSummary:
+    branches = [b for m in model.modules() if isinstance(m, Branched) for b in m.branches.values()]
+    parameters = list(model.parameters())
+    return ExperienceSummary(
+        experience=experience,
+        layers=layers,
+        norms=norms,
+        branch_parameters=sum(b.numel() for b in branches if b.requires_grad),
+        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
+        skipped=skipped,
+    )

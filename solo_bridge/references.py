@@ -11,6 +11,7 @@ from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import BasePlugin
 
 from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.experiences import trained_before
 from solo_bridge.method import SelfSupervisedMethod
 from solo_bridge.plugins.kaizen import KaizenPlugin
 from solo_bridge.plugins.replay import replay as joined_replay
@@ -29,7 +30,7 @@ class Frozen(SelfSupervised):
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Go through the minibatches, in the first experience."""
-        if self.clock.train_exp_counter == 0:
+        if trained_before(self) == 0:
             super().training_epoch(**kwargs)
 
 

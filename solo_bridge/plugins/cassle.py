@@ -50,9 +50,9 @@ class CaSSLePlugin(TeacherPlugin):
         self.predictor: nn.Module | None = None
         self._form: Form | None = None
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Choose the form, and refuse what has none before anything is trained."""
-        super().before_training(strategy, *args, **kwargs)
+    def refuse(self, strategy: Any) -> None:
+        """Choose the form, and refuse what has none."""
+        super().refuse(strategy)
         model = strategy.model
         if model.part("projector") is None:
             raise IncompatiblePluginError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import (
@@ -19,14 +17,13 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
     expected_one_of,
 )
+from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import online_and_momentum
 from avalanche_branchtune.surgery import Scope, in_scope
 from solo_bridge.plugins.freezing import Freezer, hold_statistics, outside
-
-logger = logging.getLogger(__name__)
 
 MAP = "clr_map"
 """Name of the parameter that a reprogrammed convolution has beside its own."""
@@ -100,7 +97,7 @@ class Task:
     norms: dict[str, dict[str, Tensor]]
 
 
-class CLRPlugin(SupervisedPlugin):
+class CLRPlugin(ExperiencePlugin):
     """Ge et al., "Channel-wise Lightweight Reprogramming …", arXiv 2307.11386.
 
     The first experience trains the network as usual: it is the anchor.  From
@@ -144,8 +141,6 @@ class CLRPlugin(SupervisedPlugin):
     :raises UnknownOptionError: for an unknown option.
     """
 
-    supports_distributed = False
-
     conflicts: ClassVar[dict[str, str]] = {
         "BranchTuningPlugin": "it trains and merges kernels, which are the fixed anchor here",
         "KappaTunePlugin": "it trains some of the kernels, which are the fixed anchor here",
@@ -186,8 +181,7 @@ class CLRPlugin(SupervisedPlugin):
         """The tasks that were trained with maps, by the index of their experience."""
         self._anchor: Task | None = None
         self._online: set[str] = set()
-        self._experience = 0
-        self._joined: list[nn.Parameter] | None = None  # None: no experience is under way
+        self._joined: list[nn.Parameter] = []
         self._frozen = Freezer()
 
     # ---- tasks
@@ -203,7 +197,7 @@ class CLRPlugin(SupervisedPlugin):
         :raises ExpansionError: while an experience is trained, of the trained
             model: see :meth:`selected`.
         """
-        joined = {id(p) for p in self._joined or ()}
+        joined = {id(p) for p in self._joined}
         if any(id(getattr(m, MAP)) in joined for m in reprogrammed(model).values()):
             raise ExpansionError(
                 "CLRPlugin.select: these maps are being trained, and would be lost: use "
@@ -265,69 +259,62 @@ class CLRPlugin(SupervisedPlugin):
 
     # ---- events
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse a network without convolutions before anything is trained."""
+    def refuse(self, strategy: Any) -> None:
+        """Refuse a network without convolutions."""
         self._layers(strategy.model)
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def open(self, strategy: Any, experience: int) -> str:
         """Freeze the backbone, and put identity maps in place."""
-        self._discard(strategy)
-        experience = int(strategy.clock.train_exp_counter)
-        if experience == 0 and not self.pretrained:
-            return
         model = strategy.model
         found = online_and_momentum(model, type(self).__name__)
-        backbone = next(iter(found.values()))
+        prefix, backbone = next(iter(found.items()))
         if self._anchor is None:
             self._anchor = Task({}, self._norms(model))
         self._put(model, self._anchor)
-        prefix = next(iter(found))
         self._online = {n for n, _ in model.named_modules() if f"{n}.".startswith(f"{prefix}.")}
-        self._experience = experience
-        self._joined = []
-        try:
-            learning = {
-                id(p)
-                for m in backbone.modules()
-                if isinstance(m, NORM_LAYERS) and self.norms != "frozen"
-                for p in m.parameters(recurse=False)
-            }
-            layers = self._layers(model)
-            learners = {
-                n for n, m in layers.items() if n in self._online and m.weight.requires_grad
-            }
-            self._frozen.freeze(
-                (p for p in backbone.parameters() if id(p) not in learning), strategy
-            )
-            if not self.heads:
-                self._frozen.freeze(outside(model, backbone), strategy)
-            if self.norms == "frozen":
-                hold_statistics(model, found)
-            for name, layer in layers.items():
-                maps = nn.Parameter(identity_maps(layer, self.size), name in learners)
-                put_maps(layer, maps)
-                if name in learners:
-                    self._joined.append(maps)
-            group = {"params": list(self._joined), "name": type(self).__name__}
-            if self.lr is not None:
-                group["lr"] = self.lr * strategy.lr_scale
-            strategy.optimizer.add_param_group({**group, "weight_decay": self.weight_decay})
-        except Exception:
-            self._discard(strategy)
-            raise
-        self._report(experience, model)
+        learning = {
+            id(p)
+            for m in backbone.modules()
+            if isinstance(m, NORM_LAYERS) and self.norms != "frozen"
+            for p in m.parameters(recurse=False)
+        }
+        layers = self._layers(model)
+        learners = {n for n, m in layers.items() if n in self._online and m.weight.requires_grad}
+        self._frozen.freeze((p for p in backbone.parameters() if id(p) not in learning), strategy)
+        if not self.heads:
+            self._frozen.freeze(outside(model, backbone), strategy)
+        if self.norms == "frozen":
+            hold_statistics(model, found)
+        for name, layer in layers.items():
+            maps = nn.Parameter(identity_maps(layer, self.size), name in learners)
+            put_maps(layer, maps)
+            if name in learners:
+                self._joined.append(maps)
+        self._join(strategy)
+        return self._summary(experience, model)
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Keep the experience's maps, leave them in place, and put all else back."""
+    def rejoin(self, strategy: Any) -> None:
+        """Let the maps learn as a group of their own, what is frozen not at all."""
+        leave_optimizer(strategy.optimizer, [*self._joined, *self._frozen.parameters])
+        self._join(strategy)
+
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Keep the maps of a finished experience, leave them in place, and put all else back."""
         model = strategy.model
-        if self._joined is None:
-            return
-        maps = {n: getattr(m, MAP).detach().clone() for n, m in reprogrammed(model).items()}
-        task = Task(maps, self._norms(model))
-        self._close(strategy)
-        for m in reprogrammed(model).values():
+        if finished:
+            maps = {n: getattr(m, MAP).detach().clone() for n, m in reprogrammed(model).items()}
+            self.tasks[self.under_way or 0] = Task(maps, self._norms(model))
+        leave_optimizer(strategy.optimizer, self._joined)
+        self._joined = []
+        restore_norms(model)
+        self._frozen.release()
+        for m in reprogrammed(model).values() if finished else ():
             getattr(m, MAP).requires_grad_(False)
-        self.tasks[self._experience] = task
+
+    def clean(self, strategy: Any) -> None:
+        """Take the last task's maps, which do not learn any more, from the fresh optimizer."""
+        old = [getattr(m, MAP) for m in reprogrammed(strategy.model).values()]
+        leave_optimizer(strategy.optimizer, old)
 
     # ---- helpers
 
@@ -383,32 +370,22 @@ class CLRPlugin(SupervisedPlugin):
             put_maps(modules[name], nn.Parameter(own, requires_grad=False))
         _load(model, task.norms)
 
-    def _close(self, strategy: Any) -> None:
-        leave_optimizer(strategy.optimizer, self._joined or [])
-        self._joined = None
-        restore_norms(strategy.model)
-        self._frozen.release()
+    def _join(self, strategy: Any) -> None:
+        group = {"params": list(self._joined), "name": type(self).__name__}
+        if self.lr is not None:
+            group["lr"] = self.lr * strategy.lr_scale
+        groups = strategy.optimizer.param_groups
+        groups[:] = [g for g in groups if g.get("name") != type(self).__name__]
+        strategy.optimizer.add_param_group({**group, "weight_decay": self.weight_decay})
 
-    def _discard(self, strategy: Any) -> None:
-        if self._joined is not None:
-            logger.warning("CLR: the maps of an unfinished experience are discarded")
-            self._close(strategy)
-        elif reprogrammed(strategy.model):
-            # The fresh optimizer took the last task's maps, which do not learn any more.
-            old = [getattr(m, MAP) for m in reprogrammed(strategy.model).values()]
-            leave_optimizer(strategy.optimizer, old)
-
-    def _report(self, experience: int, model: nn.Module) -> None:
-        learning = sum(p.numel() for p in self._joined or ())
-        line = (
-            f"CLR, experience {experience}: {len(self._joined or ())} convolutions reprogrammed, "
+    def _summary(self, experience: int, model: nn.Module) -> str:
+        learning = sum(p.numel() for p in self._joined)
+        return (
+            f"CLR, experience {experience}: {len(self._joined)} convolutions reprogrammed, "
             f"{learning:,} scalars in maps and "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad) - learning:,} others "
             f"learn; earlier tasks keep {self.extra_parameters():,} of their own"
         )
-        logger.info("%s", line)
-        if self.verbose:
-            print(line)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

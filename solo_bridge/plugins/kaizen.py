@@ -85,9 +85,9 @@ class KaizenPlugin(CaSSLePlugin):
         parameters = [] if self.classifier is None else self.classifier.parameters()
         return sum(p.numel() for p in parameters)
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def refuse(self, strategy: Any) -> None:
         """Find the number of classes, beside what CaSSLe needs."""
-        super().before_training(strategy, *args, **kwargs)
+        super().refuse(strategy)
         self.num_classes = self.num_classes or strategy.model.num_classes
         if not self.num_classes:
             raise LabelError(
@@ -122,11 +122,11 @@ class KaizenPlugin(CaSSLePlugin):
         self.terms["classifier distillation"] = float(classes.detach())
         strategy.loss = strategy.loss + self.weight * features + self.classifier_weight * classes
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Copy network and classifier as the next experience's teacher."""
-        super().after_training_exp(strategy, *args, **kwargs)
-        assert self.classifier is not None
-        self._frozen = copy.deepcopy(self.classifier).requires_grad_(False).eval()
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Copy network and classifier of a finished experience as the next one's teacher."""
+        super().close(strategy, finished=finished)
+        if finished and self.classifier is not None:
+            self._frozen = copy.deepcopy(self.classifier).requires_grad_(False).eval()
 
     def _new_classifier(self, strategy: Any, example: Outputs | None) -> nn.Module:
         assert self.num_classes is not None

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import MODES, NORM_LAYERS, restore_norms
+from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import at_least_one, fraction, one_of
-from avalanche_branchtune.parts import online_and_momentum
+from avalanche_branchtune.parts import needed_backbone, online_and_momentum
 from solo_bridge.plugins.freezing import Freezer, hold_statistics, outside
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class KappaSummary:
         )
 
 
-class KappaTunePlugin(SupervisedPlugin):
+class KappaTunePlugin(ExperiencePlugin):
     """Ludwig, "The Condition Number as a Scale-Invariant Proxy …", arXiv 2506.16289.
 
     From the second experience on (the first, if ``pretrained``), of the online
@@ -110,8 +111,6 @@ class KappaTunePlugin(SupervisedPlugin):
     :param verbose: print a line for each experience; it is logged in any case.
     :raises UnknownOptionError: for an unknown option.
     """
-
-    supports_distributed = False
 
     conflicts: ClassVar[dict[str, str]] = {
         "BranchTuningPlugin": "it freezes all kernels, of which this trains some",
@@ -146,45 +145,50 @@ class KappaTunePlugin(SupervisedPlugin):
         self.heads = heads
         self.pretrained = pretrained
         self.verbose = verbose
-        self.summary: KappaSummary | None = None
-        """Tensors and condition numbers of the latest experience."""
+        self.summaries: list[KappaSummary] = []
+        """Tensors and condition numbers of each experience."""
         self._frozen = Freezer()
-        self._under_way = False
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse a method without backbone before anything is trained."""
-        online_and_momentum(strategy.model, type(self).__name__)
+    @property
+    def summary(self) -> KappaSummary | None:
+        """Tensors and condition numbers of the latest experience."""
+        return self.summaries[-1] if self.summaries else None
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def refuse(self, strategy: Any) -> None:
+        """Refuse a method without backbone."""
+        needed_backbone(strategy.model, type(self).__name__)
+
+    def open(self, strategy: Any, experience: int) -> KappaSummary:
         """Choose what learns, and freeze the rest."""
-        self._close(strategy)  # an experience that was interrupted
-        experience = int(strategy.clock.train_exp_counter)
-        if experience == 0 and not self.pretrained:
-            return
         model = strategy.model
         found = online_and_momentum(model, type(self).__name__)
         backbone = next(iter(found.values()))
         tensors = weight_tensors(backbone)
         kappas = {name: condition_number(p) for name, p in tensors.items()}
         chosen = self._choose(kappas)
-        self._under_way = True
-        try:
-            learning = {id(tensors[name]) for name in chosen}
-            learning |= {id(p) for p in self._others_that_learn(backbone)}
-            rest = [p for p in backbone.parameters() if id(p) not in learning]
-            self._frozen.freeze(rest, strategy)
-            if not self.heads:
-                self._frozen.freeze(outside(model, backbone), strategy)
-            if self.norm_mode == "eval":
-                hold_statistics(model, found)
-        except Exception:
-            self._close(strategy)
-            raise
-        self._summarise(experience, model, kappas, chosen)
+        learning = {id(tensors[name]) for name in chosen}
+        learning |= {id(p) for p in self._others_that_learn(backbone)}
+        self._frozen.freeze((p for p in backbone.parameters() if id(p) not in learning), strategy)
+        if not self.heads:
+            self._frozen.freeze(outside(model, backbone), strategy)
+        if self.norm_mode == "eval":
+            hold_statistics(model, found)
+        return KappaSummary(
+            experience=experience,
+            kappas=kappas,
+            chosen=chosen,
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            frozen_parameters=sum(p.numel() for p in self._frozen.parameters),
+        )
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def rejoin(self, strategy: Any) -> None:
+        """Take what stands still out of a fresh optimizer."""
+        leave_optimizer(strategy.optimizer, self._frozen.parameters)
+
+    def close(self, strategy: Any, *, finished: bool) -> None:
         """Let everything learn again."""
-        self._close(strategy)
+        restore_norms(strategy.model)
+        self._frozen.release()
 
     def _choose(self, kappas: dict[str, float]) -> tuple[str, ...]:
         wanted = self.number or max(1, round(self.share * len(kappas)))
@@ -203,23 +207,3 @@ class KappaTunePlugin(SupervisedPlugin):
             elif self.biases:
                 bias = (module._parameters.get(n) for n in ("bias", "in_proj_bias"))
                 yield from (p for p in bias if p is not None)
-
-    def _summarise(
-        self, experience: int, model: nn.Module, kappas: dict[str, float], chosen: tuple[str, ...]
-    ) -> None:
-        self.summary = KappaSummary(
-            experience=experience,
-            kappas=kappas,
-            chosen=chosen,
-            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            frozen_parameters=sum(p.numel() for p in self._frozen.parameters),
-        )
-        logger.info("%s", self.summary)
-        if self.verbose:
-            print(self.summary)
-
-    def _close(self, strategy: Any) -> None:
-        if self._under_way:
-            self._under_way = False
-            restore_norms(strategy.model)
-            self._frozen.release()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError
+from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.surgery import Scope, in_scope
 
@@ -76,7 +76,7 @@ class Followed:
         return {n for n, calls in self._calls.items() if 0 < calls == self._met[n]}
 
 
-class NaPPlugin(SupervisedPlugin):
+class NaPPlugin(ExperiencePlugin):
     """Normalize-and-Project: Lyle et al., arXiv 2407.01800; from the first experience on.
 
     A kernel W that is followed by normalisation gives the same output for cW,
@@ -108,8 +108,6 @@ class NaPPlugin(SupervisedPlugin):
     :raises IncompatiblePluginError: while training, if no kernel in scope is
         followed by normalisation.
     """
-
-    supports_distributed = False
 
     conflicts: ClassVar[dict[str, str]] = {
         "BranchTuningPlugin": "the kernels stand still while branches learn, and merging them "
@@ -143,8 +141,8 @@ class NaPPlugin(SupervisedPlugin):
         self._kernels: list[tuple[nn.Parameter, float]] = []
         self._affine: list[tuple[nn.Parameter, Tensor]] = []
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse a network without normalisation before anything is trained."""
+    def refuse(self, strategy: Any) -> None:
+        """Refuse a network without normalisation."""
         modules = [m for _, m in in_scope(strategy.model, self.scope)]
         if not any(isinstance(m, NORMALISING) for m in strategy.model.modules()):
             raise IncompatiblePluginError(
@@ -157,9 +155,8 @@ class NaPPlugin(SupervisedPlugin):
                 f"NaPPlugin: no convolution or linear layer in scope {self.scope!r}"
             )
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def open(self, strategy: Any, experience: int) -> None:
         """Keep the initial norms, once, and let the projection follow the optimizer's steps."""
-        self._close()  # an experience that was interrupted
         model = strategy.model
         if self._candidates is None:
             layers = self._layers(model)
@@ -167,12 +164,20 @@ class NaPPlugin(SupervisedPlugin):
             self._start = {n: p.detach().clone() for n, p in self._scales(model).items()}
             if not self.only_followed:
                 self.norms = self._candidates
-        self._hook = _inner(strategy.optimizer).register_step_post_hook(self._after_step)
+        self.rejoin(strategy)
         if self.norms:
             self._begin(model)
 
+    def rejoin(self, strategy: Any) -> None:
+        """Follow the steps of this optimizer."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = _inner(strategy.optimizer).register_step_post_hook(self._after_step)
+
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Watch the first minibatch."""
+        if self.under_way is not None and self._hook is None:
+            self.rejoin(strategy)  # unpickled: an optimizer is pickled without its hooks
         if self._candidates is not None and not self.norms and self._watch is None:
             self._watch = Followed(self._layers(strategy.model), strategy.model)
 
@@ -191,11 +196,21 @@ class NaPPlugin(SupervisedPlugin):
             )
         self._begin(strategy.model)
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def close(self, strategy: Any, *, finished: bool) -> None:
         """Leave the optimizer, after a last projection: others may have taken steps too."""
-        if self._hook is not None:
+        if finished:
             self.project()
-        self._close()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        self._kernels, self._affine = [], []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the hook, which the optimizer does not pickle either."""
+        return {**vars(self), "_hook": None}
 
     @torch.no_grad()
     def project(self) -> None:
@@ -238,15 +253,6 @@ class NaPPlugin(SupervisedPlugin):
         self._affine = [
             (parameters[n], start.to(parameters[n])) for n, start in self._start.items()
         ]
-
-    def _close(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-        self._kernels, self._affine = [], []
 
 
 def _kernel(layer: nn.Module) -> nn.Parameter:

@@ -6,15 +6,15 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.keeping import random_state_kept
+from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import one_of
 from avalanche_branchtune.parts import needed_backbone
@@ -189,7 +189,7 @@ class Teacher(nn.Module):
                 buffer.copy_(value)
 
 
-class TeacherPlugin(SupervisedPlugin):
+class TeacherPlugin(ExperiencePlugin):
     """Adds a distance to the network of the experience before to the loss.
 
     The teacher is copied when an experience ends, after the branches were
@@ -201,11 +201,6 @@ class TeacherPlugin(SupervisedPlugin):
     :raises UnknownOptionError: for another ``teacher_bn``.
     """
 
-    supports_distributed = False
-
-    conflicts: ClassVar[dict[str, str]] = {}
-    """Class names of plugins that this one must not be beside, with the reason."""
-
     def __init__(self, weight: float, teacher_bn: str = "train") -> None:
         """See the class."""
         super().__init__()
@@ -215,7 +210,7 @@ class TeacherPlugin(SupervisedPlugin):
         self.terms: dict[str, float] = {}
         """The terms of the last minibatch, before they are weighted."""
         self._watch: Watch | None = None
-        self._joined: list[nn.Parameter] = []
+        self._groups: list[tuple[nn.Module, dict[str, Any]]] = []
 
     # ---- what a plugin says
 
@@ -238,19 +233,25 @@ class TeacherPlugin(SupervisedPlugin):
 
     # ---- events
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse a method without a backbone before anything is trained."""
+    def refuse(self, strategy: Any) -> None:
+        """Refuse a method without a backbone."""
         needed_backbone(strategy.model, type(self).__name__)
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def open(self, strategy: Any, experience: int) -> None:
         """Watch the network, and let what learns along join the optimizer."""
-        self._leave(strategy)  # an experience that was interrupted
         self._watch = Watch(strategy.model)
         example = None
         if self.teacher is not None:
             self.teacher.to(strategy.device)
             example = self.example(strategy, self.teacher)
         self.begin(strategy, example)
+
+    def rejoin(self, strategy: Any) -> None:
+        """Let what learns along join another optimizer."""
+        groups, self._groups = self._groups, []
+        for module, settings in groups:
+            self._leave(strategy, module)
+            self.join(strategy, module, **settings)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Forget the last minibatch."""
@@ -280,11 +281,17 @@ class TeacherPlugin(SupervisedPlugin):
         if self._watch is not None:
             self._watch.expect(0)
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Copy the network as the next experience's teacher."""
-        self._leave(strategy)
-        assert not is_expanded(strategy.model), "BranchTuningPlugin goes first"
-        self.teacher = Teacher(strategy.model, self.teacher_bn)
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Watch no more; copy the network of a finished experience as the next one's teacher."""
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+        while self._groups:
+            self._leave(strategy, self._groups[-1][0])
+            del self._groups[-1]
+        if finished:
+            assert not is_expanded(strategy.model), "BranchTuningPlugin goes first"
+            self.teacher = Teacher(strategy.model, self.teacher_bn)
 
     # ---- helpers
 
@@ -296,18 +303,12 @@ class TeacherPlugin(SupervisedPlugin):
         :param settings: of its parameter group, for example ``lr``.
         """
         module.to(strategy.device).train()
-        parameters = list(module.parameters())
-        strategy.optimizer.add_param_group(
-            {"params": list(parameters), "name": type(self).__name__, **settings}
-        )
-        self._joined += parameters
+        group = {"params": list(module.parameters()), "name": type(self).__name__, **settings}
+        strategy.optimizer.add_param_group(group)
+        self._groups.append((module, settings))
 
-    def _leave(self, strategy: Any) -> None:
-        if self._watch is not None:
-            self._watch.remove()
-            self._watch = None
-        leave_optimizer(strategy.optimizer, self._joined)
-        self._joined = []
+    def _leave(self, strategy: Any, module: nn.Module) -> None:
+        leave_optimizer(strategy.optimizer, module.parameters())
         groups = strategy.optimizer.param_groups
         groups[:] = [g for g in groups if g["params"] or g.get("name") != type(self).__name__]
 

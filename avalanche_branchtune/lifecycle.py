@@ -1,0 +1,122 @@
+"""The life cycle of plugins that change a network for the length of an experience.
+
+``refuse`` before anything is trained; ``open`` when an experience begins;
+``close`` when it has ended; and if it never ended, because training was
+interrupted, ``close`` when the next one begins.  State is kept in plain
+attributes: a strategy can be pickled in the middle of an experience.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from avalanche.training.plugins import SupervisedPlugin
+
+from avalanche_branchtune.experiences import begins, ends, trained_before
+
+logger = logging.getLogger(__name__)
+
+
+class ExperiencePlugin(SupervisedPlugin):
+    """A plugin that changes a network when an experience begins, and puts it back at its end.
+
+    Subclasses say what to do in :meth:`refuse`, :meth:`open`, :meth:`rejoin`,
+    :meth:`close` and :meth:`clean`; the events of Avalanche are this class's.
+    """
+
+    supports_distributed = False
+
+    pretrained: bool = True
+    """Whether the network that comes counts as trained: False to leave the first experience out."""
+
+    verbose: bool = False
+    """Whether summaries are printed; they are logged in any case."""
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__()
+        self.under_way: int | None = None
+        """Index of the experience that the network is changed for, None if it is as it was."""
+        self.summaries: list[Any] = []
+        """What :meth:`open` said of each experience."""
+        self._paused = False  # the last part of an online experience ended as it should
+
+    # ---- what a plugin says
+
+    def refuse(self, strategy: Any) -> None:
+        """Raise what cannot work, before anything is trained or changed.
+
+        :param strategy: the strategy, about to train.
+        """
+
+    def open(self, strategy: Any, experience: int) -> Any:
+        """Change the network; the optimizer of the experience is there.
+
+        :param strategy: the strategy.
+        :param experience: how many were trained before.
+        :return: a summary, which ``str`` turns into one line, or None.
+        """
+
+    def rejoin(self, strategy: Any) -> None:
+        """Go on in a later part of an online experience, whose optimizer may be a fresh one.
+
+        :param strategy: the strategy.
+        """
+
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Put the network back, whatever part of :meth:`open` was done; can be called again.
+
+        :param strategy: the strategy.
+        :param finished: False if the experience was interrupted, or could not be opened.
+        """
+
+    def clean(self, strategy: Any) -> None:
+        """Clear away, when an experience begins, what others left on the network.
+
+        :param strategy: the strategy.
+        """
+
+    # ---- events
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse what cannot work."""
+        self.refuse(strategy)
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Open the experience, after one that was never closed."""
+        if self.under_way is not None and not begins(strategy):
+            self._paused = False
+            self.rejoin(strategy)
+            return
+        if self.under_way is not None:
+            if not self._paused:
+                name, experience = type(self).__name__, self.under_way
+                logger.warning("%s: experience %d was not finished", name, experience)
+            self._close(strategy, finished=self._paused)
+        self.clean(strategy)
+        experience = trained_before(strategy)
+        if not begins(strategy) or (experience == 0 and not self.pretrained):
+            return
+        self.under_way, self._paused = experience, False
+        try:
+            summary = self.open(strategy, experience)
+        except Exception:
+            self._close(strategy, finished=False)
+            raise
+        if summary is not None:
+            self.summaries.append(summary)
+            logger.info("%s", summary)
+            if self.verbose:
+                print(summary)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Close the experience."""
+        if self.under_way is not None:
+            self._paused = True
+            if ends(strategy):
+                self._close(strategy, finished=True)
+
+    def _close(self, strategy: Any, *, finished: bool) -> None:
+        self.close(strategy, finished=finished)
+        self.under_way = None  # last: what is interrupted here is closed once more
