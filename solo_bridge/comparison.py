@@ -22,13 +22,25 @@ from avalanche_branchtune.streams import class_incremental, digits_on_photograph
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
 from solo_bridge.method import SoloMethod
-from solo_bridge.plugins import COMBINATIONS, KaizenPlugin
+from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.references import Joint
 from solo_bridge.registry import build, entries, names, title
 from solo_bridge.strategy import SelfSupervised
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
+
+COMBINATIONS = (
+    "branch_tuning+cassle",
+    "branch_tuning+kaizen",
+    "branch_tuning+replay",
+    "branch_tuning+pfr",
+    "branch_tuning+lump",
+    "branch_tuning+der",
+    "branch_tuning+ewc",
+    "cassle+replay_min_redundancy",
+)
+"""Strategies of several parts that are compared unless told otherwise."""
 
 
 class ProgressBar(SupervisedPlugin):

@@ -7,7 +7,7 @@ joined by ``+``, in any order.  Your own joins them with the decorator :func:`re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from avalanche.core import BasePlugin
@@ -25,27 +25,38 @@ class Entry:
 
     :param name: in specifications.
     :param title: in tables.
-    :param make: makes the plugin from its options, or is a strategy class.
+    :param maker: makes the plugin from its options, or is a strategy class.
+    :param fixed: arguments that belong to the name; options override them.
     """
 
     name: str
     title: str
-    make: Callable[..., Any]
+    maker: Callable[..., Any]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, **options: Any) -> Any:
+        """Make the plugin.
+
+        :param options: arguments.
+        """
+        return self.maker(**{**self.fixed, **options})
 
     @property
     def is_strategy(self) -> bool:
         """Whether it is a strategy class, of which there can be only one."""
-        return isinstance(self.make, type) and issubclass(self.make, SelfSupervised)
+        return isinstance(self.maker, type) and issubclass(self.maker, SelfSupervised)
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(name: str, title: str | None = None) -> Callable[[T], T]:
+def register(name: str, title: str | None = None, **fixed: Any) -> Callable[[T], T]:
     """Give a plugin class, a function that makes a plugin, or a strategy class a name.
 
     :param name: lower case letters, digits and ``_``.
     :param title: how tables call it; by default the name.
+    :param fixed: arguments that the name stands for, so that one function can
+        have several names.
     :return: the decorator, which returns what it is given.
     :raises NameTakenError: if the name stands for something else.
     :raises UnknownOptionError: for a name that cannot be written in a specification.
@@ -57,12 +68,12 @@ def register(name: str, title: str | None = None) -> Callable[[T], T]:
 
     def keep(make: T) -> T:
         taken = _ENTRIES.get(name)
-        if taken is not None and taken.make is not make:
+        if taken is not None and (taken.maker, taken.fixed) != (make, fixed):
             raise NameTakenError(
-                f"register({name!r}): the name is taken by {taken.make!r}; taken are "
+                f"register({name!r}): the name is taken by {taken.maker!r}; taken are "
                 f"{', '.join(names())}"
             )
-        _ENTRIES[name] = Entry(name, title or name, make)
+        _ENTRIES[name] = Entry(name, title or name, make, fixed)
         return make
 
     return keep
@@ -136,7 +147,7 @@ def build(
     cls: Any = SelfSupervised
     for e in parts:
         if e.is_strategy:
-            cls = e.make
+            cls = e.maker
             settings = {**options.get(e.name, {}), **settings}
     strategy: SelfSupervised = cls(method, plugins=[*made, *(plugins or [])], **settings)
     return strategy

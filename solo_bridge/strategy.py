@@ -7,9 +7,9 @@ import copy
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from avalanche.core import BasePlugin
@@ -59,6 +59,9 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 }
 
 
+Conflicts: TypeAlias = Mapping[type, str]
+"""Classes of plugins that cannot do their work beside the one that says so, with the reason."""
+
 _SUPERVISED = "it works on class outputs and labelled images, there are only views and a loss"
 
 REFUSED: dict[type, str] = {
@@ -66,7 +69,7 @@ REFUSED: dict[type, str] = {
     "optimizer_settings={'scheduler': …, 'warmup_epochs': …}",
     **dict.fromkeys((AGEMPlugin, GEMPlugin, LFLPlugin, MIRPlugin), _SUPERVISED),
     EWCPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedEWCPlugin",
-    LwFPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.lwf.LwFPlugin",
+    LwFPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.distillation.lwf.LwFPlugin",
     MASPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedMASPlugin",
     SynapticIntelligencePlugin: "on a CPU it keeps references instead of values and penalises "
     "nothing: use solo_bridge.plugins.regularizers.SelfSupervisedSIPlugin",
@@ -426,18 +429,17 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
 def check_conflicts(plugins: Sequence[BasePlugin]) -> None:
     """Refuse plugins that cannot work beside each other.
 
-    :param plugins: of which each may have ``conflicts``, a mapping from the
-        name of another plugin's class to the reason.
+    :param plugins: of which each may have ``conflicts``, see :data:`Conflicts`;
+        one of two says it, whichever.
     :raises IncompatiblePluginError: for the first pair that is found.
     """
     for plugin in plugins:
-        conflicts = getattr(plugin, "conflicts", {})
+        conflicts: Conflicts = getattr(plugin, "conflicts", {})
         for other in plugins:
-            for kind in type(other).__mro__:
-                if other is not plugin and kind.__name__ in conflicts:
+            for kind, reason in conflicts.items():
+                if other is not plugin and isinstance(other, kind):
                     raise IncompatiblePluginError(
-                        f"{type(plugin).__name__} beside {type(other).__name__}: "
-                        f"{conflicts[kind.__name__]}"
+                        f"{type(plugin).__name__} beside {type(other).__name__}: {reason}"
                     )
 
 

@@ -1,4 +1,4 @@
-"""Avalanche's EWC, MAS and SI for self-supervised methods.
+"""Penalties on weights: Avalanche's EWC, MAS and SI for self-supervised methods, and L2.
 
 Penalties, modes and bookkeeping are Avalanche's; only what importance is
 measured by is put in place of class outputs.  The classes have names of their
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EWCPlugin, MASPlugin, SynapticIntelligencePlugin
 from avalanche.training.utils import ParamData, zerolike_params_dict
 from torch import Tensor, nn
@@ -21,12 +22,18 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from avalanche_branchtune.errors import IncompatiblePluginError
+from avalanche_branchtune.experiences import ends
 from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
+from avalanche_branchtune.options import one_of
+from avalanche_branchtune.parts import needed_backbone
+from avalanche_branchtune.plain_view import PlainView
 from solo_bridge.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 from solo_bridge.minibatch import Minibatch
+from solo_bridge.registry import register
 
 
+@register("ewc", "EWC", ewc_lambda=1.0)
 class SelfSupervisedEWCPlugin(EWCPlugin):
     """Avalanche's EWC (Kirkpatrick et al., arXiv 1612.00796) on the method's own loss.
 
@@ -37,9 +44,6 @@ class SelfSupervisedEWCPlugin(EWCPlugin):
     """
 
     self_supervised: ClassVar[bool] = True
-
-    conflicts: ClassVar[dict[str, str]] = {}
-    """Class names of plugins that this one must not be beside, with the reason."""
 
     _strategy: Any = None
 
@@ -81,6 +85,7 @@ class SelfSupervisedEWCPlugin(EWCPlugin):
             return _importances(model, losses, Tensor.square)
 
 
+@register("mas", "MAS")
 class SelfSupervisedMASPlugin(MASPlugin):
     """Avalanche's MAS (Aljundi et al., arXiv 1711.09601) on the backbone's features.
 
@@ -91,9 +96,6 @@ class SelfSupervisedMASPlugin(MASPlugin):
     """
 
     self_supervised: ClassVar[bool] = True
-
-    conflicts: ClassVar[dict[str, str]] = {}
-    """Class names of plugins that this one must not be beside, with the reason."""
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a method without features before anything is trained."""
@@ -113,6 +115,7 @@ class SelfSupervisedMASPlugin(MASPlugin):
             return _importances(model, norms, Tensor.abs)
 
 
+@register("si", "SI", si_lambda=1.0)
 class SelfSupervisedSIPlugin(SynapticIntelligencePlugin):
     """Avalanche's SI (Zenke et al., arXiv 1703.04200) that keeps values instead of references.
 
@@ -123,9 +126,6 @@ class SelfSupervisedSIPlugin(SynapticIntelligencePlugin):
     """
 
     self_supervised: ClassVar[bool] = True
-
-    conflicts: ClassVar[dict[str, str]] = {}
-    """Class names of plugins that this one must not be beside, with the reason."""
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the values at the start of the experience."""
@@ -146,6 +146,72 @@ class SelfSupervisedSIPlugin(SynapticIntelligencePlugin):
         super().after_training_iteration(strategy, **kwargs)
         for p in still:
             p.grad = None
+
+
+@register("l2", "L2 to previous weights")
+class L2Plugin(SupervisedPlugin):
+    """The L2 penalty of Smith et al., arXiv 2203.17269, on the way from the previous weights.
+
+    From the second experience on ``strategy.loss`` gets λ / 2 · ‖θ − θ'‖²: θ the parameters that
+    learn and θ' one copy of them from the end of the experience before (so memory does not grow).
+    While the network is branched θ holds the folded kernels, W + Σ pad(B), and the penalty
+    reaches the branches through them.
+
+    :param weight: λ.
+    :param scope: ``"backbone"``, or ``"method"`` for all parameters that learn.
+    :raises UnknownOptionError: for another scope.
+    """
+
+    supports_distributed = False
+
+    def __init__(self, weight: float = 1.0, *, scope: str = "backbone") -> None:
+        """See the class."""
+        super().__init__()
+        self.weight = weight
+        self.scope = one_of("L2Plugin(scope=…)", scope, ("backbone", "method"))
+        self.anchor: dict[str, Tensor] = {}
+        """θ' by name; empty in the first experience."""
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a method without a backbone before anything is trained."""
+        if self.scope == "backbone" and strategy.model.part("backbone") is None:
+            raise IncompatiblePluginError(
+                f"L2Plugin: {type(strategy.model).__name__} has no module called backbone: "
+                'pass scope="method"'
+            )
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Add the penalty to the loss."""
+        if self.anchor:
+            strategy.loss = strategy.loss + self.weight * self.penalty(strategy.model)
+
+    def penalty(self, model: Any) -> Tensor:
+        """Return ``½ Σ (θ − θ')²``, with a graph.
+
+        :param model: the method, branched or not.
+        :return: scalar.
+        """
+        squares = [
+            (p - self.anchor[name].to(p.device)).square().sum()
+            for name, p in self._parameters(model)
+            if name in self.anchor
+        ]
+        return torch.stack(squares).sum() / 2
+
+    @torch.no_grad()
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Copy the parameters in the place of the copy before."""
+        if not ends(strategy):
+            return  # of a part of an online experience
+        self.anchor = {
+            name: p.detach().clone()
+            for name, p in self._parameters(strategy.model)
+            if p.requires_grad
+        }
+
+    def _parameters(self, model: Any) -> Iterator[tuple[str, Tensor]]:
+        held = needed_backbone(model, "L2Plugin") if self.scope == "backbone" else model
+        return PlainView(held).named_parameters()
 
 
 def squared_norm(features: list[Tensor]) -> Tensor:

@@ -94,7 +94,7 @@ def test_own_names() -> None:
 
 def test_conflicts_are_refused_whoever_names_them() -> None:
     class Stubborn(SupervisedPlugin):
-        conflicts: ClassVar[dict[str, str]] = {"CaSSLePlugin": "it wants to be alone"}
+        conflicts: ClassVar[dict[type, str]] = {CaSSLePlugin: "it wants to be alone"}
 
     for plugins in ([Stubborn(), KaizenPlugin()], [CaSSLePlugin(), Stubborn()]):
         with pytest.raises(IncompatiblePluginError, match=r"beside .*: it wants to be alone"):

@@ -14,7 +14,7 @@ from torch import nn
 from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError
 from solo_bridge import registry
-from solo_bridge.plugins import COMBINATIONS
+from solo_bridge.comparison import COMBINATIONS
 from tests.selfsupervised import method, stream, weights
 
 METHODS = ("simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav")

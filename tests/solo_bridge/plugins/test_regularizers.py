@@ -26,7 +26,7 @@ from avalanche_branchtune import BranchTuningPlugin, is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, LabelError
 from avalanche_branchtune.streams import data_incremental, without_labels
 from solo_bridge import SelfSupervisedMethod, solo_views
-from solo_bridge.plugins.cassle import CaSSLePlugin
+from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
 from solo_bridge.plugins.regularizers import (
     SelfSupervisedEWCPlugin,
     SelfSupervisedMASPlugin,

@@ -1,0 +1,173 @@
+"""Kaizen: a classifier that is fine-tuned along the stream, distilled with its features."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avalanche_branchtune.errors import LabelError
+from avalanche_branchtune.parts import needed_backbone
+from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
+from solo_bridge.plugins.distillation.teacher import Outputs, Teacher, float32
+from solo_bridge.plugins.labels import LearnsLabels
+from solo_bridge.registry import register
+from solo_bridge.strategy import Conflicts
+
+
+@register("kaizen", "Kaizen")
+class KaizenPlugin(CaSSLePlugin, LearnsLabels):
+    """Tang et al., "Kaizen: Practical Self-supervised Continual Learning …", arXiv 2303.17235.
+
+    ``L = L_FE + λ_FE · L_FE_distill + L_C + λ_C · L_C_distill``: the method's own
+    loss; CaSSLe's; cross-entropy of a classifier on *detached* features, summed
+    over the views, samples without a label (−1) left out; and cross-entropy
+    between the classifier and the teacher's softmax over all classes, mean over
+    the views.  The distillation terms begin with the second experience.  The
+    classifier is one head over all classes of the stream, an MLP D → hidden →
+    classes with ReLU.
+
+    Judge it as a classifier, not by a probe::
+
+        StreamProbe(ClassifierProbe(), train, test, backbone=kaizen.network)
+
+    :param num_classes: classes of the whole stream; by default the method's.
+    :param form: see :class:`CaSSLePlugin`.
+    :param weight: λ_FE; by default the form's (1; 25 for MSE).
+    :param classifier_weight: λ_C.
+    :param classifier_hidden: hidden width of the classifier.
+    :param classifier_lr: its learning rate for a batch of 256, scaled as the
+        strategy's.
+    :param hidden: hidden width of CaSSLe's predictor.
+    :param teacher_bn: see :class:`CaSSLePlugin`.
+    :raises LabelError: when training begins, if the number of classes is not
+        known; and for a label that is no class.
+    """
+
+    conflicts: ClassVar[Conflicts] = {
+        CaSSLePlugin: "Kaizen's loss contains CaSSLe's, which would count twice"
+    }
+    """Plugins that cannot do their work beside this one, with the reason."""
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        form: str | None = None,
+        weight: float | None = None,
+        classifier_weight: float = 2.0,
+        classifier_hidden: int = 1000,
+        classifier_lr: float = 0.1,
+        hidden: int = 2048,
+        teacher_bn: str = "train",
+    ) -> None:
+        """See the class."""
+        super().__init__(form, weight=weight, hidden=hidden, teacher_bn=teacher_bn)
+        self.num_classes = num_classes
+        self.classifier_weight = classifier_weight
+        self.classifier_hidden = classifier_hidden
+        self.classifier_lr = classifier_lr
+        self.classifier: nn.Module | None = None
+        self._old_classifier: nn.Module | None = None
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """Return backbone and classifier as one network: images to class scores.
+
+        :param model: the method that is trained.
+        :raises LabelError: if nothing was trained yet.
+        """
+        if self.classifier is None:
+            raise LabelError("KaizenPlugin.network: there is no classifier before training")
+        device = next(model.parameters()).device
+        backbone = needed_backbone(model, type(self).__name__)
+        return nn.Sequential(backbone, self.classifier.to(device))
+
+    def lasting_parameters(self) -> int:
+        """Return the numbers that stay in use: the classifier's."""
+        parameters = [] if self.classifier is None else self.classifier.parameters()
+        return sum(p.numel() for p in parameters)
+
+    def refuse(self, strategy: Any) -> None:
+        """Find the number of classes, beside what CaSSLe needs."""
+        super().refuse(strategy)
+        self.num_classes = self.num_classes or strategy.model.num_classes
+        if not self.num_classes:
+            raise LabelError(
+                "KaizenPlugin: the number of classes of the whole stream is not known: pass "
+                "KaizenPlugin(num_classes=…) or SoloMethod(num_classes=…)"
+            )
+
+    def begin(self, strategy: Any, example: Outputs | None) -> None:
+        """Let the classifier learn, with the predictor."""
+        super().begin(strategy, example)
+        if self.classifier is None:
+            self.classifier = self._new_classifier(strategy, example)
+        if self._old_classifier is not None:
+            self._old_classifier.to(strategy.device)
+        self.join(strategy, self.classifier, lr=self.classifier_lr * strategy.lr_scale)
+
+    def add_terms(self, strategy: Any, student: Outputs) -> None:
+        """Add the distillation of features, the classifier's loss and its distillation."""
+        assert self.classifier is not None
+        logits = float32(self.classifier(f.detach()) for f in student.features)
+        current = classification(logits, strategy.mb_y)
+        self.terms["classification"] = float(current.detach())
+        strategy.loss = strategy.loss + current
+        if self.teacher is None or self._old_classifier is None:
+            return
+        teacher = self.teacher(strategy.mb_x[: len(logits)])
+        features = self.distance(student, teacher)
+        with torch.no_grad():
+            targets = float32(self._old_classifier(f) for f in teacher.features)
+        classes = soft_cross_entropy(logits, targets)
+        self.terms["distillation"] = float(features.detach())
+        self.terms["classifier distillation"] = float(classes.detach())
+        strategy.loss = strategy.loss + self.weight * features + self.classifier_weight * classes
+
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Copy network and classifier of a finished experience as the next one's teacher."""
+        super().close(strategy, finished=finished)
+        if finished and self.classifier is not None:
+            self._old_classifier = copy.deepcopy(self.classifier).requires_grad_(False).eval()
+
+    def _new_classifier(self, strategy: Any, example: Outputs | None) -> nn.Module:
+        assert self.num_classes is not None
+        features = example or self.example(strategy, Teacher(strategy.model, "eval"))
+        return nn.Sequential(
+            nn.Linear(features.features[0].shape[1], self.classifier_hidden),
+            nn.ReLU(),
+            nn.Linear(self.classifier_hidden, self.num_classes),
+        )
+
+
+def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Cross-entropy summed over the views; samples labelled −1 are left out.
+
+    :param logits: one ``(N, classes)`` for each view.
+    :param labels: ``(N,)``.
+    :return: scalar; 0, with a graph, if no sample has a label.
+    :raises LabelError: for a label that is no class.
+    """
+    known = labels != -1
+    outside = labels[known & ((labels < 0) | (labels >= logits[0].shape[1]))]
+    if len(outside):
+        raise LabelError(
+            f"label {int(outside[0])} lies outside the classifier's {logits[0].shape[1]} classes"
+        )
+    if not known.any():
+        return torch.stack([x.sum() * 0 for x in logits]).sum()
+    return torch.stack([F.cross_entropy(x[known], labels[known]) for x in logits]).sum()
+
+
+def soft_cross_entropy(logits: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Cross-entropy with the teacher's softmax over all classes, mean over samples and views.
+
+    :param logits: the classifier's, one ``(N, classes)`` for each view.
+    :param targets: the teacher classifier's logits.
+    """
+    return torch.stack(
+        [F.cross_entropy(x, t.softmax(dim=1)) for x, t in zip(logits, targets, strict=True)]
+    ).mean()
