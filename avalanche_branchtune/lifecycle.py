@@ -38,8 +38,8 @@ class ExperiencePlugin(SupervisedPlugin):
         super().__init__()
         self.under_way: int | None = None
         """Index of the experience that the network is changed for, None if it is as it was."""
-        self.summaries: list[Any] = []
-        """What :meth:`open` said of each experience."""
+        self.summary: Any = None
+        """What :meth:`open` said of the latest experience."""
         self._paused = False  # the last part of an online experience ended as it should
 
     # ---- what a plugin says
@@ -91,8 +91,9 @@ class ExperiencePlugin(SupervisedPlugin):
             return
         if self.under_way is not None:
             if not self._paused:
-                name, experience = type(self).__name__, self.under_way
-                logger.warning("%s: experience %d was not finished", name, experience)
+                logger.warning(
+                    "%s: experience %d was not finished", type(self).__name__, self.under_way
+                )
             self._close(strategy, finished=self._paused)
         self.clean(strategy)
         experience = trained_before(strategy)
@@ -105,8 +106,8 @@ class ExperiencePlugin(SupervisedPlugin):
             self._close(strategy, finished=False)
             raise
         if summary is not None:
-            self.summaries.append(summary)
-            logger.info("%s", summary)
+            self.summary = summary
+            logging.getLogger(type(self).__module__).info("%s", summary)
             if self.verbose:
                 print(summary)
 

@@ -184,7 +184,9 @@ class BranchTuningPlugin(ExperiencePlugin):
         self._joined = join_optimizer(strategy.optimizer, model)
         show_plain(strategy.plugins)
         self._watching = True
-        return _summary(experience, model, len(expansion.branched), len(fixed), expansion.skipped)
+        layers, skipped = len(expansion.branched), expansion.skipped
+        self.summaries.append(_summary(experience, model, layers, len(fixed), skipped))
+        return self.summaries[-1]
 
     def rejoin(self, strategy: Any) -> None:
         """Let the branches join the optimizer, if it is another one."""

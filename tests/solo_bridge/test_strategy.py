@@ -490,7 +490,7 @@ def test_what_users_of_supervised_strategies_bring_along() -> None:
         SelfSupervised(backbone())
     with pytest.raises(UnknownOptionError, match=r"warmup_epochs.*got 'warmup'"):
         strategy(optimizer_settings={"warmup": 3})
-    with pytest.raises(UnknownOptionError, match="positive rate"):
+    with pytest.raises(UnknownOptionError, match=r"lr=….*at least 0; got -"):
         strategy(lr=-1.0)
     with pytest.raises(BatchSizeError, match="train_mb_size=0"):
         strategy(train_mb_size=0)

@@ -150,14 +150,9 @@ class KappaTunePlugin(ExperiencePlugin):
         self.heads = heads
         self.pretrained = pretrained
         self.verbose = verbose
-        self.summaries: list[KappaSummary] = []
-        """Tensors and condition numbers of each experience."""
-        self._frozen = Freezer()
-
-    @property
-    def summary(self) -> KappaSummary | None:
+        self.summary: KappaSummary | None = None
         """Tensors and condition numbers of the latest experience."""
-        return self.summaries[-1] if self.summaries else None
+        self._frozen = Freezer()
 
     def refuse(self, strategy: Any) -> None:
         """Refuse a method without backbone."""

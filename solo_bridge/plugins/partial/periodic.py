@@ -221,8 +221,7 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
                 rest.freeze(p for p in model.parameters() if id(p) not in tuned)
                 for step, batch in enumerate(self._batches(size)):
                     optimizer.zero_grad()
-                    # Half precision would need the scaler, which is the other optimizer's.
-                    loss = strategy.loss_of(batch, full_precision=strategy.scaler.is_enabled())
+                    loss = self._loss(strategy, batch)
                     self.losses.append(float(loss.detach()))
                     if not torch.isfinite(loss):
                         raise NonFiniteLossError(
@@ -237,6 +236,11 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
             rest.release()
             detach_normed_weights(model)
         self.fine_tunings += 1
+
+    def _loss(self, strategy: Any, batch: Any) -> Tensor:
+        # Half precision would need the scaler, which is the other optimizer's.
+        loss: Tensor = strategy.loss_of(batch, full_precision=strategy.scaler.is_enabled())
+        return loss
 
     def _batches(self, size: int) -> Iterator[Any]:
         loader = DataLoader(

@@ -405,8 +405,8 @@ def test_summary_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ({"size": 0}, "size=0.*odd"),
         ({"size": 3.0}, "size=3.0.*odd"),
         ({"norms": "own"}, "task, shared, frozen; got 'own'"),
-        ({"lr": -1.0}, "positive rate"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"lr": -1.0}, r"lr=….*at least 0; got -1.0"),
+        ({"weight_decay": -1.0}, r"weight_decay=….*at least 0; got -1.0"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
