@@ -228,7 +228,7 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
                             f"the loss is {loss.item()} in step {step} of a fine-tuning on the "
                             "buffer: a smaller PeriodicFineTuningPlugin(lr=…) helps"
                         )
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     model.after_backward()
                     optimizer.step()
         finally:
