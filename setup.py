@@ -42,7 +42,7 @@ setup(
         "avalanche_branchtune": ["py.typed", "report/page.html"],
         "solo_bridge": ["py.typed"],
     },
-    entry_points={"console_scripts": ["branchtune = avalanche_branchtune.cli:main"]},
+    entry_points={"console_scripts": ["branchtune = solo_bridge.cli:main"]},
     install_requires=[
         "avalanche-lib>=0.6,<0.7",  # 0.5 has another benchmarks API; 0.7 is not there to be tested
         "jinja2>=3.1",

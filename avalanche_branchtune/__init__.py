@@ -4,10 +4,15 @@ Liu, Zhu, Liu, "Branch-Tuning: Balancing Stability and Plasticity for Continual
 Self-Supervised Learning", arXiv 2403.18266.
 """
 
-from avalanche_branchtune.branches import BranchConv2d, BranchLinear
-from avalanche_branchtune.norms import fix_norms, restore_norms
-from avalanche_branchtune.plugin import BranchTuningPlugin
-from avalanche_branchtune.surgery import Expansion, compress, expand, is_expanded
+from typing import TYPE_CHECKING
+
+from avalanche_branchtune.lazy import exports
+
+if TYPE_CHECKING:
+    from avalanche_branchtune.branches import BranchConv2d, BranchLinear
+    from avalanche_branchtune.norms import fix_norms, restore_norms
+    from avalanche_branchtune.plugin import BranchTuningPlugin
+    from avalanche_branchtune.surgery import Expansion, compress, expand, is_expanded
 
 __version__ = "0.1.0"
 
@@ -22,3 +27,13 @@ __all__ = [
     "is_expanded",
     "restore_norms",
 ]
+
+__getattr__ = exports(
+    __name__,
+    {
+        **dict.fromkeys(("BranchConv2d", "BranchLinear"), "branches"),
+        **dict.fromkeys(("fix_norms", "restore_norms"), "norms"),
+        "BranchTuningPlugin": "plugin",
+        **dict.fromkeys(("Expansion", "compress", "expand", "is_expanded"), "surgery"),
+    },
+)

@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     seconds = None
     if options.runs is None:
-        from solo_bridge.__main__ import main as command
+        from solo_bridge.cli import main as command
 
         options.runs = tempfile.mkdtemp()
         begin = time.perf_counter()

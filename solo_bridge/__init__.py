@@ -1,19 +1,14 @@
 """solo-learn's methods over Avalanche's streams.
 
-Importing this package needs solo-learn; ``python -m solo_bridge doctor`` says
-what is there, what will work and what to do.
+Using its names needs solo-learn; ``branchtune doctor`` says what is there,
+what will work and what to do.
 """
 
-import sys as _sys
+from typing import TYPE_CHECKING, Any
 
-# `python -m solo_bridge doctor` imports this package first, and must run without solo-learn.
-_DOCTOR = _sys.argv[:2] == ["-m", "doctor"] and "solo_bridge" in _sys.orig_argv
+from avalanche_branchtune.lazy import exports
 
-if not _DOCTOR:
-    from solo_bridge.compat import load as _load
-
-    _load()
-
+if TYPE_CHECKING:
     from solo_bridge.augmentation import Augmentation
     from solo_bridge.checkpoint import (
         load_solo_checkpoint,
@@ -23,26 +18,48 @@ if not _DOCTOR:
     from solo_bridge.config import settings_from_config
     from solo_bridge.method import SelfSupervisedMethod, SoloMethod, available_methods
     from solo_bridge.references import FineTuning, Frozen, Joint, Kaizen
-    from solo_bridge.registry import build, register
+    from solo_bridge.specification import build, register
     from solo_bridge.strategy import SelfSupervised
     from solo_bridge.views import EvalTransform, solo_views
 
-    __all__ = [
-        "Augmentation",
-        "EvalTransform",
-        "FineTuning",
-        "Frozen",
-        "Joint",
-        "Kaizen",
-        "SelfSupervised",
-        "SelfSupervisedMethod",
-        "SoloMethod",
-        "available_methods",
-        "build",
-        "load_solo_checkpoint",
-        "register",
-        "save_backbone",
-        "save_solo_checkpoint",
-        "settings_from_config",
-        "solo_views",
-    ]
+__all__ = [
+    "Augmentation",
+    "EvalTransform",
+    "FineTuning",
+    "Frozen",
+    "Joint",
+    "Kaizen",
+    "SelfSupervised",
+    "SelfSupervisedMethod",
+    "SoloMethod",
+    "available_methods",
+    "build",
+    "load_solo_checkpoint",
+    "register",
+    "save_backbone",
+    "save_solo_checkpoint",
+    "settings_from_config",
+    "solo_views",
+]
+
+_HOMES = {
+    "Augmentation": "augmentation",
+    **dict.fromkeys(("load_solo_checkpoint", "save_backbone"), "checkpoint"),
+    "save_solo_checkpoint": "checkpoint",
+    "settings_from_config": "config",
+    **dict.fromkeys(("SelfSupervisedMethod", "SoloMethod", "available_methods"), "method"),
+    **dict.fromkeys(("FineTuning", "Frozen", "Joint", "Kaizen"), "references"),
+    **dict.fromkeys(("build", "register"), "specification"),
+    "SelfSupervised": "strategy",
+    **dict.fromkeys(("EvalTransform", "solo_views"), "views"),
+}
+_find = exports(__name__, _HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, or say what to install; commands import modules instead."""
+    if name in _HOMES:
+        from solo_bridge.compat import load
+
+        load()
+    return _find(name)

@@ -24,7 +24,7 @@ from solo_bridge.backbones import small_resnet
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.references import Joint
-from solo_bridge.registry import build, entries, names, title
+from solo_bridge.specification import build, entries, names, title
 from solo_bridge.strategy import SelfSupervised
 from solo_bridge.views import EvalTransform
 
@@ -86,7 +86,7 @@ class Comparison:
     :param seed: of the stream, the network and the training.
     :param device: where to train.
     :param workers: of the data loader.
-    :param options: name → arguments of its plugin, see :func:`solo_bridge.registry.build`.
+    :param options: name → arguments of its plugin, see :func:`solo_bridge.specification.build`.
     """
 
     method: str = "simclr"
@@ -169,7 +169,7 @@ class Comparison:
     def run(self, spec: str, out: str | Path, *, bar: bool = True) -> Run:
         """Train and measure one strategy.
 
-        :param spec: see :func:`solo_bridge.registry.build`.
+        :param spec: see :func:`solo_bridge.specification.build`.
         :param out: the record goes to a folder of this one; joint training's
             backbone as well, which later strategies take as the reference of
             plasticity.
@@ -233,7 +233,7 @@ def compare(
 ) -> list[Run]:
     """Train and measure strategies one after the other, joint training first.
 
-    :param specs: see :func:`solo_bridge.registry.build`.
+    :param specs: see :func:`solo_bridge.specification.build`.
     :param comparison: what they are compared on.
     :param out: folder of the records.
     :param separate: run each in a process of its own, so that its peak memory

@@ -10,11 +10,11 @@ heavy = {"solo", "lightning", "pytorch_lightning", "hydra", "omegaconf"} & set(s
 assert not heavy, f"the plugin alone must not import {heavy}"
 
 try:
-    import solo_bridge  # noqa: F401
+    from solo_bridge import SoloMethod  # noqa: F401
 except ImportError as error:
     assert "pip install" in str(error) and "--no-deps solo-learn" in str(error), error
 else:
-    raise AssertionError("solo_bridge must refuse to be imported without solo-learn")
+    raise AssertionError("SoloMethod must refuse to be imported without solo-learn")
 
 doctor = subprocess.run(
     [sys.executable, "-m", "solo_bridge", "doctor"], capture_output=True, text=True, check=False

@@ -38,7 +38,7 @@ HIDE = """
 
 
 def test_importing_without_solo_learn_gives_the_exact_command() -> None:
-    result = run(HIDE + "    import solo_bridge")
+    result = run(HIDE + "    from solo_bridge import SoloMethod")
     assert result.returncode == 1
     assert "UnsupportedSoloLearnError: solo_bridge needs solo-learn" in result.stderr
     assert "pip install --no-deps solo-learn==1.0.2" in result.stderr
@@ -46,16 +46,7 @@ def test_importing_without_solo_learn_gives_the_exact_command() -> None:
 
 
 def test_doctor_runs_without_solo_learn() -> None:
-    code = (
-        HIDE
-        + """
-    import runpy
-    sys.orig_argv = [sys.executable, "-m", "solo_bridge", "doctor"]
-    sys.argv = ["-m", "doctor"]
-    runpy.run_module("solo_bridge", run_name="__main__", alter_sys=False)
-    """
-    )
-    result = run(code)
+    result = run(HIDE + "    from solo_bridge.cli import main\n    sys.exit(main(['doctor']))")
     assert result.returncode == 1, result.stderr
     assert "solo-learn not found" in result.stdout
     assert "pip install --no-deps solo-learn==1.0.2" in result.stdout
@@ -86,7 +77,7 @@ def test_unsupported_solo_learn_is_refused(tmp_path: Path, base: str, message: s
     code = f"""
     import sys
     sys.path.insert(0, {str(tmp_path)!r})
-    import solo_bridge
+    from solo_bridge import build
     """
     result = run(code)
     assert "UnsupportedSoloLearnError" in result.stderr

@@ -11,7 +11,7 @@ import torch
 
 from avalanche_branchtune.report import load_run
 from avalanche_branchtune.streams import digits_on_photographs
-from solo_bridge.__main__ import main
+from solo_bridge.cli import main
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,8 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
 from avalanche_branchtune.metrics.parameters import held_numbers
 from avalanche_branchtune.report import load_run
-from solo_bridge import SelfSupervised, registry
-from solo_bridge.__main__ import main
+from solo_bridge import SelfSupervised, registry, specification
+from solo_bridge.cli import main
 from solo_bridge.comparison import Comparison, compare
 from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
@@ -33,14 +33,14 @@ SETTINGS: dict[str, Any] = {"train_mb_size": 20, "optimizer": "sgd", "lr": 0.1, 
 
 @pytest.fixture(autouse=True)
 def _own_names() -> Iterator[None]:
-    before = dict(registry._ENTRIES)
+    before = dict(registry.ENTRIES)
     yield
-    registry._ENTRIES.clear()
-    registry._ENTRIES.update(before)
+    registry.ENTRIES.clear()
+    registry.ENTRIES.update(before)
 
 
 def test_a_specification_makes_its_plugins() -> None:
-    made = registry.build(
+    made = specification.build(
         "cassle + branch_tuning",
         method(),
         options={"cassle": {"weight": 3.0}, "branch_tuning": {"verbose": False}},
@@ -49,11 +49,11 @@ def test_a_specification_makes_its_plugins() -> None:
     assert type(made) is SelfSupervised
     found = {type(p): p for p in made.plugins}
     assert found[CaSSLePlugin]._weight == 3.0 and BranchTuningPlugin in found
-    assert registry.title("branch_tuning+cassle") == "Branch-tuning + CaSSLe"
+    assert specification.title("branch_tuning+cassle") == "Branch-tuning + CaSSLe"
 
 
 def test_a_strategy_can_be_a_part() -> None:
-    made = registry.build("frozen+branch_tuning", method(), **SETTINGS)
+    made = specification.build("frozen+branch_tuning", method(), **SETTINGS)
     assert type(made) is Frozen and any(isinstance(p, BranchTuningPlugin) for p in made.plugins)
 
 
@@ -68,12 +68,12 @@ def test_a_strategy_can_be_a_part() -> None:
 )
 def test_bad_specifications(spec: str, message: str) -> None:
     with pytest.raises(UnknownOptionError, match=message):
-        registry.build(spec, method(), **SETTINGS)
+        specification.build(spec, method(), **SETTINGS)
 
 
 def test_options_of_a_part_that_is_not_there() -> None:
     with pytest.raises(UnknownOptionError, match="options for 'kaizen', which is not part of it"):
-        registry.build("cassle", method(), options={"kaizen": {}}, **SETTINGS)
+        specification.build("cassle", method(), options={"kaizen": {}}, **SETTINGS)
 
 
 def test_own_names() -> None:
@@ -84,7 +84,9 @@ def test_own_names() -> None:
             self.strength = strength
 
     registry.register("mine", "Mine")(Mine)  # again: the same thing
-    made = registry.build("mine+cassle", method(), options={"mine": {"strength": 2}}, **SETTINGS)
+    made = specification.build(
+        "mine+cassle", method(), options={"mine": {"strength": 2}}, **SETTINGS
+    )
     assert [p.strength for p in made.plugins if isinstance(p, Mine)] == [2]
     with pytest.raises(NameTakenError, match=r"taken by .*Mine.*; taken are .*branch_tuning.*mine"):
         registry.register("mine")(CaSSLePlugin)

@@ -13,7 +13,7 @@ from torch import nn
 
 from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError
-from solo_bridge import registry
+from solo_bridge import specification
 from solo_bridge.comparison import COMBINATIONS
 from tests.selfsupervised import method, stream, weights
 
@@ -37,7 +37,7 @@ def train(spec: str, name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = method(name, **({"queue_size": 40} if name == "mocov2plus" else {}))
-        run = registry.build(
+        run = specification.build(
             spec,
             model,
             options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
@@ -97,7 +97,7 @@ def test_what_cannot_be_combined_says_why(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [s for s in registry.names() if s not in ("joint", "kaizen_paper")]
+    "spec", [s for s in specification.names() if s not in ("joint", "kaizen_paper")]
 )
 def test_every_name_trains_by_itself(spec: str) -> None:
     run = train(spec, "simclr")

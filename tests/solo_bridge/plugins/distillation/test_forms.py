@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avalanche_branchtune.errors import LabelError, UnknownOptionError
 from solo_bridge.defaults import DEFAULTS
-from solo_bridge.plugins import forms
+from solo_bridge.plugins.distillation import forms
 from solo_bridge.plugins.distillation.forms import FORM_OF, FORMS, form_of
 from solo_bridge.plugins.distillation.kaizen import classification, soft_cross_entropy
 from solo_bridge.plugins.distillation.lwf import soft_divergence

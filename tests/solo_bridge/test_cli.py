@@ -6,11 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from avalanche_branchtune import cli
+from solo_bridge import cli
 from tests.run_records import FIRST, joint, run
 
 
@@ -79,40 +78,34 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"\n    {name} " in text for name in cli.COMMANDS)
-    assert {"report", "demo", "doctor"} <= set(cli.COMMANDS)
+    assert all(f"\n    {name} " in text for name in ("compare", "demo", "doctor", "report"))
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
     text = capsys.readouterr().out
     assert "default: report, in the current folder" in " ".join(text.split())
 
 
-@pytest.mark.parametrize(("ended", "status"), [(0, 0), (1, 1), (-9, 137)])
-def test_commands_of_the_bridge_are_forwarded(
-    monkeypatch: pytest.MonkeyPatch, ended: int, status: int
-) -> None:
-    called: list[list[str]] = []
-
-    def call(command: list[str], **options: Any) -> Any:
-        called.append(command)
-        return subprocess.CompletedProcess(command, ended)
-
-    monkeypatch.setattr(subprocess, "run", call)
-    assert cli.main(["demo", "--help", "--out", "x y", "--", "-z"]) == status
-    bridge = [sys.executable, "-m", "solo_bridge"]
-    assert called == [[*bridge, "demo", "--help", "--out", "x y", "--", "-z"]]
-    assert cli.main(["doctor"]) == status
-    assert called[1] == [*bridge, "doctor"]
-
-
-def test_as_a_process(tmp_path: Path) -> None:
-    """No traceback, no warning, and solo_bridge is never imported."""
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "missing"]])
+def test_starts_without_solo_learn(tmp_path: Path, arguments: list[str]) -> None:
+    """No traceback, no warning, and neither solo-learn nor what it needs is imported."""
     code = (
-        "import sys; from avalanche_branchtune.cli import main; status = main(sys.argv[1:]); "
-        "assert 'solo_bridge' not in sys.modules; sys.exit(status)"
+        "import sys; from solo_bridge.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'solo', 'lightning', 'omegaconf', 'solo_bridge.method'} & set(sys.modules)\n"
+        "print(heavy or 'light')\n"
+        "assert sys.argv[1] == 'report' or 'torch' not in sys.modules"
     )
-    command = [sys.executable, "-c", code, "report", str(tmp_path)]
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "light"
+    expected = "branchtune report: missing: no record of a run" if arguments[0] == "report" else ""
+    assert done.stderr.count("\n") == bool(expected) and done.stderr.startswith(expected)
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "solo_bridge", "report", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "run.json" in done.stderr

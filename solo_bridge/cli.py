@@ -1,0 +1,168 @@
+"""The command ``branchtune``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche_branchtune.errors import BranchTuneError
+
+DEMO = ("fine_tuning", "branch_tuning", "joint")
+HONEST = (
+    "A schedule this short favours fine-tuning; it shows that everything runs, and supports no "
+    "claim of a paper."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    :param arguments: command line without the program's name.
+    :return: exit status: 0 if all went well, 1 if the bridge does not work
+        (``doctor``), 2 for wrong arguments or input, 130 if it was interrupted.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except (BranchTuneError, OSError) as error:
+        print(f"branchtune {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line: each command has its function in ``run``."""
+    top = argparse.ArgumentParser(
+        prog="branchtune",
+        description="Continual self-supervised learning with Branch-tuning.",
+        epilog="branchtune COMMAND --help says more about a command.",
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    compare = commands.add_parser(
+        "compare", help="compare any strategies, each in a process of its own"
+    )
+    demo = commands.add_parser("demo", help="compare strategies on a stream that needs no download")
+    doctor = commands.add_parser("doctor", help="print versions, what will work and what to do")
+    report = commands.add_parser(
+        "report",
+        help="make a page, figures and tables from the records of runs",
+        description="Compare runs on one page that needs no network, with its figures and tables "
+        "as files. Runs of one name are averaged over their seeds.",
+    )
+    for command, run in ((compare, _compare), (demo, _demo), (doctor, _doctor), (report, _report)):
+        command.set_defaults(run=run)
+    for command, epochs in ((demo, 15), (compare, 6)):
+        name = command.prog.split()[-1]
+        command.add_argument("--out", help=f"folder for the results (default: runs/{name}-<time>)")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--epochs", type=int, default=epochs, help="of each experience")
+        command.add_argument("--device", default="cpu")
+        command.add_argument("--samples", type=int, default=4000, help="number of training images")
+    compare.add_argument(
+        "--strategies",
+        help="names joined by commas, each of parts joined by +, such as "
+        "fine_tuning,branch_tuning+cassle (default: all there are, and some together)",
+    )
+    compare.add_argument("--list", action="store_true", help="list the names and do nothing else")
+    compare.add_argument("--method", default="simclr", help="name of a solo-learn method")
+    compare.add_argument("--data", help="folder with train/<class> and test/<class> images")
+    compare.add_argument("--size", type=int, help="side of the images in pixels (default: 16; 32)")
+    compare.add_argument("--workers", type=int, default=1, help="of the data loader")
+    report.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run (it holds run.json), or a folder below which there are such folders",
+    )
+    report.add_argument(
+        "--out",
+        default="report",
+        metavar="DIR",
+        help="folder for report.html, figures/, tables.md and tables.tex; older files of these "
+        "names are replaced (default: report, in the current folder)",
+    )
+    report.add_argument("--title", metavar="T", help="title of the page (default: the names)")
+    return top
+
+
+def _report(options: argparse.Namespace) -> int:
+    from avalanche_branchtune.report import group_runs, write_report
+    from avalanche_branchtune.report.notices import notices
+
+    groups = group_runs(options.runs)
+    page = write_report(groups, options.out, title=options.title)
+    for notice in notices(groups):
+        print(notice)
+    print(page)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from solo_bridge.doctor import examine
+
+    text, works = examine()
+    print(text)
+    return 0 if works else 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return _run(options, list(DEMO), separate=False)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from solo_bridge.comparison import everything
+    from solo_bridge.specification import entries, names
+
+    if options.list:
+        for name in names():
+            print(f"{name:<22}{entries(name)[0].title}")
+        return 0
+    specs = options.strategies.split(",") if options.strategies else everything()
+    size = options.size or (16 if options.data is None else 32)
+    settings = {"method": options.method, "data": options.data, "workers": options.workers}
+    return _run(options, specs, separate=True, size=size, **settings)
+
+
+def _run(options: argparse.Namespace, specs: list[str], *, separate: bool, **settings: Any) -> int:
+    warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
+    import torch
+
+    from avalanche_branchtune.report import write_report
+    from solo_bridge.comparison import Comparison, compare
+
+    out = options.out or time.strftime(f"runs/{options.command}-%Y%m%d-%H%M%S")
+    begin = time.perf_counter()
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the other core makes the views
+    comparison = Comparison(
+        samples=options.samples,
+        epochs=options.epochs,
+        seed=options.seed,
+        device=options.device,
+        **settings,
+    )
+    runs = compare(specs, comparison, out, separate=separate)
+    page = write_report(runs, out, title=f"{comparison.method}, {len(specs)} strategies")
+    _show(runs)
+    print(f"\n{time.perf_counter() - begin:.0f} s; look at {page}")
+    return 0
+
+
+def _show(runs: list[Any]) -> None:
+    from avalanche_branchtune.evaluation.probe import sentence
+    from avalanche_branchtune.report import group_runs, text_table
+
+    print(f"\n{text_table(group_runs(runs))}\n")
+    print(f"Protocol: {sentence(runs[0].probes['kNN'].protocol)}.")
+    protocols = {run.analysis_protocol for run in runs if run.analysis_protocol}
+    for protocol in protocols:
+        print(f"S and P: {protocol}.")
+    for key, value in runs[0].settings.items():
+        if key != "strategy":
+            print(f"  {key}: {value}")
+    print(HONEST)

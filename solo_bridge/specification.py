@@ -1,0 +1,94 @@
+"""Strategies by specification: ``build("branch_tuning+cassle", method)``.
+
+A name stands for a plugin, or for a strategy class (a reference such as ``joint``); names are
+joined by ``+``, in any order.  Your own joins them by :func:`~solo_bridge.registry.register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from avalanche.core import BasePlugin
+
+import solo_bridge.plugins  # these give the names
+import solo_bridge.references  # noqa: F401
+from avalanche_branchtune.errors import UnknownOptionError
+from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.registry import ENTRIES, Entry
+from solo_bridge.registry import register as register
+from solo_bridge.strategy import SelfSupervised
+
+
+def names() -> list[str]:
+    """Return the known names, sorted."""
+    return sorted(ENTRIES)
+
+
+def entries(spec: str) -> list[Entry]:
+    """Return what a specification is made of.
+
+    :param spec: names joined by ``+``; spaces do not matter.
+    :raises UnknownOptionError: for an unknown name, one that is given twice, or
+        two strategies.
+    """
+    found = []
+    for name in (part.strip() for part in spec.split("+")):
+        if name not in ENTRIES:
+            raise UnknownOptionError(
+                f"strategy {spec!r}: {name!r} is unknown; known are {', '.join(names())}"
+            )
+        found.append(ENTRIES[name])
+    given = [e.name for e in found]
+    twice = sorted({n for n in given if given.count(n) > 1})
+    if twice:
+        raise UnknownOptionError(f"strategy {spec!r}: {twice[0]!r} is given twice")
+    strategies = [e.name for e in found if e.is_strategy]
+    if len(strategies) > 1:
+        raise UnknownOptionError(
+            f"strategy {spec!r}: {' and '.join(strategies)} are each a whole strategy: keep one"
+        )
+    return found
+
+
+def title(spec: str) -> str:
+    """Return how tables call a specification.
+
+    :param spec: names joined by ``+``.
+    """
+    return " + ".join(e.title for e in entries(spec))
+
+
+def build(
+    spec: str,
+    method: SelfSupervisedMethod,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    plugins: list[BasePlugin] | None = None,
+    **settings: Any,
+) -> SelfSupervised:
+    """Make the strategy that a specification names.
+
+    :param spec: for example ``"branch_tuning+cassle"``.
+    :param method: what is trained.
+    :param options: name → arguments of its plugin (or strategy class).
+    :param plugins: further plugins.
+    :param settings: of :class:`~solo_bridge.SelfSupervised`.
+    :return: the strategy.
+    :raises UnknownOptionError: for unknown names, here or in ``options``.
+    :raises IncompatiblePluginError: for a combination that cannot work.
+    """
+    parts, options = entries(spec), dict(options or {})
+    strange = sorted(set(options) - {e.name for e in parts})
+    if strange:
+        raise UnknownOptionError(
+            f"strategy {spec!r}: options for {strange[0]!r}, which is not part of it"
+        )
+    made = [e.make(**options.get(e.name, {})) for e in parts if not e.is_strategy]
+    cls: Any = SelfSupervised
+    for e in parts:
+        if e.is_strategy:
+            cls = e.maker
+            settings = {**options.get(e.name, {}), **settings}
+    strategy: SelfSupervised = cls(method, plugins=[*made, *(plugins or [])], **settings)
+    return strategy
