@@ -46,6 +46,16 @@ def branch_shapes(kernel_size: Shape, branch: Branch) -> tuple[Shape, ...]:
     :return: sizes, each at most the kernel's.
     :raises UnknownOptionError: for an unknown name, or for sizes that are
         empty, not positive or larger than the kernel.
+
+    Example::
+
+        >>> from avalanche_branchtune.branches import branch_shapes
+        >>> branch_shapes((5, 3), "1x3+3x1")
+        ((1, 3), (5, 1))
+        >>> branch_shapes((1, 1), "1x3+3x1")
+        ((1, 1),)
+        >>> branch_shapes((3, 3), lambda kernel: [(1, 1), (kernel[0], 2)])
+        ((1, 1), (3, 2))
     """
     if isinstance(branch, str):
         if branch not in BRANCHES:
@@ -68,6 +78,15 @@ def check_branch(branch: Branch) -> None:
 
     :param branch: see :func:`branch_shapes`.
     :raises UnknownOptionError: for an unknown name.
+
+    Example::
+
+        >>> from avalanche_branchtune.branches import check_branch
+        >>> check_branch("3x3")
+        >>> check_branch("2x2")
+        Traceback (most recent call last):
+            ...
+        avalanche_branchtune.errors.UnknownOptionError: branch: expected one of 1x1, ...; got '2x2'
     """
     if isinstance(branch, str) or not callable(branch):
         branch_shapes((3, 3), branch)
@@ -78,6 +97,15 @@ def check_linear(linear: LinearBranch) -> None:
 
     :param linear: ``"none"``, ``"full"`` or a rank of at least 1.
     :raises UnknownOptionError: for anything else.
+
+    Example::
+
+        >>> from avalanche_branchtune.branches import check_linear
+        >>> check_linear(4)
+        >>> check_linear(0)
+        Traceback (most recent call last):
+            ...
+        avalanche_branchtune.errors.UnknownOptionError: linear: expected one of none, ...; got 0
     """
     is_rank = isinstance(linear, int) and not isinstance(linear, bool) and linear >= 1
     if not is_rank and linear not in ("none", "full"):
@@ -100,6 +128,16 @@ class Branched(nn.Module):
     objects and values and do not require gradients; the branches are extra
     parameters named ``branch_…``, whose attribute ``kernel`` is the parameter
     that they are added to (for optimizers that scale by its norm).
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.branches import Branched, add_branches
+        >>> layer = add_branches(torch.nn.Conv2d(2, 4, 3, bias=False), "1x1", "none")
+        >>> isinstance(layer, Branched), {n: tuple(b.shape) for n, b in layer.branches.items()}
+        (True, {'branch_1x1': (4, 2, 1, 1)})
+        >>> layer.weight.requires_grad, layer.original_requires_grad
+        (False, {'weight': True})
     """
 
     weight: Tensor
@@ -169,6 +207,17 @@ class BranchConv2d(Branched, nn.Conv2d):
     :param branch: see :func:`branch_shapes`.
     :param args: positional arguments of ``nn.Conv2d``.
     :param kwargs: keyword arguments of ``nn.Conv2d``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune import BranchConv2d
+        >>> layer = BranchConv2d(1, 1, 3, branch="1x1")
+        >>> layer.weight.data = torch.ones(1, 1, 3, 3)
+        >>> layer.branch_1x1.data = torch.ones(1, 1, 1, 1)
+        >>> layer.merge()
+        >>> type(layer).__name__, layer.weight.tolist()
+        ('Conv2d', [[[[1.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 1.0]]]])
     """
 
     def __init__(self, *args: Any, branch: Branch = "1x3+3x1", **kwargs: Any) -> None:
@@ -200,6 +249,16 @@ class BranchLinear(Branched, nn.Linear):
     ``up`` zero, shape ``(out, r)``, and ``down`` random, shape ``(r, in)``.
     ``down`` comes from a generator of its own: the global random state does
     not move, and an online and a momentum network receive the same one.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.branches import add_branches
+        >>> layer = add_branches(torch.nn.Linear(4, 3), "1x1", 2)  # of rank 2
+        >>> type(layer).__name__, {n: tuple(b.shape) for n, b in layer.branches.items()}
+        ('BranchLinear', {'branch_up': (3, 2), 'branch_down': (2, 4)})
+        >>> torch.equal(layer.folded_weight(), layer.weight)
+        True
     """
 
     def folded_weight(self) -> Tensor:
@@ -289,6 +348,16 @@ def add_branches(layer: nn.Module, branch: Branch, linear: LinearBranch) -> Bran
     :param branch: branch shapes of a convolution, see :func:`branch_shapes`.
     :param linear: branch of a linear layer, ``"full"`` or a rank.
     :return: the same object.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.branches import add_branches
+        >>> layer = nn.Conv2d(2, 4, 3)
+        >>> add_branches(layer, "1x3+3x1", "none") is layer
+        True
+        >>> [name for name, p in layer.named_parameters() if p.requires_grad]
+        ['branch_1x3', 'branch_3x1']
     """
     if isinstance(layer, nn.Conv2d):
         _branch_conv(layer, type(layer), branch)
@@ -316,6 +385,17 @@ def why_unbranchable(layer: nn.Module, parent: nn.Module | None = None) -> str |
     :param layer: any module.
     :param parent: the module that holds it.
     :return: the reason, or None if the layer can be branched.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.branches import why_unbranchable
+        >>> why_unbranchable(nn.Conv1d(2, 4, 3))
+        'Conv1d is neither nn.Conv2d nor nn.Linear'
+        >>> why_unbranchable(nn.Linear(4, 4), parent=nn.MultiheadAttention(4, 2))
+        'MultiheadAttention reads its weight without calling the layer'
+        >>> why_unbranchable(nn.Conv2d(2, 4, 3)) is None
+        True
     """
     kind = next((k for k in (nn.Conv2d, nn.Linear) if isinstance(layer, k)), None)
     if kind is None:

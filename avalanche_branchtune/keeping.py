@@ -13,7 +13,17 @@ from torch import nn
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put back the random states of torch (also on GPUs), numpy and Python afterwards."""
+    """Put back the random states of torch (also on GPUs), numpy and Python afterwards.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.keeping import random_state_kept
+        >>> with random_state_kept():
+        ...     first = torch.rand(2)
+        >>> torch.equal(first, torch.rand(2))
+        True
+    """
     python, array = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -28,6 +38,16 @@ def modes_kept(*modules: nn.Module) -> Iterator[None]:
     """Put back the mode, training or evaluation, of every module afterwards.
 
     :param modules: and all that is in them.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.keeping import modes_kept
+        >>> model = nn.Sequential(nn.ReLU(), nn.ReLU().eval())
+        >>> with modes_kept(model):
+        ...     _ = model.train()
+        >>> [m.training for m in model]
+        [True, False]
     """
     modes = {m: m.training for module in modules for m in module.modules()}
     try:
@@ -42,6 +62,15 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules in eval mode for a while; with or without gradients as before.
 
     :param modules: and all that is in them.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.keeping import evaluating
+        >>> model, x = torch.nn.BatchNorm1d(2), torch.ones(4, 2)
+        >>> with evaluating(model):
+        ...     model.training, model(x).requires_grad
+        (False, True)
     """
     with modes_kept(*modules):
         for module in modules:
@@ -54,6 +83,17 @@ def looked_at(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode, without gradients, for a while.
 
     :param model: any module.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.keeping import looked_at
+        >>> model, x = torch.nn.BatchNorm1d(2), torch.ones(4, 2)
+        >>> with looked_at(model):
+        ...     model.training, model(x).requires_grad
+        (False, False)
+        >>> model.training, model(x).requires_grad
+        (True, True)
     """
     with evaluating(model), torch.no_grad():
         yield
@@ -67,6 +107,16 @@ def buffers_kept(
 
     :param model: any module.
     :param of: which of its modules' buffers.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.keeping import buffers_kept
+        >>> model = torch.nn.BatchNorm1d(2)
+        >>> with buffers_kept(model):
+        ...     _ = model(torch.full((4, 2), 8.0))
+        >>> model.running_mean.tolist()
+        [0.0, 0.0]
     """
     # By name: a method may put a new tensor in a buffer's place (DINO's centre).
     kept = [

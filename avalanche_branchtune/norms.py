@@ -41,6 +41,17 @@ def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
     :param norms: names of :data:`NORMS`, or module classes.
     :return: the classes.
     :raises UnknownOptionError: for an unknown mode or norm.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.norms import check_norms
+        >>> [kind.__name__ for kind in check_norms("eval", ["GroupNorm", nn.BatchNorm2d])]
+        ['GroupNorm', 'BatchNorm2d']
+        >>> check_norms("frozen", ["GroupNorm"])
+        Traceback (most recent call last):
+            ...
+        avalanche_branchtune.errors.UnknownOptionError: norm mode: expected one of ...; got 'frozen'
     """
     one_of("norm mode", mode, MODES)
     kinds = []
@@ -71,6 +82,16 @@ def fix_norms(
     :return: qualified names of the fixed layers.
     :raises UnknownOptionError: for an unknown mode or norm.
     :raises ExpansionError: if a layer is fixed already.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune import fix_norms
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GroupNorm(2, 8))
+        >>> fix_norms(model)
+        ('1',)
+        >>> [name for name, p in model.named_parameters() if p.requires_grad]
+        ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     kinds = check_norms(mode, norms)
     if mode == "none":
@@ -102,6 +123,16 @@ def restore_norms(model: nn.Module) -> tuple[str, ...]:
 
     :param model: any module, also a deep or unpickled copy of the fixed one.
     :return: qualified names of the restored layers.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune import fix_norms, restore_norms
+        >>> model = nn.Sequential(nn.BatchNorm2d(8))
+        >>> fix_norms(model, "eval"), model[0].training, model[0].weight.requires_grad
+        (('0',), False, False)
+        >>> restore_norms(model), model[0].training, model[0].weight.requires_grad
+        (('0',), True, True)
     """
     fixed = {n: m for n, m in model.named_modules() if _RECORD in vars(m)}
     for module in fixed.values():
@@ -119,6 +150,16 @@ def requires_grad_before(module: nn.Module) -> dict[str, bool]:
 
     :param module: any module.
     :return: parameter name → ``requires_grad``; empty if the layer is not fixed.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.norms import fix_norms, requires_grad_before
+        >>> norm = nn.BatchNorm2d(8)
+        >>> norm.bias.requires_grad = False
+        >>> fixed = fix_norms(norm)
+        >>> requires_grad_before(norm), requires_grad_before(nn.BatchNorm2d(8))
+        ({'weight': True, 'bias': False}, {})
     """
     return dict(vars(module).get(_RECORD, {}).get("requires_grad", {}))
 

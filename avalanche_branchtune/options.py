@@ -19,6 +19,13 @@ def one_of(argument: str, value: T, known: Collection[T]) -> T:
     :param value: what was given.
     :param known: what may be given.
     :raises UnknownOptionError: for anything else.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import one_of
+        >>> one_of("Plugin(mode=…)", "evel", ("eval", "train"))
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...expected one of eval, train; got 'evel'
     """
     if value not in known:
         raise expected_one_of(argument, value, [str(k) for k in known])
@@ -32,6 +39,15 @@ def at_least(least: int, argument: str, value: int) -> int:
     :param argument: see :func:`one_of`.
     :param value: what was given.
     :raises UnknownOptionError: if it is smaller, or no whole number.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import at_least
+        >>> at_least(2, "Plugin(memory=…)", 2)
+        2
+        >>> at_least(2, "Plugin(memory=…)", 2.5)
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...of at least 2; got 2.5
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise _refused(argument, f"a whole number of at least {least}", value)
@@ -43,6 +59,13 @@ def at_least_one(argument: str, value: int) -> int:
 
     :param argument: see :func:`one_of`.
     :param value: what was given.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import at_least_one
+        >>> at_least_one("Plugin(steps=…)", 0)
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...of at least 1; got 0
     """
     return at_least(1, argument, value)
 
@@ -53,6 +76,13 @@ def positive(argument: str, value: float) -> float:
     :param argument: see :func:`one_of`.
     :param value: what was given.
     :raises UnknownOptionError: unless it is above 0 and finite.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import positive
+        >>> positive("Plugin(weight=…)", float("inf"))
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...a finite number above 0; got inf
     """
     if not (value > 0 and math.isfinite(value)):
         raise _refused(argument, "a finite number above 0", value)
@@ -65,6 +95,12 @@ def not_negative(argument: str, value: float) -> float:
     :param argument: see :func:`one_of`.
     :param value: what was given.
     :raises UnknownOptionError: unless it is 0 or above, and finite.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import not_negative
+        >>> not_negative("Plugin(lr=…)", 0.0)
+        0.0
     """
     if not (value >= 0 and math.isfinite(value)):
         raise _refused(argument, "a finite number of at least 0", value)
@@ -77,6 +113,15 @@ def fraction(argument: str, value: float) -> float:
     :param argument: see :func:`one_of`.
     :param value: what was given.
     :raises UnknownOptionError: unless it is above 0 and at most 1.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import fraction
+        >>> fraction("Plugin(share=…)", 1)
+        1
+        >>> fraction("Plugin(share=…)", 0)
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...expected a share in (0, 1]; got 0
     """
     if not 0 < value <= 1:
         raise _refused(argument, "a share in (0, 1]", value)

@@ -21,6 +21,15 @@ def named_part(model: nn.Module, name: str) -> nn.Module | None:
 
     :param model: any module.
     :param name: ``"backbone"``, ``"projector"`` …; a registered module or a property.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.parts import named_part
+        >>> model = nn.Module()
+        >>> model.backbone, model.projector = nn.Flatten(), None
+        >>> named_part(model, "backbone"), named_part(model, "projector")
+        (Flatten(start_dim=1, end_dim=-1), None)
     """
     found = getattr(model, name, None)
     return found if isinstance(found, nn.Module) else None
@@ -33,6 +42,16 @@ def part_of(model: nn.Module, part: Part = None) -> nn.Module:
     :param part: see :data:`Part`; None for the module ``backbone``, or the
         model itself if it has none.
     :raises ProbeError: if there is no such sub-module.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.parts import part_of
+        >>> model = nn.ModuleDict({"backbone": nn.Flatten(), "head": nn.Linear(4, 2)})
+        >>> part_of(model) is model["backbone"], part_of(model, "head") is model["head"]
+        (True, True)
+        >>> part_of(model["head"]) is model["head"]
+        True
     """
     if part is None:
         return named_part(model, "backbone") or model
@@ -51,6 +70,16 @@ def backbone_scope(model: nn.Module) -> tuple[str, ...]:
     :return: qualified names of sub-modules called ``backbone``, ``encoder``,
         ``momentum_backbone`` or ``momentum_encoder`` that have a convolution;
         ``("",)``, the whole model, if there are none.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.parts import backbone_scope
+        >>> model = nn.ModuleDict({"backbone": nn.Conv2d(3, 8, 3), "projector": nn.Linear(8, 8)})
+        >>> backbone_scope(model)
+        ('backbone',)
+        >>> backbone_scope(nn.Conv2d(3, 8, 3))
+        ('',)
     """
     found: list[str] = []
     for name, module in model.named_modules():
@@ -66,6 +95,14 @@ def online_and_momentum(model: nn.Module, plugin: str) -> dict[str, nn.Module]:
     :param model: one with a module ``backbone``.
     :param plugin: who asks, for the message.
     :raises IncompatiblePluginError: if it has none.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.parts import online_and_momentum
+        >>> parts = {n: nn.Conv2d(3, 8, 3) for n in ("momentum_backbone", "backbone")}
+        >>> list(online_and_momentum(nn.ModuleDict(parts), "MyPlugin"))
+        ['backbone', 'momentum_backbone']
     """
     online = needed_backbone(model, plugin)
     name = next((n for n, m in model.named_modules() if m is online), None)
@@ -81,6 +118,14 @@ def needed_backbone(model: nn.Module, plugin: str) -> nn.Module:
     :param model: one with a module ``backbone``.
     :param plugin: who asks, for the message.
     :raises IncompatiblePluginError: if it has none.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.parts import needed_backbone
+        >>> needed_backbone(nn.ReLU(), "MyPlugin")
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.IncompatiblePluginError: MyPlugin: ReLU has no module...
     """
     found = named_part(model, "backbone")
     if found is None:

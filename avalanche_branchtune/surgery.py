@@ -41,6 +41,17 @@ class Expansion:
 
     :param branched: qualified name → names of the branch parameters it received.
     :param skipped: qualified name → why this layer received none.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune import expand
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv1d(8, 8, 3))
+        >>> expansion = expand(model, unbranchable="skip")
+        >>> expansion.branched
+        {'0': ('branch_1x3', 'branch_3x1')}
+        >>> expansion.skipped
+        {'1': 'Conv1d is neither nn.Conv2d nor nn.Linear'}
     """
 
     branched: dict[str, tuple[str, ...]]
@@ -56,6 +67,16 @@ def in_scope(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Module]]:
         below; or a predicate of ``(name, module)``.
     :return: iterator over ``(qualified name, module)``.
     :raises UnknownOptionError: if a name or pattern matches nothing.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.surgery import in_scope
+        >>> model = nn.ModuleDict({"stem": nn.Sequential(nn.ReLU()), "fc": nn.Linear(8, 2)})
+        >>> [name for name, _ in in_scope(model, "stem")]
+        ['stem', 'stem.0']
+        >>> [name for name, _ in in_scope(model, lambda name, m: isinstance(m, nn.Linear))]
+        ['fc']
     """
     if scope is None or callable(scope):
         for name, module in model.named_modules():
@@ -84,6 +105,15 @@ def is_expanded(model: nn.Module) -> bool:
 
     :param model: any module.
     :return: True between :func:`expand` and :func:`compress`.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune import compress, expand, is_expanded
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3))
+        >>> expansion = expand(model)
+        >>> is_expanded(model), compress(model), is_expanded(model)
+        (True, ('0',), False)
     """
     return any(isinstance(m, Branched) for m in model.modules())
 
@@ -139,6 +169,17 @@ def expand(
     :raises NothingToBranchError: if no layer in scope can be branched.
     :raises UnbranchableLayerError: see ``unbranchable``.
     :raises UnknownOptionError: for an unknown option.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune import expand
+        >>> model, x = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3)), torch.ones(1, 1, 5, 5)
+        >>> before = model(x)
+        >>> expand(model).branched
+        {'0': ('branch_1x3', 'branch_3x1')}
+        >>> torch.equal(model(x), before)
+        True
     """
     chosen, skipped = plan_expansion(
         model, branch, linear=linear, scope=scope, unbranchable=unbranchable
@@ -164,6 +205,16 @@ def plan_expansion(
     :param unbranchable: see there.
     :return: the layers that would be branched, and those that would not, with
         the reason.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.surgery import is_expanded, plan_expansion
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 8))
+        >>> options = {"linear": "full", "scope": None, "unbranchable": "error"}
+        >>> layers, skipped = plan_expansion(model, "1x1", **options)
+        >>> list(layers), skipped, is_expanded(model)
+        (['0', '2'], {}, False)
     """
     check_branch(branch)
     check_linear(linear)
@@ -218,6 +269,16 @@ def compress(model: nn.Module) -> tuple[str, ...]:
 
     :param model: any module.
     :return: qualified names of the layers that were merged.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune import compress, expand
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
+        >>> expansion, layer = expand(model), model[0]
+        >>> layer.weight.data, layer.branch_1x1.data = torch.full((2, 1, 1, 1, 1), 2.5)
+        >>> compress(model), layer.weight.item(), list(model.state_dict())
+        (('0',), 5.0, ['0.weight', '0.bias'])
     """
     merged = {n: m for n, m in model.named_modules() if isinstance(m, Branched)}
     for layer in merged.values():

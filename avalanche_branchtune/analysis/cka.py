@@ -18,6 +18,13 @@ def linear_gram(features: Tensor) -> Tensor:
 
     :param features: ``(N, …)``; all axes but the first are flattened.
     :return: ``(N, N)``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis.cka import linear_gram
+        >>> linear_gram(torch.tensor([[1.0, 2.0], [3.0, 0.0]])).tolist()
+        [[5.0, 3.0], [3.0, 9.0]]
     """
     flat = features.detach().flatten(1).double()
     return flat @ flat.T
@@ -35,6 +42,16 @@ def hsic(k: Tensor, l: Tensor, *, unbiased: bool = True) -> Tensor:  # noqa: E74
     :param unbiased: which estimator; the unbiased one needs n ≥ 4.
     :return: scalar.
     :raises ProbeError: for matrices of different sizes or too few samples.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis.cka import hsic, linear_gram
+        >>> gram = linear_gram(torch.tensor([[-2.0], [-1.0], [0.0], [1.0], [2.0]]))
+        >>> round(hsic(gram, gram, unbiased=False).item(), 4)  # (4 + 1 + 0 + 1 + 4)² / 4²
+        6.25
+        >>> round(hsic(gram, gram).item(), 4)  # (66 + 10² / 12 − 2 · 34 / 3) / 10
+        5.1667
     """
     n = len(k)
     least = 4 if unbiased else 2
@@ -63,6 +80,16 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False) -> Tensor:
     :param unbiased: which HSIC estimator, see :func:`hsic`.
     :return: scalar in float64.
     :raises ProbeError: see :func:`hsic`; also for features that do not vary.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis import linear_cka
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        >>> round(linear_cka(x, 3 * x.flip(1)).item(), 6)  # turned and scaled
+        1.0
+        >>> round(linear_cka(x, x[:, :1]).item(), 6)
+        0.707107
     """
     return _ratio(*_three(linear_gram(x), linear_gram(y), unbiased))
 
@@ -72,6 +99,17 @@ class MinibatchCKA:
 
     Memory does not grow with the number of samples.  Equal in expectation to
     the unbiased CKA of all samples, whatever the size of the minibatches.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis import MinibatchCKA
+        >>> x, y = torch.arange(8.0).reshape(8, 1), torch.arange(8.0).reshape(8, 1).square()
+        >>> cka = MinibatchCKA()
+        >>> for start in (0, 4):
+        ...     cka.update(x[start : start + 4], y[start : start + 4])
+        >>> round(cka.compute(), 4)
+        0.7537
     """
 
     def __init__(self) -> None:

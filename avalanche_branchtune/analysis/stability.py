@@ -24,6 +24,14 @@ class StabilityPlasticity:
     :param stability: layer → CKA with the old reference on old data.
     :param plasticity: layer → CKA with the new reference on new data.
     :param protocol: how the numbers were made, to be printed beside them.
+
+    Example::
+
+        >>> from avalanche_branchtune.analysis import StabilityPlasticity
+        >>> stability, plasticity = {"conv1": 1.0, "bn1": 0.5}, {"conv1": 0.25, "bn1": 0.75}
+        >>> measured = StabilityPlasticity(stability, plasticity, protocol="linear CKA")
+        >>> measured.mean_stability, measured.mean_plasticity
+        (0.75, 0.5)
     """
 
     stability: dict[str, float]
@@ -46,6 +54,14 @@ def analysed_layers(model: nn.Module) -> list[str]:
 
     :param model: any module.
     :return: qualified names, in the order of the modules.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.analysis import analysed_layers
+        >>> stem = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        >>> analysed_layers(nn.ModuleDict({"stem": stem, "fc": nn.Linear(8, 2)}))
+        ['stem.0', 'stem.1']
     """
     kinds = (nn.Conv2d, nn.BatchNorm2d)
     return [
@@ -83,6 +99,17 @@ def layerwise_cka(
     :raises UnknownOptionError: for a layer that a network does not have.
     :raises ProbeError: for too few images, layers that are not called, and
         features that do not vary.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis import layerwise_cka
+        >>> images = torch.utils.data.TensorDataset(torch.arange(-4.0, 4.0).reshape(8, 1, 1, 1))
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+        >>> same = layerwise_cka(model, model, images, layers=["0", "1"])
+        >>> other = layerwise_cka(model, model, images, layers={"0": "1"})
+        >>> [round(value, 4) for value in (same["0"], same["1"], other["0"])]
+        [1.0, 1.0, 0.7154]
     """
     names = analysed_layers(model) if layers is None else layers
     pairs = dict(names) if isinstance(names, Mapping) else {n: n for n in names}
@@ -133,6 +160,17 @@ def stability_plasticity(
     :param batch_size: images in a minibatch.
     :param device: where the networks run.
     :return: layer-wise values and their means.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis import stability_plasticity
+        >>> images = torch.utils.data.TensorDataset(torch.arange(-4.0, 4.0).reshape(8, 1, 1, 1))
+        >>> before, joint = (torch.nn.Sequential(m) for m in (torch.nn.Identity(), torch.nn.ReLU()))
+        >>> references = {"old_reference": before, "new_reference": joint, "layers": ["0"]}
+        >>> measured = stability_plasticity(before, old_data=images, new_data=images, **references)
+        >>> round(measured.mean_stability, 4), round(measured.mean_plasticity, 4)
+        (1.0, 0.7154)
     """
     shared: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "device": device}
     stability = layerwise_cka(model, old_reference, old_data, **shared)

@@ -22,6 +22,17 @@ def single_images(dataset: Any) -> Any:
     :param dataset: any map-style data set, or an experience.
     :return: the data set.
     :raises ProbeError: if it has no samples.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.features import single_images
+        >>> from avalanche_branchtune.streams import joint
+        >>> data = torch.utils.data.TensorDataset(torch.ones(2, 1), torch.tensor([0, 1]))
+        >>> stream = joint(data, data, train_transform=lambda x: [x, x], eval_transform=torch.neg)
+        >>> image, *_ = single_images(stream.train_stream[0])[0]
+        >>> image.tolist()  # not the two views of training
+        [-1.0]
     """
     if isinstance(dataset, CLExperience):
         dataset = dataset.dataset
@@ -39,6 +50,16 @@ def loader_of(dataset: Any, batch_size: int, num_workers: int = 0) -> DataLoader
     :param num_workers: worker processes.
     :return: the loader; without a generator of its own it would draw from the
         global one, and training would depend on whether it is evaluated.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.features import loader_of
+        >>> state = torch.get_rng_state()
+        >>> [batch.tolist() for batch in loader_of(range(5), batch_size=2)]
+        [[0, 1], [2, 3], [4]]
+        >>> torch.equal(torch.get_rng_state(), state)
+        True
     """
     generator = torch.Generator().manual_seed(0)
     return DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, generator=generator)
@@ -63,6 +84,16 @@ def extract_features(
     :return: features ``(N, D)`` in float32 and labels ``(N,)``, on the CPU.
     :raises ProbeError: for an empty data set, images that are not single
         tensors, features that are not ``(N, D)`` or not finite.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import extract_features
+        >>> images, labels = torch.arange(8.0).reshape(2, 1, 2, 2), torch.tensor([7, 9])
+        >>> data = torch.utils.data.TensorDataset(images, labels)
+        >>> features, labels = extract_features(torch.nn.Flatten(), data)
+        >>> features.tolist(), labels.tolist()
+        ([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]], [7, 9])
     """
     dataset = single_images(dataset)
     if device is None:
@@ -98,6 +129,17 @@ class FeatureCache:
 
     :param max_mib: memory for features, in MiB; the newest are kept whatever
         their size.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import FeatureCache
+        >>> data = torch.utils.data.TensorDataset(torch.ones(3, 2), torch.tensor([0, 1, 1]))
+        >>> cache, model = FeatureCache(), torch.nn.Linear(2, 2)
+        >>> features, _ = cache.features(model, data)
+        >>> model.weight.data += 1  # another state of the model
+        >>> cache.features(model, data)[0] is features, len(cache)
+        (False, 2)
     """
 
     def __init__(self, max_mib: float = 2048) -> None:
@@ -145,6 +187,16 @@ def fingerprint(model: nn.Module) -> str:
 
     :param model: any module.
     :return: hexadecimal digest of its ``repr`` and of the bytes of its ``state_dict``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.features import fingerprint
+        >>> model = torch.nn.Linear(2, 2)
+        >>> before = fingerprint(model)
+        >>> model.eval().weight.data += 1
+        >>> fingerprint(model) == before, fingerprint(model) == fingerprint(model.train())
+        (False, True)
     """
     digest = hashlib.blake2b(repr(model).encode(), digest_size=16)
     for name, value in model.state_dict().items():

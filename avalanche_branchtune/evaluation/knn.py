@@ -49,6 +49,17 @@ def weighted_knn(
     :raises ProbeError: if there are fewer than k labelled training samples, or
         k or T is not positive.
     :raises UnknownOptionError: for another distance.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import weighted_knn
+        >>> bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+        >>> labels, query = torch.tensor([4, 7, 7]), torch.tensor([[2.0, 0.0]])
+        >>> weighted_knn(bank, labels, query, k=3, temperature=0.07).tolist()
+        [4]
+        >>> weighted_knn(bank, labels, query, k=3, temperature=10).tolist()  # hardly weighted
+        [7]
     """
     if k < 1 or temperature <= 0:
         raise ProbeError(f"weighted_knn(k={k}, temperature={temperature}): both must be positive")
@@ -114,6 +125,17 @@ class KNNProbe(Probe):
     :param k: number of neighbours.
     :param temperature: T.
     :param distance: ``"cosine"`` or ``"euclidean"``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import KNNProbe
+        >>> x, y = torch.tensor([[1.0, 1.0], [9.0, 7.0]]), torch.tensor([3, 5])
+        >>> query = torch.tensor([[8.0, 8.0]])  # the direction of the first, near the second
+        >>> KNNProbe(k=1).fit(x, y).predict(query).tolist()
+        [3]
+        >>> KNNProbe(k=1, distance="euclidean").fit(x, y).predict(query).tolist()
+        [5]
     """
 
     k: int = 20
@@ -164,5 +186,16 @@ def knn_probe(
         of :func:`~avalanche_branchtune.evaluation.probe.run_probe`.
     :return: accuracy, predictions and protocol.
     :raises ProbeError: see :func:`weighted_knn` and ``run_probe``.
+
+    Example::
+
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from avalanche_branchtune.evaluation import knn_probe
+        >>> train = TensorDataset(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+        >>> test = TensorDataset(torch.tensor([[3.0, 1.0], [3.0, 2.0]]), torch.tensor([0, 1]))
+        >>> result = knn_probe(torch.nn.Identity(), train, test, k=1)
+        >>> result.accuracy, result.predictions.tolist()
+        (0.5, [0, 0])
     """
     return run_probe(KNNProbe(k, temperature, distance), model, train, test, **options)

@@ -38,6 +38,17 @@ class LinearProbe(Probe):
     :param batch_size: samples in a minibatch of ``"sgd"``.
     :param seed: of the held-out part and of SGD.
     :raises UnknownOptionError: for an unknown protocol.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import LinearProbe
+        >>> x, y = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([2, 2, 7, 7])
+        >>> fitted = LinearProbe("lbfgs").fit(x, y)
+        >>> fitted.predict(torch.tensor([[-3.0], [2.0], [3.0]])).tolist()
+        [2, 2, 7]
+        >>> fitted.found
+        {'C': '0.1 (the middle: a class has fewer than 5 samples)'}
     """
 
     protocol: str = "lbfgs"
@@ -139,6 +150,17 @@ def linear_probe(
     :return: accuracy, predictions and protocol.
     :raises ProbeError: for fewer than two classes, and see ``run_probe``.
     :raises UnknownOptionError: for an unknown protocol.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import linear_probe
+        >>> images = torch.tensor([[2.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, 3.0]])
+        >>> train = torch.utils.data.TensorDataset(images, torch.tensor([0, 0, 1, 1]))
+        >>> test = torch.utils.data.TensorDataset(images, torch.tensor([0, 1, 1, 1]))
+        >>> result = linear_probe(torch.nn.Identity(), train, test, protocol="sgd", epochs=10)
+        >>> result.accuracy, result.settings["schedule"]
+        (0.75, 'rate / 10 after 6 and 8')
     """
     probe = LinearProbe(protocol, lr, epochs, batch_size, seed)
     return run_probe(probe, model, train, test, seed=seed, batch_size=batch_size, **options)

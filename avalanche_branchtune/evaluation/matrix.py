@@ -27,6 +27,17 @@ class AccuracyMatrix:
     :param random: accuracies R[i] of a randomly initialised network under the
         same probe; needed for :attr:`forward_transfer`.
     :raises ProbeError: for numbers that are not accuracies.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation import AccuracyMatrix
+        >>> matrix = AccuracyMatrix(2, random=[0.25, 0.25])
+        >>> matrix.add([1.0, 0.5])
+        >>> matrix.add([0.5, 0.75])
+        >>> matrix.final_accuracy, matrix.continual_accuracy, matrix.forgetting
+        (0.625, 0.8125, 0.5)
+        >>> matrix.backward_transfer, matrix.forward_transfer
+        (-0.5, 0.25)
     """
 
     def __init__(self, n_experiences: int, random: Sequence[float] | None = None) -> None:

@@ -22,6 +22,14 @@ class Fitted(NamedTuple):
     :param predict: from features ``(M, D)`` to labels ``(M,)``.
     :param found: what was chosen on the training data, for example a
         regularisation; not part of the protocol.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.probe import Fitted
+        >>> fitted = Fitted(lambda x: (x[:, 0] > 0.5).long(), {"threshold": 0.5})
+        >>> fitted.predict(torch.tensor([[0.25], [0.75]])).tolist(), fitted.found
+        ([0, 1], {'threshold': 0.5})
     """
 
     predict: Callable[[Tensor], Tensor]
@@ -29,7 +37,19 @@ class Fitted(NamedTuple):
 
 
 class Probe(ABC):
-    """A way to judge features by a classifier that is fitted on them."""
+    """A way to judge features by a classifier that is fitted on them.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.probe import Fitted, Probe
+        >>> class Majority(Probe):
+        ...     name = "majority"
+        ...     def settings(self): return {"probe": "the most frequent label"}
+        ...     def fit(self, x, y): return Fitted(lambda q: y.mode().values.repeat(len(q)), {})
+        >>> Majority().fit(None, torch.tensor([9, 4, 4])).predict(torch.ones(2, 1)).tolist()
+        [4, 4]
+    """
 
     name: str
     """Short name, in metrics and tables."""
@@ -60,6 +80,14 @@ class ClassifierProbe(Probe):
     For supervised strategies, and for networks that learn their classifier
     along the stream; as features it takes scores ``(N, C)``, and class c is
     the label c.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import ClassifierProbe
+        >>> fitted = ClassifierProbe().fit(torch.empty(0), torch.empty(0))
+        >>> fitted.predict(torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])).tolist()
+        [1, 0]
     """
 
     name = "classifier"
@@ -83,6 +111,14 @@ class ProbeResult:
     :param settings: how the number was made; two accuracies may be compared
         only if these agree.
     :param found: what was chosen on the training data.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import ProbeResult
+        >>> settings, found = {"probe": "linear probe", "classes": 2}, {"C": "0.1 (chosen)"}
+        >>> ProbeResult(0.5, torch.tensor([0, 1]), settings, found).protocol
+        'linear probe, classes 2, C 0.1 (chosen)'
     """
 
     accuracy: float
@@ -100,6 +136,12 @@ def sentence(settings: dict[str, Any]) -> str:
     """Return settings as one line of text.
 
     :param settings: of a probe; its ``probe`` comes first.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.probe import sentence
+        >>> sentence({"k": 20, "T": 0.07, "probe": "weighted kNN"})
+        'weighted kNN, k 20, T 0.07'
     """
     rest = [f"{key} {value}" for key, value in settings.items() if key != "probe"]
     return ", ".join([str(settings["probe"]), *rest])
@@ -134,6 +176,16 @@ def run_probe(
     :return: accuracy, predictions and protocol.
     :raises ProbeError: for a share outside (0, 1], a class without a labelled
         training sample, no labelled test sample, and what the probe refuses.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import KNNProbe
+        >>> from avalanche_branchtune.evaluation.probe import run_probe
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0, 1, 2, -1]))
+        >>> result = run_probe(KNNProbe(k=1), torch.nn.Identity(), data, data, classes=[0, 2])
+        >>> result.accuracy, result.settings["classes"], result.settings["training images"]
+        (1.0, 2, 2)
     """
     cache = FeatureCache() if cache is None else cache
     x, y = chosen(*cache.features(model, train, **loading), classes)
@@ -159,6 +211,16 @@ def chosen(x: Tensor, y: Tensor, classes: Sequence[int] | None = None) -> tuple[
     :param x: features ``(N, D)``.
     :param y: labels ``(N,)``, −1 where there is none.
     :param classes: all by default.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.probe import chosen
+        >>> x, y = torch.tensor([[5.0], [6.0], [7.0]]), torch.tensor([0, -1, 1])
+        >>> [part.tolist() for part in chosen(x, y)]
+        [[[5.0], [7.0]], [0, 1]]
+        >>> [part.tolist() for part in chosen(x, y, classes=[1])]
+        [[[7.0]], [1]]
     """
     taken = y != -1 if classes is None else torch.isin(y, torch.tensor(list(classes)))
     return (x, y) if taken.all() else (x[taken], y[taken])
@@ -172,6 +234,15 @@ def shared_labels(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor
     :param share: in (0, 1].
     :param seed: of the choice.
     :raises ProbeError: for another share.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.probe import shared_labels
+        >>> y = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+        >>> _, kept = shared_labels(torch.ones(10, 3), y, share=0.25, seed=0)
+        >>> kept.tolist()  # a quarter of eight; at least one of two
+        [0, 0, 1]
     """
     if not 0 < share <= 1:
         raise ProbeError(f"label_share={share}: expected a share in (0, 1]")
@@ -196,6 +267,17 @@ def check_labels(probe: Probe, y: Tensor, truth: Tensor, classes: Sequence[int] 
     :param classes: labels that must be there.
     :raises ProbeError: for a class without training sample, too few classes, or
         no test sample.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation import KNNProbe
+        >>> from avalanche_branchtune.evaluation.probe import check_labels
+        >>> check_labels(KNNProbe(), torch.tensor([0, 1]), truth=torch.tensor([1]))
+        >>> check_labels(KNNProbe(), torch.tensor([0, 1]), truth=torch.tensor([2]))
+        Traceback (most recent call last):
+            ...
+        avalanche_branchtune.errors.ProbeError: kNN probe: no training sample is labelled [2]: ...
     """
     present = set(torch.unique(y).tolist())
     missing = (set(torch.unique(truth).tolist()) | set(classes)) - present
@@ -216,5 +298,12 @@ def accuracy(predictions: Tensor, truth: Tensor) -> float:
 
     :param predictions: ``(M,)``.
     :param truth: ``(M,)``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.evaluation.probe import accuracy
+        >>> accuracy(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 2, 0]))
+        0.75
     """
     return (predictions == truth).double().mean().item()

@@ -36,6 +36,17 @@ class StreamResult:
     :param settings: how the numbers were made.
     :param features: test features of each experience ``(M_i, D)``, if the probe has any.
     :param labels: their labels ``(M_i,)``.
+
+    Example::
+
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
+        >>> data = [TensorDataset(torch.ones(1, 2), torch.tensor([i])) for i in (0, 1)]
+        >>> probe = StreamProbe(KNNProbe(k=1), data, data, scope="seen")
+        >>> result = probe.measure(torch.nn.Identity(), trained=1)
+        >>> result.accuracies, result.overall, result.settings["fitted on"]
+        ([1.0, None], 1.0, 'the experiences trained so far')
     """
 
     accuracies: list[float | None]
@@ -76,6 +87,17 @@ class StreamProbe:
         :func:`~avalanche_branchtune.evaluation.extract_features`.
     :raises UnknownOptionError: for another scope.
     :raises ProbeError: for streams that do not go together.
+
+    Example::
+
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
+        >>> train = [TensorDataset(torch.eye(2)[[i]], torch.tensor([i])) for i in (0, 1)]
+        >>> test = [TensorDataset(torch.tensor([[1.0, 2.0]]), torch.tensor([i])) for i in (0, 1)]
+        >>> probes = [StreamProbe(KNNProbe(1), train, test, scope=s) for s in ("all", "experience")]
+        >>> [probe.measure(torch.nn.Identity(), trained=1).accuracies for probe in probes]
+        [[0.0, 1.0], [1.0, 1.0]]
     """
 
     def __init__(
@@ -217,6 +239,15 @@ def datasets_of(experiences: Iterable[Any]) -> list[Any]:
     """Return the data sets of experiences.
 
     :param experiences: Avalanche experiences, or data sets.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.stream import datasets_of
+        >>> from avalanche_branchtune.streams import class_incremental
+        >>> data = [("image", label) for label in (0, 0, 0, 1)]
+        >>> benchmark = class_incremental(data, data, 2, class_order=[1, 0])
+        >>> [len(dataset) for dataset in datasets_of(benchmark.train_stream)]
+        [1, 3]
     """
     return [dataset_of(e) for e in experiences]
 
@@ -225,6 +256,16 @@ def dataset_of(experience: Any) -> Any:
     """Return the data set of an experience, or a data set as it is.
 
     :param experience: an Avalanche experience or a data set.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.stream import dataset_of
+        >>> from avalanche_branchtune.streams import joint
+        >>> data = [("image 0", 5), ("image 1", 6)]
+        >>> dataset_of(joint(data, data).train_stream[0])[1][:2]
+        ['image 1', 6]
+        >>> dataset_of(data) is data
+        True
     """
     return experience.dataset if isinstance(experience, CLExperience) else experience
 

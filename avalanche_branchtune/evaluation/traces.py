@@ -31,6 +31,14 @@ class Trace:
     :param experiences: at each, the index of the experience that was trained.
     :param probe: name of the probe.
     :param protocol: how the accuracies were made.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation import Trace, stability_gap
+        >>> nan = float("nan")  # experience 1 is not measured before it begins
+        >>> trace = Trace([10, 20, 30], [[0.75, nan], [0.25, 0.5], [0.5, 1.0]], [0, 1, 1])
+        >>> stability_gap(trace).windowed_plasticity  # mean of 0.5 − 0.25 and 1.0 − 0.5
+        0.375
     """
 
     iterations: list[int] = field(default_factory=list)
@@ -51,6 +59,14 @@ class Gap:
     :param recovery: iterations from its beginning until the accuracy was
         ``before`` again, after the smallest one; 0 if it never fell, None if it
         did not come back within the experience.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Gap
+        >>> Gap(experience=1, test=0, before=0.75, lowest=0.25, recovery=20).depth
+        0.5
+        >>> Gap(experience=1, test=0, before=0.75, lowest=0.875, recovery=0).depth
+        0.0
     """
 
     experience: int
@@ -75,6 +91,16 @@ class StabilityGap:
     :param windowed_plasticity: see :func:`windowed_plasticity`.
     :param window: measurements in a window.
     :param gaps: see :func:`gaps`.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation import Trace, stability_gap
+        >>> rows = [[0.5, 0.0], [0.75, 0.0], [0.25, 0.5], [0.75, 1.0]]
+        >>> measured = stability_gap(Trace([0, 10, 20, 30], rows, [0, 0, 1, 1]), window=2)
+        >>> measured.mean_depth, measured.window
+        (0.5, 2)
+        >>> measured.windowed_forgetting, measured.windowed_plasticity
+        (0.25, 0.5)
     """
 
     min_acc: float | None
@@ -97,6 +123,16 @@ def stability_gap(trace: Trace, *, window: int = 10) -> StabilityGap:
     :param window: Δ, in measurements, 2 or more.
     :return: the numbers.
     :raises ProbeError: see :func:`check_trace`; for a smaller window.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation import Trace, stability_gap
+        >>> rows = [[0.5, 0.0], [0.75, 0.0], [0.25, 0.5], [0.75, 1.0]]
+        >>> measured = stability_gap(Trace([0, 10, 20, 30], rows, [0, 0, 1, 1]))
+        >>> measured.min_acc, measured.wc_acc
+        (0.25, 0.625)
+        >>> measured.gaps
+        (Gap(experience=1, test=0, before=0.75, lowest=0.25, recovery=20),)
     """
     check_trace(trace)
     return StabilityGap(
@@ -115,6 +151,13 @@ def average_minimum_accuracy(trace: Trace) -> float | None:
     :param trace: accuracies during training.
     :return: the mean over earlier experiences that were measured after they
         were trained; None if there is none.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Trace, average_minimum_accuracy
+        >>> rows = [[0.5, 0.0], [0.75, 0.0], [0.25, 0.5], [0.75, 1.0]]
+        >>> average_minimum_accuracy(Trace([0, 10, 20, 30], rows, experiences=[0, 0, 1, 1]))
+        0.25
     """
     a, t, e = _arrays(trace)
     minima = []
@@ -131,6 +174,13 @@ def worst_case_accuracy(trace: Trace) -> float | None:
     :param trace: accuracies during training.
     :return: the weighted mean; a_k(t) alone in the first experience; None if
         a_k(t) or min-ACC was not measured.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Trace, worst_case_accuracy
+        >>> rows = [[0.5, 0.0], [0.75, 0.0], [0.25, 0.5], [0.75, 1.0]]
+        >>> worst_case_accuracy(Trace([0, 10, 20, 30], rows, [0, 0, 1, 1]))  # 1.0 / 2 + 0.25 / 2
+        0.625
     """
     a, _, e = _arrays(trace)
     k = int(e[-1])
@@ -152,6 +202,13 @@ def windowed_forgetting(trace: Trace, window: int = 10) -> float | None:
     :param window: Δ, in measurements.
     :return: the mean over test experiences that were measured twice; None if
         there is none.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Trace, windowed_forgetting
+        >>> trace = Trace([0, 10, 20], [[0.75], [0.5], [0.25]], experiences=[0, 0, 0])
+        >>> windowed_forgetting(trace, window=2), windowed_forgetting(trace, window=3)
+        (0.25, 0.5)
     """
     return _windowed(trace, window, -1)
 
@@ -163,6 +220,13 @@ def windowed_plasticity(trace: Trace, window: int = 10) -> float | None:
     :param window: Δ, in measurements, see :func:`windowed_forgetting`.
     :return: the mean over test experiences that were measured twice; None if
         there is none.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Trace, windowed_plasticity
+        >>> trace = Trace([0, 10, 20], [[0.25], [0.375], [0.75]], experiences=[0, 0, 0])
+        >>> windowed_plasticity(trace, window=2), windowed_plasticity(trace, window=3)
+        (0.375, 0.5)
     """
     return _windowed(trace, window, 1)
 
@@ -177,6 +241,13 @@ def gaps(trace: Trace) -> list[Gap]:
     :param trace: accuracies during training.
     :return: in the order of experiences, then of test experiences; pairs that
         were not measured both before and during are left out.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Trace, gaps
+        >>> rows = [[0.5, 0.0], [0.75, 0.0], [0.25, 0.5], [0.5, 1.0]]
+        >>> gaps(Trace([0, 10, 20, 30], rows, experiences=[0, 0, 1, 1]))
+        [Gap(experience=1, test=0, before=0.75, lowest=0.25, recovery=None)]
     """
     a, t, e = _arrays(trace)
     found = []
@@ -196,6 +267,15 @@ def check_trace(trace: Trace) -> None:
     :param trace: accuracies during training.
     :raises ProbeError: for lists of unequal lengths, no measurements,
         iterations or experiences that do not rise, and accuracies outside [0, 1].
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation.traces import Trace, check_trace
+        >>> check_trace(Trace([10, 20], [[0.5], [0.75]], experiences=[0, 0]))
+        >>> check_trace(Trace([10, 20], [[0.5], [75.0]], experiences=[0, 0]))
+        Traceback (most recent call last):
+            ...
+        avalanche_branchtune.errors.ProbeError: trace: measurement 1: 75.0 is no accuracy: ...
     """
     t, rows, e = trace.iterations, trace.accuracies, trace.experiences
     if not len(t) == len(rows) == len(e):

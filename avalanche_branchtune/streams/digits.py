@@ -28,7 +28,15 @@ Box = tuple[int, int, int, int]
 
 
 class Region(NamedTuple):
-    """A domain: (left, top, right, bottom) boxes in the pixels of a photograph."""
+    """A domain: (left, top, right, bottom) boxes in the pixels of a photograph.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams.digits import REGIONS, Region
+        >>> sky = Region("china.jpg", train=(340, 0, 520, 130), test=(520, 0, 640, 130))
+        >>> sky == REGIONS[1], sky.train[2] <= sky.test[0]  # no pixel in both parts
+        (True, True)
+    """
 
     photograph: str
     train: Box
@@ -55,6 +63,17 @@ class ArrayImages(Dataset[tuple[Image.Image, int]]):
     :param targets: N class numbers.
     :param domains: N domain numbers.
     :raises UnknownOptionError: when the three differ in length or ``images`` has another shape.
+
+    Example::
+
+        >>> import numpy as np
+        >>> from avalanche_branchtune.streams import ArrayImages
+        >>> pixels = np.arange(2, dtype=np.uint8).repeat(8 * 8 * 3).reshape(2, 8, 8, 3)
+        >>> data = ArrayImages(pixels, targets=[7, 9], domains=[0, 1])
+        >>> data[1][0].getpixel((0, 0)), data[1][1]
+        ((1, 1, 1), 9)
+        >>> data.subset([1]).domains
+        [1]
     """
 
     def __init__(self, images: np.ndarray, targets: Sequence[int], domains: Sequence[int]) -> None:
@@ -116,6 +135,17 @@ def digits_on_photographs(
     :return: the images, their classes 0 to 9 and their domains 0 to ``backgrounds`` - 1.
     :raises UnknownOptionError: for a ``size`` or ``backgrounds`` out of range.
     :raises EmptyExperienceError: for ``samples`` below 1.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import digits_on_photographs
+        >>> data = digits_on_photographs(samples=20, size=8, backgrounds=2)
+        >>> data.images.shape, data[0][0].size
+        ((20, 8, 8, 3), (8, 8))
+        >>> [data.targets.count(digit) for digit in range(10)]
+        [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+        >>> sorted(zip(data.targets, data.domains))[:4]
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
     if size < 8:
         raise UnknownOptionError(

@@ -29,6 +29,17 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     :param files: N paths.
     :param targets: N class numbers, -1 where there is no label.
     :param classes: the name of class 0, 1 …; empty without labels.
+
+    Example::
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> from avalanche_branchtune.streams import ImageFiles
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (4, 3), 7).save(f"{folder}/1.png")
+        ...     image, label = ImageFiles([f"{folder}/1.png"], targets=[1])[0]
+        >>> image.mode, image.size, image.getpixel((0, 0)), label
+        ('RGB', (4, 3), (7, 7, 7), 1)
     """
 
     def __init__(
@@ -64,6 +75,17 @@ def image_folder(root: str | os.PathLike[str]) -> ImageFiles:
     :return: the images, sorted by class and path.
     :raises MissingDirectoryError: when ``root`` is no directory, has no sub-folder, or has a
         sub-folder without images.
+
+    Example::
+
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from avalanche_branchtune.streams import image_folder
+        >>> with TemporaryDirectory() as root:
+        ...     for folder in (Path(root, "dog"), Path(root, "cat")):
+        ...         _ = folder.mkdir(), (folder / "1.png").touch(), (folder / "notes.txt").touch()
+        ...     image_folder(root).classes, image_folder(root).targets
+        (['cat', 'dog'], [0, 1])
     """
     expected = "a directory with one sub-folder of images for each class"
     _check_directory(root, expected)
@@ -80,6 +102,17 @@ def unlabelled_folder(root: str | os.PathLike[str]) -> ImageFiles:
     :param root: the directory. Links to directories are followed.
     :return: the images, sorted by path.
     :raises MissingDirectoryError: when ``root`` is no directory or holds no images.
+
+    Example::
+
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from avalanche_branchtune.streams import unlabelled_folder
+        >>> with TemporaryDirectory() as root:
+        ...     for name in ("2.png", "1.jpg", "notes.txt"):
+        ...         Path(root, name).touch()
+        ...     [Path(file).name for file in unlabelled_folder(root).files]
+        ['1.jpg', '2.png']
     """
     expected = f"a directory with images ({', '.join(IMG_EXTENSIONS)}) in it or below it"
     _check_directory(root, expected)

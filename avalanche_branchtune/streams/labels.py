@@ -29,7 +29,17 @@ NO_LABEL = -1
 
 
 class MapDataset(Protocol):
-    """A map-style data set: items by number, ``(image, label, …)``, ``(image,)`` or an image."""
+    """A map-style data set: items by number, ``(image, label, …)``, ``(image,)`` or an image.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams.labels import find_labels
+        >>> class Squares:
+        ...     def __len__(self): return 4
+        ...     def __getitem__(self, index): return index**2, index % 2
+        >>> find_labels(Squares()).true
+        [0, 1, 0, 1]
+    """
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -43,6 +53,13 @@ class Labels(NamedTuple):
 
     ``shown`` is what training sees. ``true`` has the hidden labels too; it serves only to
     split a stream by class and to evaluate.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import hide_labels
+        >>> from avalanche_branchtune.streams.labels import find_labels
+        >>> find_labels(hide_labels([("image 0", 5), ("image 1", 6)], share=1))
+        Labels(shown=[-1, -1], true=[5, 6])
     """
 
     shown: list[int]
@@ -54,6 +71,14 @@ class PartlyLabelled(Dataset[tuple[Any, int]]):
 
     :param dataset: the data set with all labels.
     :param labels: the labels to show and the true ones.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams.labels import Labels, PartlyLabelled
+        >>> data = [("image 0", 5), ("image 1", 6)]
+        >>> partly = PartlyLabelled(data, Labels(shown=[5, -1], true=[5, 6]))
+        >>> partly[1], partly.true_targets[1]
+        (('image 1', -1), 6)
     """
 
     def __init__(self, dataset: MapDataset, labels: Labels) -> None:
@@ -74,6 +99,13 @@ class Unlabelled(Dataset[tuple[Any]]):
     """Items ``(image,)``; see :func:`without_labels`.
 
     :param dataset: the data set, with labels or without.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import Unlabelled
+        >>> data = Unlabelled([("image 0", 5), ("image 1", 6)])
+        >>> data[1], data.targets, data.true_targets
+        (('image 1',), [-1, -1], [5, 6])
     """
 
     def __init__(self, dataset: MapDataset) -> None:
@@ -103,6 +135,16 @@ def hide_labels(dataset: MapDataset, share: float, *, seed: int = 0) -> PartlyLa
     :param seed: decides which samples.
     :raises UnknownOptionError: for a share out of range or an AvalancheDataset.
     :raises LabelError: when a label is no integer.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import hide_labels
+        >>> data = [(f"image {i}", i) for i in range(8)]
+        >>> partly = hide_labels(data, share=0.75)
+        >>> partly.targets.count(-1), partly.true_targets
+        (6, [0, 1, 2, 3, 4, 5, 6, 7])
+        >>> hide_labels(data, share=0.75).targets == partly.targets  # the same seed
+        True
     """
     _refuse_transform_groups("hide_labels", dataset)
     if not 0 <= share <= 1:
@@ -125,6 +167,13 @@ def without_labels(dataset: MapDataset) -> Unlabelled:
     :param dataset: as for :func:`hide_labels`; it need not have labels.
     :raises UnknownOptionError: for an AvalancheDataset.
     :raises LabelError: when a label is no integer.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import without_labels
+        >>> data = without_labels([("image 0", 5), ("image 1", 6)])
+        >>> data[1], data.targets
+        (('image 1',), [-1, -1])
     """
     _refuse_transform_groups("without_labels", dataset)
     return Unlabelled(dataset)
@@ -140,6 +189,16 @@ def find_labels(dataset: MapDataset) -> Labels:
 
     :param dataset: a map-style data set.
     :raises LabelError: when a label is no integer, or there are not as many as samples.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.streams.labels import find_labels
+        >>> data = torch.utils.data.TensorDataset(torch.ones(3, 2), torch.tensor([4, 5, 6]))
+        >>> find_labels(torch.utils.data.Subset(data, [2, 0])).shown
+        [6, 4]
+        >>> find_labels(["image 0", "image 1"]).shown
+        [-1, -1]
     """
     for name in ("targets", "labels"):
         shown = getattr(dataset, name, None)

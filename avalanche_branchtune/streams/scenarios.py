@@ -80,6 +80,16 @@ def class_incremental(
     :raises LabelError: when a sample has no class, ``test`` has a class that ``train`` lacks, or
         ``class_order`` does not hold each class once.
     :raises EmptyExperienceError: when a data set or an experience has no samples.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import class_incremental
+        >>> data = [(f"image {i}", i % 4) for i in range(8)]
+        >>> benchmark = class_incremental(data, data, 2, class_order=[3, 0, 2, 1])
+        >>> [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
+        [[0, 3], [1, 2]]
+        >>> [item[0] for item in benchmark.train_stream[0].dataset]
+        ['image 0', 'image 3', 'image 4', 'image 7']
     """
     train_data = _convert("class_incremental(train=…)", train)
     test_data = _convert("class_incremental(test=…)", test)
@@ -131,6 +141,16 @@ def data_incremental(
     :return: the benchmark.
     :raises UnknownOptionError: for ``n_experiences`` below 1.
     :raises EmptyExperienceError: when a data set or an experience has no samples.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import data_incremental
+        >>> data = [(f"image {i}", i % 2) for i in range(6)]
+        >>> benchmark = data_incremental(data, data, 3)
+        >>> [sorted(e.dataset.targets) for e in benchmark.train_stream]
+        [[0, 1], [0, 1], [0, 1]]
+        >>> [len(e.dataset) for e in benchmark.test_stream]
+        [6]
     """
     if n_experiences < 1:
         raise UnknownOptionError(
@@ -161,6 +181,15 @@ def domain_incremental(
     :return: the benchmark.
     :raises UnknownOptionError: when there are not as many test domains as training domains.
     :raises EmptyExperienceError: when there is no domain, or one has no samples.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import domain_incremental
+        >>> photographs, drawings = [("photograph", 0), ("photograph", 1)], [("drawing", 1)]
+        >>> domains = [photographs, drawings]
+        >>> benchmark = domain_incremental(domains, domains, train_transform=str.upper)
+        >>> [[item[:2] for item in e.dataset] for e in benchmark.train_stream]
+        [[['PHOTOGRAPH', 0], ['PHOTOGRAPH', 1]], [['DRAWING', 1]]]
     """
     if len(train_domains) != len(test_domains):
         raise UnknownOptionError(
@@ -192,6 +221,16 @@ def joint(
     :param eval_transform: transform of the group "eval".
     :return: the benchmark.
     :raises EmptyExperienceError: when a data set has no samples.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import joint
+        >>> data = [("image 0", 5), ("image 1", 6)]
+        >>> benchmark = joint(data, data, train_transform=str.upper)
+        >>> [item[:2] for item in benchmark.train_stream[0].dataset]
+        [['IMAGE 0', 5], ['IMAGE 1', 6]]
+        >>> [item[0] for item in benchmark.train_stream[0].dataset.eval()]
+        ['image 0', 'image 1']
     """
     train_data = _convert("joint(train=…)", train)
     test_data = _convert("joint(test=…)", test)
@@ -203,6 +242,15 @@ def split_domains(dataset: ArrayImages) -> list[ArrayImages]:
 
     :param dataset: images with a domain each.
     :return: one data set a domain.
+
+    Example::
+
+        >>> import numpy as np
+        >>> from avalanche_branchtune.streams import ArrayImages, split_domains
+        >>> pixels = np.zeros((3, 8, 8, 3), dtype=np.uint8)
+        >>> data = ArrayImages(pixels, targets=[4, 5, 6], domains=[1, 0, 1])
+        >>> [domain.targets for domain in split_domains(data)]
+        [[5], [4, 6]]
     """
     return [
         dataset.subset(i for i, other in enumerate(dataset.domains) if other == domain)

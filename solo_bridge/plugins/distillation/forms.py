@@ -29,6 +29,16 @@ def contrastive(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tenso
     :param p: predicted, one for each view.
     :param z: the teacher's.
     :param temperature: T.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import contrastive
+        >>> p, z = [torch.eye(2)], [torch.eye(2)]
+        >>> round(contrastive(p, z, temperature=1.0).item(), 4)  # log(1 + exp(−1))
+        0.3133
+        >>> round(contrastive(p, [z[0].flip(0)], temperature=1.0).item(), 4)
+        1.3133
     """
     rows, columns = F.normalize(torch.cat(list(p)), dim=1), F.normalize(torch.cat(list(z)), dim=1)
     return F.cross_entropy(
@@ -41,6 +51,14 @@ def negative_cosine(p: Embeddings, z: Embeddings) -> Tensor:
 
     :param p: predicted, one for each view.
     :param z: the teacher's.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import negative_cosine
+        >>> p, z = [torch.eye(2), torch.eye(2)], [3 * torch.eye(2), torch.eye(2).flip(0)]
+        >>> round(negative_cosine(p, z).item(), 4)  # mean of 0 (scaled) and 2 (orthogonal)
+        1.0
     """
     return torch.stack(
         [2 - 2 * F.cosine_similarity(a, b, dim=1).mean() for a, b in zip(p, z, strict=True)]
@@ -52,6 +70,13 @@ def mse(p: Embeddings, z: Embeddings) -> Tensor:
 
     :param p: predicted, one for each view.
     :param z: the teacher's.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import mse
+        >>> mse([torch.zeros(2, 2)], [torch.tensor([[1.0, 2.0], [3.0, 4.0]])]).item()  # 30 / 4
+        7.5
     """
     return torch.stack([F.mse_loss(a, b) for a, b in zip(p, z, strict=True)]).mean()
 
@@ -68,6 +93,16 @@ def cross_correlation(
     :param z: the teacher's.
     :param off_diagonal: λ.
     :param scale: of the whole.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import cross_correlation
+        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> [round(cross_correlation([p], [z]).item(), 3) for p in (z, -z)]
+        [0.0, 0.8]
+        >>> round(cross_correlation([z], [z.flip(1)]).item(), 3)  # 0.1 · (1 + 1 + 0.005 · (1 + 1))
+        0.201
     """
     losses = []
     for a, b in zip(p, z, strict=True):
@@ -88,6 +123,16 @@ def cross_entropy(p: Embeddings, z: Embeddings, temperature: float = 0.1) -> Ten
     :param p: scores of the predicted embeddings on the teacher's prototypes.
     :param z: scores of the teacher's own embeddings.
     :param temperature: T.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import cross_entropy
+        >>> z = [torch.tensor([[8.0, 0.0], [0.0, 8.0]])]
+        >>> round(cross_entropy([torch.zeros(2, 2)], z).item(), 4)  # log 2
+        0.6931
+        >>> round(cross_entropy(z, z).item(), 4), round(cross_entropy([-z[0]], z).item(), 4)
+        (0.0, 80.0)
     """
     return torch.stack(
         [
@@ -109,6 +154,16 @@ class Form:
     :param weight: λ in CaSSLe's and Kaizen's runs.
     :param on_prototypes: whether embeddings are compared by their scores on
         the teacher's prototypes.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import Form, mse
+        >>> form = Form(mse, weight=25.0)
+        >>> form.weight * form.distance([torch.zeros(2, 2)], [torch.full((2, 2), 2.0)]).item()
+        100.0
+        >>> form.on_prototypes
+        False
     """
 
     distance: Callable[[Embeddings, Embeddings], Tensor]
@@ -143,6 +198,14 @@ def form_of(method: str) -> Form:
 
     :param method: solo-learn's name.
     :raises UnknownOptionError: if it has none.
+
+    Example::
+
+        >>> from solo_bridge.plugins.distillation.forms import form_of
+        >>> form_of("vicreg").distance.__name__, form_of("vicreg").weight
+        ('mse', 25.0)
+        >>> form_of("swav").on_prototypes
+        True
     """
     if method not in FORM_OF:
         raise expected_one_of(f"distillation form of {method!r}", method, sorted(FORM_OF))
