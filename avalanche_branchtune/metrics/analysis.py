@@ -15,7 +15,7 @@ from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import single_images
 from avalanche_branchtune.evaluation.stream import Backbone, datasets_of, part_of
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 
 class AnalysisMetric(RunMetric):

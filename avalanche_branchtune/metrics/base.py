@@ -14,7 +14,7 @@ from avalanche.training.utils import _at_task_boundary
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.random_state import untouched_random_state
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 WHERE = "eval_phase/test_stream"
 """Where values belong, in the names that Avalanche gives its own."""

@@ -15,7 +15,7 @@ from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
 from avalanche_branchtune.metrics.base import experience_index
 from avalanche_branchtune.random_state import untouched_random_state
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 WHERE = "train_phase/test_stream"
 """Where values belong, in the names that Avalanche gives its own."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 
 class ParameterMetric(RunMetric):

@@ -12,9 +12,12 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.report.comparable import check_comparable, check_run, check_same
+from avalanche_branchtune.evaluation.traces import Trace
+from avalanche_branchtune.records.comparable import check_comparable, check_run, check_same
+from avalanche_branchtune.records.probe import ProbeRecord
+from avalanche_branchtune.records.reading import load_run
+from avalanche_branchtune.records.run import RECORD, Run
 from avalanche_branchtune.report.formats import one_line
-from avalanche_branchtune.report.run import RECORD, ProbeRecord, Run, Trace, load_run
 
 Layers = Literal["stability", "plasticity", "branch_norms"]
 
@@ -212,7 +215,7 @@ class Group:
     def parameters(self, kind: Literal["network", "during", "after"]) -> Statistic | None:
         """Return how many numbers the network has, or were held beside it.
 
-        :param kind: see :class:`~avalanche_branchtune.report.Run`.
+        :param kind: see :class:`~avalanche_branchtune.records.Run`.
         """
         return statistic(run.parameters.get(kind) for run in self.furthest)
 

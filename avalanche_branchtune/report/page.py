@@ -11,12 +11,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from avalanche_branchtune.records.run import Run
 from avalanche_branchtune.report.figures import Picture, all_pictures, save
 from avalanche_branchtune.report.formats import Table, markdown, markdown_text, one_line
 from avalanche_branchtune.report.groups import Group, group_runs
 from avalanche_branchtune.report.latex import latex
 from avalanche_branchtune.report.notices import notices
-from avalanche_branchtune.report.run import Run
 from avalanche_branchtune.report.tables import (
     MEANING,
     environment_table,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from avalanche_branchtune.report.comparable import flat
+from avalanche_branchtune.records.comparable import flat
 from avalanche_branchtune.report.formats import MINUS, NONE, Table, one_line, plain
 from avalanche_branchtune.report.groups import Group, Statistic
 

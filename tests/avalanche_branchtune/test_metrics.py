@@ -46,7 +46,7 @@ from avalanche_branchtune.metrics import (
     RunRecorder,
     run_metrics,
 )
-from avalanche_branchtune.report.run import load_run
+from avalanche_branchtune.records import load_run
 from tests import supervised
 
 

@@ -20,7 +20,7 @@ from avalanche_branchtune.errors import (
 )
 from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
 from avalanche_branchtune.metrics.parameters import held_numbers
-from avalanche_branchtune.report import load_run
+from avalanche_branchtune.records import load_run
 from solo_bridge import SelfSupervised, registry
 from solo_bridge.__main__ import main
 from solo_bridge.comparison import Comparison, compare

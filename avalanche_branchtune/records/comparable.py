@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche_branchtune.errors import ProbeError, RecordError
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 ABSENT = "absent"
 Source = tuple[str, Run]
