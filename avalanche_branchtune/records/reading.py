@@ -5,16 +5,87 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
 
 from avalanche_branchtune.errors import ProbeError, RecordError
 from avalanche_branchtune.evaluation.traces import Trace, check_trace
 from avalanche_branchtune.records.probe import ProbeRecord
 from avalanche_branchtune.records.run import FORMAT, RECORD, VERSION, Run
-from avalanche_branchtune.records.sample import FeatureSample, load_sample
+from avalanche_branchtune.records.sample import load_sample
+
+Text = Annotated[str, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Positive = Annotated[int, Field(strict=True, gt=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # a whole one too
+Accuracy = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Layers = list[dict[str, Number]]
+
+EXPECTED = {
+    "dict_type": "dict",
+    "finite_number": "a finite number",
+    "float_type": "float",
+    "greater_than": "at least 1",
+    "greater_than_equal": "an accuracy in [0, 1]",
+    "int_type": "int",
+    "less_than_equal": "an accuracy in [0, 1]",
+    "list_type": "list",
+    "model_type": "dict",
+    "string_type": "str",
+}
+"""What a field should have been, for each kind of pydantic's errors that the types above raise."""
+
+
+class HeadFields(BaseModel):
+    """What says whether the rest can be read."""
+
+    format: Text
+    version: Whole
+
+
+class ProbeFields(BaseModel):
+    """The fields of a :class:`ProbeRecord`."""
+
+    protocol: dict[str, Any]
+    accuracies: list[list[Accuracy | None]]
+    overall: list[Accuracy | None]
+    random: list[Accuracy | None] | None
+    random_overall: Accuracy | None
+
+
+class TraceFields(BaseModel):
+    """The fields of a :class:`Trace`; what was not measured is None here."""
+
+    iterations: list[Whole]
+    accuracies: list[list[Accuracy | None]]
+    experiences: list[Whole]
+    probe: Text
+    protocol: dict[str, Any]
+
+
+class RunFields(BaseModel):
+    """The fields of a :class:`Run` but for the sample; all are there, others may be."""
+
+    name: Text
+    n_experiences: Positive
+    seed: Whole | None
+    settings: dict[str, Any]
+    probes: dict[str, ProbeFields]
+    seconds: list[Number]
+    evaluation_seconds: list[Number]
+    peak_memory_mib: Number | None
+    parameters: dict[str, Whole]
+    stability: Layers
+    plasticity: Layers
+    analysis_protocol: Text | None
+    branch_norms: Layers
+    trace: TraceFields | None
+    environment: dict[str, Any]
+
+
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:
@@ -36,163 +107,76 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read: {error}") from error
-    reader = _Reader(path, content)
-    if reader.get("format", str) != FORMAT:
-        raise RecordError(f"{path}: field 'format': expected {FORMAT!r}, got {content['format']!r}")
-    if reader.get("version", int) > VERSION:
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: expected a mapping of fields, got {_kind(content)}")
+    head = _checked(HeadFields, content, path)
+    if head.format != FORMAT:
+        raise RecordError(f"{path}: field 'format': expected {FORMAT!r}, got {head.format!r}")
+    if head.version > VERSION:
         raise RecordError(
-            f"{path}: field 'version': {content['version']} is newer than this package reads "
+            f"{path}: field 'version': {head.version} is newer than this package reads "
             f"({VERSION}): update avalanche-branchtune"
         )
-    return reader.run(load_sample(folder))
+    found = _checked(RunFields, content, path)
+    parts: dict[str, Any] = {
+        **dict(found),
+        "probes": {
+            name: _probe(f"probes.{name}", fields, found.n_experiences, path)
+            for name, fields in found.probes.items()
+        },
+        "trace": None if found.trace is None else _trace(found.trace, path),
+    }
+    return Run(**parts, sample=load_sample(folder))
 
 
-class _Reader:
-    """Checks every field of a record before it is believed.
+def _checked(kind: type[Fields], content: dict[str, Any], path: Path) -> Fields:
+    """Return the fields of a record, each of its kind, whatever they say of one another."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        field = "".join(steps).removeprefix(".")
+        if first["type"] == "missing":
+            message = f"{path}: field {field!r} is missing: the record is damaged"
+            raise RecordError(message) from error
+        expected = EXPECTED.get(first["type"], first["msg"])
+        raise _wrong(path, field, expected, first["input"]) from error
 
-    :param path: the file, for the errors.
-    :param content: what it holds.
-    """
 
-    def __init__(self, path: Path, content: Any) -> None:
-        self.path = path
-        if not isinstance(content, dict):
-            raise RecordError(f"{path}: expected a mapping of fields, got {_kind(content)}")
-        self.content: dict[str, Any] = content
+def _probe(name: str, found: ProbeFields, n_experiences: int, path: Path) -> ProbeRecord:
+    """Return what a probe found, if its accuracies go with one another."""
+    rows, overall = found.accuracies, [a for a in found.overall if a is not None]
+    if len(rows) > n_experiences:
+        expected = f"at most {n_experiences} rows"
+        raise _wrong(path, f"{name}.accuracies", expected, f"{len(rows)} rows")
+    widths = {len(row) for row in [*rows, *([] if found.random is None else [found.random])]}
+    if len(widths) > 1:
+        raise _wrong(path, f"{name}.accuracies", "rows of one length", sorted(widths))
+    if not len(overall) == len(found.overall) == len(rows):
+        raise _wrong(path, f"{name}.overall", f"{len(rows)} accuracies", found.overall)
+    return ProbeRecord(**{**dict(found), "overall": overall})
 
-    def run(self, sample: FeatureSample | None) -> Run:
-        n = self.get("n_experiences", int)
-        if n < 1:
-            raise self.wrong("n_experiences", "at least 1", n)
-        probes = {
-            name: self.probe(f"probes.{name}", p, n) for name, p in self.get("probes", dict).items()
-        }
-        trace = self.get("trace", dict, None)
-        return Run(
-            name=self.get("name", str),
-            n_experiences=n,
-            seed=self.get("seed", int, None),
-            settings=self.get("settings", dict),
-            probes=probes,
-            seconds=self.numbers("seconds"),
-            evaluation_seconds=self.numbers("evaluation_seconds"),
-            peak_memory_mib=self.get("peak_memory_mib", float, None),
-            parameters={
-                name: self.checked(f"parameters.{name}", n, int)
-                for name, n in self.get("parameters", dict).items()
-            },
-            stability=self.layers("stability"),
-            plasticity=self.layers("plasticity"),
-            analysis_protocol=self.get("analysis_protocol", str, None),
-            branch_norms=self.layers("branch_norms"),
-            trace=None if trace is None else self.trace(trace),
-            environment=self.get("environment", dict),
-            sample=sample,
-        )
 
-    def get(self, name: str, kind: type, *default: Any) -> Any:
-        if name not in self.content:
-            raise RecordError(f"{self.path}: field {name!r} is missing: the record is damaged")
-        value = self.content[name]
-        return value if default and value is None else self.checked(name, value, kind)
+def _trace(found: TraceFields, path: Path) -> Trace:
+    """Return the accuracies during training, if they are a trace."""
+    lengths = {len(part) for part in (found.iterations, found.accuracies, found.experiences)}
+    if len(lengths) > 1:
+        raise _wrong(path, "trace", "lists of one length", sorted(lengths))
+    rows = [[math.nan if a is None else a for a in row] for row in found.accuracies]
+    trace = Trace(**{**dict(found), "accuracies": rows})
+    try:
+        if trace.iterations:
+            check_trace(trace)
+    except ProbeError as error:
+        raise RecordError(f"{path}: field 'trace': {error}") from error
+    return trace
 
-    def checked(self, name: str, value: Any, kind: type) -> Any:
-        kinds = (int, float) if kind is float else (kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(name, kind.__name__, value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self.wrong(name, "a finite number", value)
-        return value
 
-    def wrong(self, name: str, expected: str, value: Any) -> RecordError:
-        return RecordError(
-            f"{self.path}: field {name!r}: expected {expected}, got {_kind(value)}: the record is "
-            "damaged"
-        )
-
-    def numbers(self, name: str) -> list[float]:
-        values = self.get(name, list)
-        return [self.checked(f"{name}[{i}]", v, float) for i, v in enumerate(values)]
-
-    def layers(self, name: str) -> list[dict[str, float]]:
-        entries = []
-        for i, entry in enumerate(self.get(name, list)):
-            self.checked(f"{name}[{i}]", entry, dict)
-            entries.append(
-                {k: self.checked(f"{name}[{i}].{k}", v, float) for k, v in entry.items()}
-            )
-        return entries
-
-    def shares(self, name: str, values: Any) -> list[float | None]:
-        row = []
-        for i, value in enumerate(self.checked(name, values, list)):
-            here = f"{name}[{i}]"
-            if value is not None and not 0 <= self.checked(here, value, float) <= 1:
-                raise self.wrong(here, "an accuracy in [0, 1]", value)
-            row.append(value)
-        return row
-
-    def probe(self, name: str, content: Any, n_experiences: int) -> ProbeRecord:
-        self.checked(name, content, dict)
-        missing = [f.name for f in fields(ProbeRecord) if f.name not in content]
-        if missing:
-            raise RecordError(f"{self.path}: field '{name}.{missing[0]}' is missing")
-        rows = [
-            self.shares(f"{name}.accuracies[{t}]", row)
-            for t, row in enumerate(self.checked(f"{name}.accuracies", content["accuracies"], list))
-        ]
-        if len(rows) > n_experiences:
-            raise self.wrong(
-                f"{name}.accuracies", f"at most {n_experiences} rows", f"{len(rows)} rows"
-            )
-        random = content["random"]
-        random = None if random is None else self.shares(f"{name}.random", random)
-        widths = {len(row) for row in [*rows, *([] if random is None else [random])]}
-        if len(widths) > 1:
-            raise self.wrong(f"{name}.accuracies", "rows of one length", sorted(widths))
-        overall = self.shares(f"{name}.overall", content["overall"])
-        if len(overall) != len(rows) or None in overall:
-            raise self.wrong(f"{name}.overall", f"{len(rows)} accuracies", overall)
-        at_random = content["random_overall"]
-        if at_random is not None:
-            self.shares(f"{name}.random_overall", [at_random])
-        return ProbeRecord(
-            protocol=self.checked(f"{name}.protocol", content["protocol"], dict),
-            accuracies=rows,
-            overall=[float(a) for a in overall if a is not None],
-            random=random,
-            random_overall=at_random,
-        )
-
-    def trace(self, content: Mapping[str, Any]) -> Trace:
-        for part in ("iterations", "accuracies", "experiences"):
-            self.checked(f"trace.{part}", content.get(part), list)
-        lengths = {len(content[p]) for p in ("iterations", "accuracies", "experiences")}
-        if len(lengths) > 1:
-            raise self.wrong("trace", "lists of one length", sorted(lengths))
-        rows = [
-            self.shares(f"trace.accuracies[{i}]", row)
-            for i, row in enumerate(content["accuracies"])
-        ]
-        found = Trace(
-            [
-                self.checked(f"trace.iterations[{i}]", v, int)
-                for i, v in enumerate(content["iterations"])
-            ],
-            [[float("nan") if a is None else a for a in row] for row in rows],
-            [
-                self.checked(f"trace.experiences[{i}]", v, int)
-                for i, v in enumerate(content["experiences"])
-            ],
-            self.checked("trace.probe", content.get("probe"), str),
-            self.checked("trace.protocol", content.get("protocol"), dict),
-        )
-        try:
-            if found.iterations:
-                check_trace(found)
-        except ProbeError as error:
-            raise RecordError(f"{self.path}: field 'trace': {error}") from error
-        return found
+def _wrong(path: Path, field: str, expected: str, value: Any) -> RecordError:
+    return RecordError(
+        f"{path}: field {field!r}: expected {expected}, got {_kind(value)}: the record is damaged"
+    )
 
 
 def _kind(value: Any) -> str:
