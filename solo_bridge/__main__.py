@@ -60,7 +60,7 @@ def _compare(options: argparse.Namespace) -> int:
     import torch
 
     from avalanche_branchtune.errors import BranchTuneError
-    from avalanche_branchtune.report import report
+    from avalanche_branchtune.report import write_report
     from solo_bridge.comparison import Comparison, compare, everything
     from solo_bridge.registry import entries, names
 
@@ -92,7 +92,7 @@ def _compare(options: argparse.Namespace) -> int:
             **settings,
         )
         runs = compare(specs, comparison, out, separate=not demo)
-        page = report(runs, out, title=f"{comparison.method}, {len(specs)} strategies")
+        page = write_report(runs, out, title=f"{comparison.method}, {len(specs)} strategies")
     except BranchTuneError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

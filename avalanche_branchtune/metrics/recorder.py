@@ -1,4 +1,4 @@
-"""A logger that keeps a whole run in a folder, for :func:`avalanche_branchtune.report.report`."""
+"""A logger that keeps a whole run in a folder, for reports of it and others."""
 
 from __future__ import annotations
 

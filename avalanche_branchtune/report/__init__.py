@@ -10,7 +10,7 @@ from avalanche_branchtune.records import (
     peak_memory_mib,
 )
 from avalanche_branchtune.report.groups import Group, Statistic, group_runs
-from avalanche_branchtune.report.page import report, write_report
+from avalanche_branchtune.report.page import write_report
 from avalanche_branchtune.report.tables import text_table
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "group_runs",
     "load_run",
     "peak_memory_mib",
-    "report",
     "text_table",
     "write_report",
 ]

@@ -245,10 +245,14 @@ class Group:
         return averaged, len(alike)
 
 
-def group_runs(runs: Sequence[Run | str | os.PathLike[str]]) -> list[Group]:
+Source = Run | Group | str | os.PathLike[str]
+"""What runs come from: themselves, runs that were grouped before, a folder of a run or of such."""
+
+
+def group_runs(runs: Sequence[Source]) -> list[Group]:
     """Put runs of one name together.
 
-    :param runs: runs, folders of runs, or folders that hold such folders.
+    :param runs: runs, folders of runs, folders that hold such folders, or groups.
     :return: in the order in which the names first came.
     :raises RecordError: if there is no run, if a record is damaged, if runs of
         one name differ in anything but the seed or have the same seed, and if a
@@ -274,7 +278,9 @@ def group_runs(runs: Sequence[Run | str | os.PathLike[str]]) -> list[Group]:
     return groups
 
 
-def _found(source: Run | str | os.PathLike[str]) -> list[tuple[str, Run]]:
+def _found(source: Source) -> list[tuple[str, Run]]:
+    if isinstance(source, Group):
+        return list(zip(source.origins, source.runs, strict=True))
     if isinstance(source, Run):
         seed = "no seed" if source.seed is None else f"seed {source.seed}"
         return [(f"{source.name} ({seed})", source)]
