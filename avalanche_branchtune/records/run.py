@@ -34,7 +34,7 @@ class Run:
     :param evaluation_seconds: evaluation time of each, in and after training.
     :param peak_memory_mib: largest memory of the process (of the GPU, if one
         was used) so far, in MiB.
-    :param parameters: numbers in the plain ``network``, and how many more were
+    :param parameters: how many the plain ``network`` has, and how many more were
         held ``during`` training and are needed ``after`` it; empty if not counted.
     :param stability: for each finished experience layer → CKA, empty where it
         is not defined (the first one); no entries if it was not measured.

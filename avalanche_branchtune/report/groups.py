@@ -213,7 +213,7 @@ class Group:
         return statistic(run.peak_memory_mib for run in self.furthest)
 
     def parameters(self, kind: Literal["network", "during", "after"]) -> Statistic | None:
-        """Return how many numbers the network has, or were held beside it.
+        """Return how many parameters the network has, or were held beside it.
 
         :param kind: see :class:`~avalanche_branchtune.records.Run`.
         """

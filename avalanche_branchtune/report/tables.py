@@ -58,7 +58,7 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
     if counted:
         networks = {f"{size.mean:.0f}" for g in groups if (size := g.parameters("network"))}
         notes.append(
-            "Extra parameters: numbers held beyond the network and the method's heads "
+            "Extra parameters: held beyond the network and the method's heads "
             f"({', '.join(sorted(networks))}), most at any time in training (branches, teachers, "
             "predictors, stored weights; not samples), and needed afterwards to use it."
         )
