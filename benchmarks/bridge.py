@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from avalanche_branchtune import BranchTuningPlugin
-from avalanche_branchtune.report import environment
+from avalanche_branchtune.records import environment
 from solo_bridge import SelfSupervised, SoloMethod, available_methods
 from solo_bridge.compat import load
 from solo_bridge.defaults import DEFAULTS

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_branchtune.evaluation.probe import sentence
-from avalanche_branchtune.report import Run, group_runs
+from avalanche_branchtune.records import Run
+from avalanche_branchtune.report import group_runs
 from avalanche_branchtune.report.formats import markdown
 from avalanche_branchtune.report.tables import overall_table, summary_table
 

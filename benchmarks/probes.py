@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from avalanche_branchtune.evaluation import KNNProbe, LinearProbe, Probe, weighted_knn
-from avalanche_branchtune.report import environment, peak_memory_mib
+from avalanche_branchtune.records import environment, peak_memory_mib
 
 RESULTS = Path(__file__).parent / "results" / "probes.json"
 SEED, CLASSES = 0, 100

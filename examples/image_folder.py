@@ -9,7 +9,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
-from avalanche_branchtune.report import report
+from avalanche_branchtune.report import write_report
 from avalanche_branchtune.streams import class_incremental, image_folder
 from solo_bridge import EvalTransform, SelfSupervised, SoloMethod
 from solo_bridge.backbones import small_resnet
@@ -50,4 +50,4 @@ if __name__ == "__main__":
             found = recorder.run.probes["kNN"].overall[-1]
             pace = recorder.run.seconds[-1] / o.epochs
             print(f"{name}, after experience {i}: {found:.1%}, {pace:.1f} s/epoch", flush=True)
-    print(report([o.out], o.out))
+    print(write_report([o.out], o.out))

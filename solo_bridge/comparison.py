@@ -17,7 +17,7 @@ from tqdm import tqdm
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
-from avalanche_branchtune.report import Run, load_run
+from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet

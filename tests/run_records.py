@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from avalanche_branchtune.report import FeatureSample, ProbeRecord, Run, Trace
+from avalanche_branchtune.records import FeatureSample, ProbeRecord, Run, Trace
 
 # Final accuracy 0.5, continual 0.7, forgetting 0.25, forward 0.15, backward −0.2.
 FIRST: list[list[float | None]] = [[0.8, 0.3, 0.2], [0.9, 0.7, 0.5], [0.6, 0.5, 0.4]]

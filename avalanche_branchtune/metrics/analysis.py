@@ -16,7 +16,7 @@ from avalanche_branchtune.evaluation.features import single_images
 from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
 from avalanche_branchtune.parts import Part, part_of
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 
 class AnalysisMetric(RunMetric):

@@ -12,7 +12,7 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.experiences import begins, ends, experience_index, stream_length
 from avalanche_branchtune.keeping import random_state_kept
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 WHERE = "eval_phase/test_stream"
 """Where values belong, in the names that Avalanche gives its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 
 class BranchNormMetric(RunMetric):

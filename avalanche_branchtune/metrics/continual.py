@@ -14,7 +14,7 @@ from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
 from avalanche_branchtune.experiences import begins, ends, experience_index
 from avalanche_branchtune.keeping import random_state_kept
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 WHERE = "train_phase/test_stream"
 """Where values belong, in the names that Avalanche gives its own."""

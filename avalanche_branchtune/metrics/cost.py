@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
-from avalanche_branchtune.report.environment import peak_memory_mib
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.environment import peak_memory_mib
+from avalanche_branchtune.records.run import Run
 
 
 class CostMetric(RunMetric):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 
 class ParameterMetric(RunMetric):
-    """Numbers that are held beyond the plain network: ``Extra_During`` and ``Extra_After``.
+    """Parameters that are held beyond the plain network: ``Extra_During`` and ``Extra_After``.
 
     During training: branches, predictors, teachers, importances, stored
     weights, whatever tensors the model and the plugins hold; stored samples and
@@ -31,24 +31,24 @@ class ParameterMetric(RunMetric):
 
     @property
     def missing(self) -> bool:
-        """Never: numbers are counted as training goes on."""
+        """Never: parameters are counted as training goes on."""
         return False
 
     def before_training(self, strategy: Any) -> None:
         """Count the network before anything is added."""
-        self.network = self.network or held_numbers(strategy.model)
+        self.network = self.network or held_parameters(strategy.model)
 
     def before_training_epoch(self, strategy: Any) -> None:
         """Count what an experience works with."""
         plugins = [p for p in strategy.plugins if p is not strategy.evaluator]
-        held = held_numbers([strategy.model, *plugins])
+        held = held_parameters([strategy.model, *plugins])
         self.during = max(self.during, held - self.network)
 
     def after_training_exp(self, strategy: Any) -> None:
         """Count what stays."""
         super().after_training_exp(strategy)
         lasting = [getattr(p, "lasting_parameters", None) for p in strategy.plugins]
-        self.after = held_numbers(strategy.model) - self.network
+        self.after = held_parameters(strategy.model) - self.network
         self.after += sum(count() for count in lasting if count is not None)
 
     def measure(self, strategy: Any) -> dict[str, float]:
@@ -60,8 +60,8 @@ class ParameterMetric(RunMetric):
         run.parameters = {"network": self.network, "during": self.during, "after": self.after}
 
 
-def held_numbers(root: Any) -> int:
-    """Count the numbers in all tensors that an object holds, each tensor once.
+def held_parameters(root: Any) -> int:
+    """Count the parameters in all tensors that an object holds, buffers too, each tensor once.
 
     :param root: modules, plugins, mappings and sequences are looked into; data
         sets and replay buffers are not.

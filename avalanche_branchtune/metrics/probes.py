@@ -14,7 +14,9 @@ from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import fingerprint
 from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
-from avalanche_branchtune.report.run import FeatureSample, ProbeRecord, Run
+from avalanche_branchtune.records.probe import ProbeRecord
+from avalanche_branchtune.records.run import Run
+from avalanche_branchtune.records.sample import FeatureSample
 
 SUMMARY = {
     "final_accuracy": "Final_Acc",

@@ -1,4 +1,4 @@
-"""A logger that keeps a whole run in a folder, for :func:`avalanche_branchtune.report.report`."""
+"""A logger that keeps a whole run in a folder, for reports of it and others."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from avalanche.evaluation.metric_results import AlternativeValues, MetricValue, TensorImage
 from avalanche.logging import BaseLogger
-from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.experiences import experience_index, stream_length
-from avalanche_branchtune.report.run import RECORD, SAMPLE, Run
+from avalanche_branchtune.records.run import RECORD, Run
+from avalanche_branchtune.records.sample import SAMPLE
 
 VALUES = "metrics.csv"
 COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
@@ -32,7 +32,7 @@ COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
 class RunRecorder(BaseLogger):
     """Write every metric of a run, and the record that reports are made of.
 
-    ``run.json`` is :class:`~avalanche_branchtune.report.Run`, renewed after every
+    ``run.json`` is :class:`~avalanche_branchtune.records.Run`, renewed after every
     experience and evaluation, so that an interrupted run is there as a partial
     one.  ``metrics.csv`` has a line for every value of every metric, also those
     that Avalanche's CSVLogger leaves out: numbers and texts as they are,
@@ -135,6 +135,10 @@ class RunRecorder(BaseLogger):
         self.run.save(self.folder)
 
     def _cell(self, metric: MetricValue) -> Any:
+        from matplotlib.figure import (
+            Figure,  # Avalanche imports it; this package's metrics need not
+        )
+
         value = metric.value
         if isinstance(value, AlternativeValues):
             kinds = (bool, int, float, str, Tensor, Image, TensorImage, Figure)

@@ -1,9 +1,16 @@
 """Tables and plots from a run's records."""
 
-from avalanche_branchtune.report.environment import environment, peak_memory_mib
+from avalanche_branchtune.records import (
+    FeatureSample,
+    ProbeRecord,
+    Run,
+    Trace,
+    environment,
+    load_run,
+    peak_memory_mib,
+)
 from avalanche_branchtune.report.groups import Group, Statistic, group_runs
-from avalanche_branchtune.report.page import report, write_report
-from avalanche_branchtune.report.run import FeatureSample, ProbeRecord, Run, Trace, load_run
+from avalanche_branchtune.report.page import write_report
 from avalanche_branchtune.report.tables import text_table
 
 __all__ = [
@@ -17,7 +24,6 @@ __all__ = [
     "group_runs",
     "load_run",
     "peak_memory_mib",
-    "report",
     "text_table",
     "write_report",
 ]

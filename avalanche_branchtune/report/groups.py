@@ -12,9 +12,12 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.report.comparable import check_comparable, check_run, check_same
+from avalanche_branchtune.evaluation.traces import Trace
+from avalanche_branchtune.records.comparable import check_comparable, check_run, check_same
+from avalanche_branchtune.records.probe import ProbeRecord
+from avalanche_branchtune.records.reading import load_run
+from avalanche_branchtune.records.run import RECORD, Run
 from avalanche_branchtune.report.formats import one_line
-from avalanche_branchtune.report.run import RECORD, ProbeRecord, Run, Trace, load_run
 
 Layers = Literal["stability", "plasticity", "branch_norms"]
 
@@ -210,9 +213,9 @@ class Group:
         return statistic(run.peak_memory_mib for run in self.furthest)
 
     def parameters(self, kind: Literal["network", "during", "after"]) -> Statistic | None:
-        """Return how many numbers the network has, or were held beside it.
+        """Return how many parameters the network has, or were held beside it.
 
-        :param kind: see :class:`~avalanche_branchtune.report.Run`.
+        :param kind: see :class:`~avalanche_branchtune.records.Run`.
         """
         return statistic(run.parameters.get(kind) for run in self.furthest)
 
@@ -242,10 +245,14 @@ class Group:
         return averaged, len(alike)
 
 
-def group_runs(runs: Sequence[Run | str | os.PathLike[str]]) -> list[Group]:
+Source = Run | Group | str | os.PathLike[str]
+"""What runs come from: themselves, runs that were grouped before, a folder of a run or of such."""
+
+
+def group_runs(runs: Sequence[Source]) -> list[Group]:
     """Put runs of one name together.
 
-    :param runs: runs, folders of runs, or folders that hold such folders.
+    :param runs: runs, folders of runs, folders that hold such folders, or groups.
     :return: in the order in which the names first came.
     :raises RecordError: if there is no run, if a record is damaged, if runs of
         one name differ in anything but the seed or have the same seed, and if a
@@ -271,7 +278,9 @@ def group_runs(runs: Sequence[Run | str | os.PathLike[str]]) -> list[Group]:
     return groups
 
 
-def _found(source: Run | str | os.PathLike[str]) -> list[tuple[str, Run]]:
+def _found(source: Source) -> list[tuple[str, Run]]:
+    if isinstance(source, Group):
+        return list(zip(source.origins, source.runs, strict=True))
     if isinstance(source, Run):
         seed = "no seed" if source.seed is None else f"seed {source.seed}"
         return [(f"{source.name} ({seed})", source)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from avalanche_branchtune.report.comparable import ABSENT, flat
+from avalanche_branchtune.records.comparable import ABSENT, flat
 from avalanche_branchtune.report.formats import one_line
 from avalanche_branchtune.report.groups import Group
 

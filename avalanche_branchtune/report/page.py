@@ -13,10 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from avalanche_branchtune.report.figures import Picture, all_pictures, save
 from avalanche_branchtune.report.formats import Table, markdown, markdown_text, one_line
-from avalanche_branchtune.report.groups import Group, group_runs
+from avalanche_branchtune.report.groups import Group, Source, group_runs
 from avalanche_branchtune.report.latex import latex
 from avalanche_branchtune.report.notices import notices
-from avalanche_branchtune.report.run import Run
 from avalanche_branchtune.report.tables import (
     MEANING,
     environment_table,
@@ -78,16 +77,13 @@ class Section:
     images: list[Image] = field(default_factory=list)
 
 
-def report(
-    runs: Sequence[Run | str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    *,
-    title: str | None = None,
+def write_report(
+    runs: Sequence[Source], out: str | os.PathLike[str], *, title: str | None = None
 ) -> Path:
     """Write a page, figures and tables that compare runs.
 
-    :param runs: runs, folders of runs, or folders that hold such folders; runs
-        of one name are averaged over their seeds.
+    :param runs: runs, folders of runs, folders that hold such folders, or
+        groups; runs of one name are averaged over their seeds.
     :param out: folder, made if it does not exist, for ``report.html``,
         ``tables.md``, ``tables.tex`` and ``figures/`` (SVG, PNG and PDF); older
         files of these names are replaced.
@@ -97,19 +93,7 @@ def report(
         one name that differ in more than the seed, and for probes whose
         protocols differ.
     """
-    return write_report(group_runs(runs), out, title=title)
-
-
-def write_report(
-    groups: Sequence[Group], out: str | os.PathLike[str], *, title: str | None = None
-) -> Path:
-    """Write the report of runs that were read already.
-
-    :param groups: from :func:`~avalanche_branchtune.report.group_runs`.
-    :param out: see :func:`report`.
-    :param title: see :func:`report`.
-    :return: the page.
-    """
+    groups = group_runs(runs)
     title = one_line(title or "") or _title(groups)
     drawings = all_pictures(groups)
     folder = Path(out)

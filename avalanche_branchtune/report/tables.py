@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from avalanche_branchtune.report.comparable import flat
+from avalanche_branchtune.records.comparable import flat
 from avalanche_branchtune.report.formats import MINUS, NONE, Table, one_line, plain
 from avalanche_branchtune.report.groups import Group, Statistic
 
@@ -58,7 +58,7 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
     if counted:
         networks = {f"{size.mean:.0f}" for g in groups if (size := g.parameters("network"))}
         notes.append(
-            "Extra parameters: numbers held beyond the network and the method's heads "
+            "Extra parameters: held beyond the network and the method's heads "
             f"({', '.join(sorted(networks))}), most at any time in training (branches, teachers, "
             "predictors, stored weights; not samples), and needed afterwards to use it."
         )

@@ -151,6 +151,6 @@ def test_window_of_one() -> None:
 
 
 def test_trace_stays_where_records_import_it_from() -> None:
-    from avalanche_branchtune.report import run
+    from avalanche_branchtune import records, report
 
-    assert run.Trace is Trace
+    assert records.Trace is report.Trace is Trace

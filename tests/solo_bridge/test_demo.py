@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avalanche_branchtune.report import load_run
+from avalanche_branchtune.records import load_run
 from avalanche_branchtune.streams import digits_on_photographs
 from solo_bridge.cli import main
 

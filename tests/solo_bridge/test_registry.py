@@ -19,8 +19,8 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
 )
 from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
-from avalanche_branchtune.metrics.parameters import held_numbers
-from avalanche_branchtune.report import load_run
+from avalanche_branchtune.metrics.parameters import held_parameters
+from avalanche_branchtune.records import load_run
 from solo_bridge import SelfSupervised, registry, specification
 from solo_bridge.cli import main
 from solo_bridge.comparison import Comparison, compare
@@ -176,7 +176,7 @@ def test_what_a_strategy_holds_is_counted() -> None:
     assert metric.network == plain
     assert metric.during == branches + predictor + copies - statistics
     assert metric.after == 0
-    assert held_numbers({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}) == 7
+    assert held_parameters({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}) == 7
 
 
 def test_strategies_are_compared_each_in_its_own_process(tmp_path: Path) -> None:

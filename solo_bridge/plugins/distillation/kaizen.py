@@ -86,7 +86,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         return nn.Sequential(backbone, self.classifier.to(device))
 
     def lasting_parameters(self) -> int:
-        """Return the numbers that stay in use: the classifier's."""
+        """Return how many parameters stay in use: the classifier's."""
         parameters = [] if self.classifier is None else self.classifier.parameters()
         return sum(p.numel() for p in parameters)
 

@@ -235,7 +235,7 @@ class CLRPlugin(ExperiencePlugin):
             _load(model, norms)
 
     def extra_parameters(self, task: int | None = None, *, statistics: bool = False) -> int:
-        """Count the scalars that tests need beside the anchor's.
+        """Count the parameters that tests need beside the anchor's.
 
         Maps, ``k² · C_out`` for each convolution; with ``norms="task"`` the
         parameters of the normalisation layers, 2 for each channel.
@@ -259,7 +259,7 @@ class CLRPlugin(ExperiencePlugin):
         )
 
     def lasting_parameters(self) -> int:
-        """Return the numbers of the tasks that are not in the network."""
+        """Return how many parameters the tasks that are not in the network have."""
         return self.extra_parameters() - (
             self.extra_parameters(max(self.tasks)) if self.tasks else 0
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from avalanche_branchtune.report import report
+from avalanche_branchtune.report import write_report
 from tests.run_records import FIRST, full, joint, run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -28,7 +28,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     long = "a-strategy-with-a-very-long-name-and-no-space-" * 3
     runs = [full(), run(long, rows=FIRST[:2]), joint()]
     runs[1].settings = {"augmentation": "x" * 400}
-    page = report(runs, tmp_path_factory.mktemp("report"), title="Title & <b>not bold</b>")
+    page = write_report(runs, tmp_path_factory.mktemp("report"), title="Title & <b>not bold</b>")
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):

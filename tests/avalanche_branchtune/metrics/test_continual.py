@@ -30,7 +30,7 @@ from avalanche_branchtune.evaluation import (
 from avalanche_branchtune.evaluation.features import fingerprint
 from avalanche_branchtune.evaluation.traces import check_trace
 from avalanche_branchtune.metrics import ContinualEvaluation
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records import Run
 from solo_bridge import SelfSupervised
 from tests import selfsupervised, supervised
 from tests.oracles.same_training import Diary

@@ -6,12 +6,13 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.report import report
+from avalanche_branchtune.report import group_runs, write_report
 from tests.run_records import FIRST, SECOND, full, joint, run
 
 NASTY = "<script>alert(1)</script> & 50% a_b $x$ \\y \"q\" 'r' 微"
@@ -63,7 +64,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("half", rows=FIRST[:2]),
         joint(),
     ]
-    page = report(runs, folder / "out", title=f"Title {NASTY}")
+    page = write_report(runs, folder / "out", title=f"Title {NASTY}")
     assert page == folder / "out" / "report.html"
     return folder / "out"
 
@@ -145,12 +146,25 @@ def test_files(out: Path) -> None:
 
 
 def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
-    page = Page(report([joint()], tmp_path).read_text(encoding="utf-8"))
+    page = Page(write_report([joint()], tmp_path).read_text(encoding="utf-8"))
     assert page.text["h1"] == ["joint"]
     assert page.text["h2"] == [HEADINGS[i] for i in (1, 3, 8, 9)]
 
 
 def test_refusals_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"settings\.data"):
-        report([run(), run(seed=1, settings={"epochs": 5})], tmp_path / "out")
+        write_report([run(), run(seed=1, settings={"epochs": 5})], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_folders_and_groups_make_one_page(tmp_path: Path) -> None:
+    less: dict[str, Any] = {"stability": [], "plasticity": []}
+    runs = [run(**less), run(seed=1, rows=SECOND, **less), joint()]
+    folders = [one.save(tmp_path / "runs" / str(i)) for i, one in enumerate(runs)]
+    groups = group_runs(runs)
+    assert group_runs(groups) == groups
+    given = [runs, [tmp_path / "runs"], [groups[0], str(folders[2])]]
+    pages = [write_report(some, tmp_path / f"out{i}") for i, some in enumerate(given)]
+    assert len({page.with_name("tables.md").read_text(encoding="utf-8") for page in pages}) == 1
+    with pytest.raises(RecordError, match="seed 0 is there twice"):
+        write_report([*groups, run(**less)], tmp_path / "out")

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche_branchtune.errors import ProbeError, RecordError
-from avalanche_branchtune.report.run import Run
+from avalanche_branchtune.records.run import Run
 
 ABSENT = "absent"
-Source = tuple[str, Run]
+Member = tuple[str, Run]
+"""A run, and before it where it came from."""
 
 
 def check_run(origin: str, run: Run) -> None:
@@ -36,7 +37,7 @@ def check_run(origin: str, run: Run) -> None:
             raise RecordError(f"{field}: {error}") from error
 
 
-def check_same(members: Sequence[Source]) -> None:
+def check_same(members: Sequence[Member]) -> None:
     """Refuse to average runs that differ in more than the seed.
 
     :param members: runs of one name, each with its origin.
@@ -63,7 +64,7 @@ def check_same(members: Sequence[Source]) -> None:
     _check_seeds(members)
 
 
-def check_comparable(members: Sequence[Source]) -> None:
+def check_comparable(members: Sequence[Member]) -> None:
     """Refuse to show numbers side by side that were made in different ways.
 
     :param members: all runs of a page, each with its origin.
@@ -97,7 +98,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: text}
 
 
-def _check_seeds(members: Sequence[Source]) -> None:
+def _check_seeds(members: Sequence[Member]) -> None:
     for i, (origin, run) in enumerate(members):
         for earlier, other in members[:i]:
             if run.seed != other.seed:
@@ -110,7 +111,7 @@ def _check_seeds(members: Sequence[Source]) -> None:
                 )
 
 
-def _same_analysis(members: Sequence[Source], what: str, advice: str) -> None:
+def _same_analysis(members: Sequence[Member], what: str, advice: str) -> None:
     measured = [(o, run.analysis_protocol) for o, run in members if run.analysis_protocol]
     for one in measured[1:]:
         _same("analysis_protocol", measured[0], one, what, advice)
