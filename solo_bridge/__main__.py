@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     compare.add_argument("--workers", type=int, default=1, help="of the data loader")
     options = parser.parse_args(arguments)
     if options.command == "doctor":
-        from solo_bridge.doctor import report
+        from solo_bridge.doctor import examine
 
-        text, works = report()
+        text, works = examine()
         print(text)
         return 0 if works else 1
     return _compare(options)

@@ -139,7 +139,7 @@ class Generation(ABC):
         """Return the method's online backbone."""
 
     @abstractmethod
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
 
     @abstractmethod

@@ -89,7 +89,7 @@ class MainBranch(Generation):
         backbone: nn.Module = module.backbone
         return backbone
 
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
         from solo.methods.base import BaseMethod
 

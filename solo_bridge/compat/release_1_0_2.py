@@ -112,7 +112,7 @@ class Release102(Generation):
         backbone: nn.Module = module.encoder
         return backbone
 
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
         from solo.methods.base import BaseMethod
 
