@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import CheckpointError, expected_one_of
 from avalanche_branchtune.surgery import is_expanded
+from solo_bridge.compat import parts
 from solo_bridge.method import SoloMethod
 from solo_bridge.tensor_files import read_tensors, some
 
@@ -267,7 +268,7 @@ def _momentum_copies(solo: nn.Module, matched: list[str]) -> list[tuple[nn.Modul
     :return: online network, momentum network, and the prefix of the latter's names.
     """
     copies = []
-    for online, momentum in getattr(solo, "momentum_pairs", ()):
+    for online, momentum in parts.momentum_pairs(solo):
         there, prefix = (f"{_name_of(m, solo)}." for m in (online, momentum))
         read = [any(n.startswith(p) for n in matched) for p in (there, prefix)]
         if read == [True, False]:

@@ -22,7 +22,7 @@ from avalanche_branchtune.errors import (
     NonFiniteLossError,
     UnknownOptionError,
 )
-from solo_bridge.memories import detach_normed_weights
+from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.plugins.freezing import NORM_KINDS, Freezer
 from solo_bridge.plugins.teacher import part
 from solo_bridge.views import as_view_list

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.random_state import untouched_random_state
-from solo_bridge.memories import detach_normed_weights
+from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 
 

@@ -16,7 +16,7 @@ from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, expected_one_of
 from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.random_state import untouched_random_state
-from solo_bridge.memories import detach_normed_weights
+from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.method import SelfSupervisedMethod
 from solo_bridge.views import as_view_list
 
