@@ -15,6 +15,7 @@ from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
 from solo_bridge.compat import MethodSettings, load, memories, parts
 from solo_bridge.compat.generation import TrainerStandIn
+from solo_bridge.config import Config, settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.views import Views, check_views, solo_views
 
@@ -238,16 +239,16 @@ class SoloMethod(SelfSupervisedMethod):
         memories.detach_normed_weights(self)
 
     @classmethod
-    def from_config(cls, config: Any) -> SoloMethod:
+    def from_config(cls, config: Config) -> SoloMethod:
         """Build the method that a configuration of solo-learn's main branch describes.
 
         :param config: path of a yaml file, or its content as a mapping; see
             :func:`solo_bridge.config.settings_from_config`, which also gives
             the settings for :class:`solo_bridge.SelfSupervised`.
         :return: the method, newly initialised.
+        :raises ConfigError: see there.
+        :raises UnknownOptionError: also for settings that solo-learn refuses.
         """
-        from solo_bridge.config import settings_from_config  # it builds on this module
-
         return cls(**settings_from_config(config).method)
 
     @property

@@ -16,14 +16,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
-from solo_bridge import Augmentation, SelfSupervised, available_methods
+from solo_bridge import Augmentation, SelfSupervised, SoloMethod, available_methods
 from solo_bridge.compat import load
-from solo_bridge.config import (
-    LEFT_OUT,
-    SoloConfig,
-    method_from_config,
-    settings_from_config,
-)
+from solo_bridge.compat.config_keys import LEFT_OUT
+from solo_bridge.config import SoloConfig, settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from tests.selfsupervised import small
 
@@ -220,7 +216,7 @@ def test_a_mapping_says_the_same_as_a_file(tmp_path: Path) -> None:
 
 def test_it_can_be_built_and_trained(tmp_path: Path) -> None:
     path = written(tmp_path)
-    method = method_from_config(path)
+    method = SoloMethod.from_config(path)
     assert (method.name, method.num_classes, method.large_views) == ("byol", 100, 2)
     assert method.backbone.conv1.kernel_size == (3, 3)  # type: ignore[union-attr]
     assert method.solo.momentum_updater.base_tau == 0.9
@@ -536,7 +532,7 @@ def test_files_that_cannot_be_read(
     path = written(tmp_path, text)
     (tmp_path / "augmentations/broken.yaml").write_text("- [")
     with pytest.raises(ConfigError, match=message) as error:
-        method_from_config(path)
+        SoloMethod.from_config(path)
     assert str(path) in str(error.value) and not Path("was_run").exists()
 
 
