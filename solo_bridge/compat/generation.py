@@ -41,6 +41,48 @@ class MethodSettings:
     tau: tuple[float, float] = (0.99, 1.0)
 
 
+@dataclass(frozen=True)
+class Description:
+    """What ``args.json``, which solo-learn writes beside a checkpoint, says of a method.
+
+    :param method: solo-learn's name of the method.
+    :param settings: what it was built from; the backbone by name.
+    :param optimizer: name of its optimizer.
+    :param lr: learning rate for a batch of 256.
+    :param weight_decay: weight decay.
+    :param epochs: epochs of its last experience.
+    """
+
+    method: str
+    settings: MethodSettings
+    optimizer: str
+    lr: float
+    weight_decay: float
+    epochs: int
+
+    # What all generations call alike, though they put it into different places:
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Entries about the run."""
+        return {"name": self.method, "method": self.method, "max_epochs": self.epochs}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Entries about the data."""
+        return {
+            "num_classes": self.settings.num_classes,
+            "num_large_crops": self.settings.large_views,
+            "num_small_crops": self.settings.small_views,
+        }
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """Entries about the optimizer."""
+        rates = {"lr": self.lr, "weight_decay": self.weight_decay, "classifier_lr": 0.0}
+        return {**rates, "batch_size": 256}
+
+
 class _Loader:
     """A data loader's lengths."""
 
@@ -100,6 +142,12 @@ class Generation(ABC):
 
     name: str
 
+    short: str
+    """Its name as an option."""
+
+    backbone_key: str
+    """What it calls a method's online backbone: the attribute, and in names of tensors."""
+
     multicrop: frozenset[str]
     """Methods that can compare small views too."""
 
@@ -134,9 +182,15 @@ class Generation(ABC):
     def end_batch(self, module: Any, batch: list[Any], index: int) -> None:
         """Call the hook that follows an optimizer step (momentum update)."""
 
-    @abstractmethod
     def backbone(self, module: Any) -> nn.Module:
         """Return the method's online backbone."""
+        backbone: nn.Module = getattr(module, self.backbone_key)
+        return backbone
+
+    @classmethod
+    @abstractmethod
+    def args(cls, described: Description) -> dict[str, Any]:
+        """Return the content of ``args.json``, as far as a description goes."""
 
     @abstractmethod
     def backbone_names(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from avalanche_branchtune.errors import UnknownOptionError
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.generation import (
     LONGEST,
+    Description,
     Generation,
     MethodSettings,
     without_class_loss,
@@ -48,6 +49,8 @@ class Release102(Generation):
     """See :class:`solo_bridge.compat.generation.Generation`."""
 
     name = "release 1.0.2"
+    short = "1.0.2"
+    backbone_key = "encoder"
     multicrop = frozenset({"byol", "simclr"})
 
     def construct(self, name: str, settings: MethodSettings) -> Any:
@@ -107,10 +110,23 @@ class Release102(Generation):
         dataloader = (0,) if "dataloader_idx" in inspect.signature(hook).parameters else ()
         hook(None, batch, index, *dataloader)
 
-    def backbone(self, module: Any) -> nn.Module:
-        """Return the method's online backbone."""
-        backbone: nn.Module = module.encoder
-        return backbone
+    @classmethod
+    def args(cls, described: Description) -> dict[str, Any]:
+        """Return the content of ``args.json``."""
+        settings, lars = described.settings, described.optimizer == "lars"
+        first, last = settings.tau
+        return {
+            **described.run,
+            **described.data,
+            **described.rates,
+            "encoder": settings.backbone,
+            "backbone_args": {**settings.backbone_kwargs, "cifar": settings.cifar_stem},
+            "base_tau_momentum": first,
+            "final_tau_momentum": last,
+            "optimizer": "sgd" if lars else described.optimizer,
+            "lars": lars,
+            **settings.method_kwargs,
+        }
 
     def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
