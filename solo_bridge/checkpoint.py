@@ -25,7 +25,7 @@ from solo_bridge.compat.checkpoint_keys import (
     lightning_checkpoint,
     renamed,
 )
-from solo_bridge.compat.generation import Description
+from solo_bridge.compat.settings import Description
 from solo_bridge.files import (
     CHECKPOINT,
     WEIGHTS,

@@ -14,7 +14,7 @@ from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expe
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
 from solo_bridge.compat import MethodSettings, load, memories, parts
-from solo_bridge.compat.generation import TrainerStandIn
+from solo_bridge.compat.trainer import TrainerStandIn
 from solo_bridge.config import Config, settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.views import Views, check_views, solo_views

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from solo_bridge.compat.generation import Generation, TrainerStandIn
+from solo_bridge.compat.generation import Generation
 from solo_bridge.compat.main_branch import MainBranch
 from solo_bridge.compat.release_1_0_2 import Release102
+from solo_bridge.compat.trainer import TrainerStandIn
 
 GENERATIONS: Mapping[str, type[Generation]] = {g.short: g for g in (MainBranch, Release102)}
 """Adapters by their short names."""

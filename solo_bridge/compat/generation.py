@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,123 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.detect import Found
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """What a solo-learn method is built from.
-
-    :param backbone: name of one of solo-learn's backbones, or a module that
-        maps ``(N, C, H, W)`` to ``(N, num_features)`` and says ``num_features``.
-    :param cifar_stem: 3×3 first convolution, stride 1, no max-pool (ResNets only).
-    :param num_classes: classes of solo-learn's online classifier, which is not trained here.
-    :param large_views: number of full-size views.
-    :param small_views: number of small views (multi-crop).
-    :param backbone_kwargs: arguments of the backbone's constructor.
-    :param method_kwargs: solo-learn's own settings of the method.
-    :param tau: first and last decay of the momentum network.
-    """
-
-    backbone: str | nn.Module = "resnet18"
-    cifar_stem: bool = True
-    num_classes: int = 10
-    large_views: int = 2
-    small_views: int = 0
-    backbone_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    method_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    tau: tuple[float, float] = (0.99, 1.0)
-
-
-@dataclass(frozen=True)
-class Description:
-    """What ``args.json``, which solo-learn writes beside a checkpoint, says of a method.
-
-    :param method: solo-learn's name of the method.
-    :param settings: what it was built from; the backbone by name.
-    :param optimizer: name of its optimizer.
-    :param lr: learning rate for a batch of 256.
-    :param weight_decay: weight decay.
-    :param epochs: epochs of its last experience.
-    """
-
-    method: str
-    settings: MethodSettings
-    optimizer: str
-    lr: float
-    weight_decay: float
-    epochs: int
-
-    # What all generations call alike, though they put it into different places:
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """Entries about the run."""
-        return {"name": self.method, "method": self.method, "max_epochs": self.epochs}
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """Entries about the data."""
-        return {
-            "num_classes": self.settings.num_classes,
-            "num_large_crops": self.settings.large_views,
-            "num_small_crops": self.settings.small_views,
-        }
-
-    @property
-    def rates(self) -> dict[str, Any]:
-        """Entries about the optimizer."""
-        rates = {"lr": self.lr, "weight_decay": self.weight_decay, "classifier_lr": 0.0}
-        return {**rates, "batch_size": 256}
-
-
-class _Loader:
-    """A data loader's lengths."""
-
-    def __init__(self, steps: int, samples: int) -> None:
-        self.steps = steps
-        self.dataset = range(samples)
-
-    def __len__(self) -> int:
-        return self.steps
-
-
-class TrainerStandIn:
-    """What solo-learn's methods read of a Lightning trainer, and nothing else.
-
-    :param steps_per_epoch: optimizer steps in an epoch.
-    :param epochs: epochs of the experience.
-    :param samples: samples of the experience.
-    """
-
-    def __init__(self, steps_per_epoch: int = 1, epochs: int = 1, samples: int = 1) -> None:
-        """See the class."""
-        self.global_step = 0
-        self.current_epoch = 0
-        self.max_epochs = epochs
-        self.train_dataloader = _Loader(steps_per_epoch, samples)
-        self.accumulate_grad_batches = 1
-        self.world_size = 1
-        self.global_rank = 0
-        self.sanity_checking = False
-
-    @property
-    def num_training_batches(self) -> int:
-        """Optimizer steps in an epoch."""
-        return self.train_dataloader.steps
-
-    @property
-    def estimated_stepping_batches(self) -> int:
-        """Optimizer steps in the experience."""
-        return self.train_dataloader.steps * self.max_epochs
-
+from solo_bridge.compat.settings import Description, MethodSettings
+from solo_bridge.compat.trainer import ignore
 
 LONGEST = 100_000
 """Stands for lengths that only an experience knows, where a constructor asks for them: epochs (for
 which DINO lays out a temperature) and samples in a minibatch (which W-MSE whitens in parts)."""
-
-
-def ignore(*args: Any, **kwargs: Any) -> None:
-    """Take the place of Lightning's ``log`` and ``log_dict``."""
 
 
 class Generation(ABC):

@@ -12,13 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.compat.generation import (
-    LONGEST,
-    Description,
-    Generation,
-    MethodSettings,
-    without_class_loss,
-)
+from solo_bridge.compat.generation import LONGEST, Generation, without_class_loss
+from solo_bridge.compat.settings import Description, MethodSettings
 
 _OWN = "own_backbone"
 

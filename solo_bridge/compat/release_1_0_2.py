@@ -15,14 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from avalanche_branchtune.errors import UnknownOptionError
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.compat.generation import (
-    LONGEST,
-    Description,
-    Generation,
-    MethodSettings,
-    without_class_loss,
-)
+from solo_bridge.compat.generation import LONGEST, Generation, without_class_loss
 from solo_bridge.compat.schedule import WarmupCosine
+from solo_bridge.compat.settings import Description, MethodSettings
 
 # A constructor looks its backbone up by name, in a module of functions: a module of the user's is
 # handed in under this name, which is none of the ResNets (they are treated specially).
