@@ -28,7 +28,6 @@ from solo_bridge.checkpoint import (
 from tests.selfsupervised import backbone
 from tests.solo_bridge.states import lightning_file, same, trained, values
 
-
 # ---- reading
 
 
