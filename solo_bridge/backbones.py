@@ -58,7 +58,7 @@ def resolve(
     :raises UnknownOptionError: for an unknown name, or a module whose features
         are not ``(N, D)``.
     """
-    if isinstance(backbone, str) and backbone in generation.backbones():
+    if isinstance(backbone, str) and backbone in generation.backbone_names():
         return backbone, {**_sized(backbone, size), **kwargs}
     net = _by_name(backbone, size, kwargs) if isinstance(backbone, str) else backbone
     # Measured, not asked: timm's num_features is not always the width of the output.

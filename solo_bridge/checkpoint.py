@@ -6,12 +6,8 @@ A checkpoint is read as data: nothing in it is ever imported or called, see
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +17,28 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import CheckpointError, expected_one_of
 from avalanche_branchtune.surgery import is_expanded
+from solo_bridge.compat import parts
+from solo_bridge.compat.checkpoint_keys import (
+    BACKBONE_KEYS,
+    GENERATIONS,
+    is_classifier,
+    lightning_checkpoint,
+    renamed,
+)
+from solo_bridge.compat.settings import Description
+from solo_bridge.files import (
+    CHECKPOINT,
+    WEIGHTS,
+    portable,
+    read_tensors,
+    refuse_suffix,
+    some,
+    tensors,
+    write,
+)
 from solo_bridge.method import SoloMethod
-from solo_bridge.tensor_files import read_tensors, some
 
 logger = logging.getLogger(__name__)
-
-BACKBONE_KEYS = {"main": "backbone", "1.0.2": "encoder"}
-"""What each generation of solo-learn calls the backbone in its checkpoints."""
-
-_CLASSIFIERS = ("classifier.", "momentum_classifier.")
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def load_solo_checkpoint(
     if isinstance(model, SoloMethod):
         target, part = model.solo, _name_of(model.backbone, model.solo)
         inside = f"{part}."
-    own = {n: t for n, t in _tensors(target).items() if not (part and _is_classifier(n))}
+    own = {n: t for n, t in tensors(target).items() if not (part and is_classifier(n))}
 
     def fits(names: Mapping[str, str]) -> list[str]:
         return [n for n, k in names.items() if n in own and own[n].shape == found[k].shape]
@@ -183,24 +192,25 @@ def save_solo_checkpoint(
     """
     path = Path(path)
     _refuse_expanded(method, "save_solo_checkpoint")
-    if generation not in BACKBONE_KEYS:
-        known = list(BACKBONE_KEYS)
-        raise expected_one_of("save_solo_checkpoint(generation=…)", generation, known)
-    _refuse_suffix(path, (".ckpt",))
-    part = BACKBONE_KEYS[generation]
-    lightning = sys.modules.get("lightning") or sys.modules["pytorch_lightning"]
-    checkpoint = {
-        "epoch": method.trainer.current_epoch,
-        "global_step": method.trainer.global_step,
-        "pytorch-lightning_version": lightning.__version__,
-        "state_dict": {_renamed(n, part): t for n, t in _portable(method.solo).items()},
+    if generation not in GENERATIONS:
+        raise expected_one_of("save_solo_checkpoint(generation=…)", generation, list(GENERATIONS))
+    refuse_suffix(path, CHECKPOINT)
+    adapter = GENERATIONS[generation]
+    state = {renamed(n, adapter.backbone_key): t for n, t in portable(method.solo).items()}
+    described = Description(
+        method=method.name,
+        settings=method.settings,
+        optimizer=method.optimizer,
+        lr=method.lr,
+        weight_decay=method.weight_decay,
+        epochs=method.trainer.max_epochs,
+    )
+    contents = {
+        path.with_name("args.json"): _merged(adapter.args(described), args or {}),
+        path: lightning_checkpoint(state, method.trainer),
     }
-    described = _merged(_describe(method, generation), args or {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path.with_name("args.json")) as temporary:
-        temporary.write_text(json.dumps(described, indent=2, default=str), encoding="utf-8")
-    with _replacing(path) as temporary:
-        torch.save(checkpoint, temporary)
+    for file, content in contents.items():
+        write(content, file)
     return path
 
 
@@ -215,16 +225,8 @@ def save_backbone(model: nn.Module, path: str | Path) -> Path:
     """
     path = Path(path)
     _refuse_expanded(model, "save_backbone")
-    _refuse_suffix(path, (".pt", ".pth", ".safetensors"))
-    state = _portable(model.backbone if isinstance(model, SoloMethod) else model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as temporary:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file(state, temporary, metadata={"format": "pt"})
-        else:
-            torch.save(state, temporary)
+    refuse_suffix(path, WEIGHTS)
+    write(portable(model.backbone if isinstance(model, SoloMethod) else model), path)
     return path
 
 
@@ -235,24 +237,11 @@ def _readings(found: Mapping[str, Tensor], part: str) -> list[dict[str, str]]:
     :param part: name of the backbone in the model, or ``""`` if it is the model.
     """
     if part:
-        whole = {_renamed(k, part): k for k in found if not _is_classifier(k)}
+        whole = {renamed(k, part): k for k in found if not is_classifier(k)}
         return [whole, {f"{part}.{k}": k for k in found}]
-    prefixes = [f"{name}." for name in BACKBONE_KEYS.values()]
-    parts = [{k.removeprefix(p): k for k in found if k.startswith(p)} for p in prefixes]
-    return [{k: k for k in found}, *parts]
-
-
-def _renamed(name: str, part: str) -> str:
-    """Call the backbone, online or momentum, by another generation's name."""
-    head, dot, rest = name.partition(".")
-    online = head.removeprefix("momentum_")
-    if online not in BACKBONE_KEYS.values():
-        return name
-    return head.removesuffix(online) + part + dot + rest
-
-
-def _is_classifier(name: str) -> bool:
-    return name.startswith(_CLASSIFIERS)
+    prefixes = [f"{name}." for name in BACKBONE_KEYS]
+    inside = [{k.removeprefix(p): k for k in found if k.startswith(p)} for p in prefixes]
+    return [{k: k for k in found}, *inside]
 
 
 def _name_of(module: nn.Module, root: nn.Module) -> str:
@@ -267,74 +256,12 @@ def _momentum_copies(solo: nn.Module, matched: list[str]) -> list[tuple[nn.Modul
     :return: online network, momentum network, and the prefix of the latter's names.
     """
     copies = []
-    for online, momentum in getattr(solo, "momentum_pairs", ()):
+    for online, momentum in parts.momentum_pairs(solo):
         there, prefix = (f"{_name_of(m, solo)}." for m in (online, momentum))
         read = [any(n.startswith(p) for n in matched) for p in (there, prefix)]
         if read == [True, False]:
             copies.append((online, momentum, prefix))
     return copies
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
-
-
-def _portable(module: nn.Module) -> dict[str, Tensor]:
-    """Return a state_dict on the CPU whose tensors share no memory."""
-    return {
-        n: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for n, t in _tensors(module).items()
-    }
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path whose file replaces the given one if all goes well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _describe(method: SoloMethod, generation: str) -> dict[str, Any]:
-    """Return what solo-learn writes into ``args.json``, as far as it describes the method."""
-    shared = {"name": method.name, "method": method.name, "max_epochs": method.trainer.max_epochs}
-    settings, backbone = method.settings, method.settings.backbone
-    first, last = settings.tau
-    data = {
-        "num_classes": settings.num_classes,
-        "num_large_crops": settings.large_views,
-        "num_small_crops": settings.small_views,
-    }
-    rates = {"lr": method.lr, "weight_decay": method.weight_decay, "classifier_lr": 0.0}
-    rates["batch_size"] = 256
-    if generation == "1.0.2":
-        lars = method.optimizer == "lars"
-        return {
-            **shared,
-            **data,
-            **rates,
-            "encoder": backbone,
-            "backbone_args": {**settings.backbone_kwargs, "cifar": settings.cifar_stem},
-            "base_tau_momentum": first,
-            "final_tau_momentum": last,
-            "optimizer": "sgd" if lars else method.optimizer,
-            "lars": lars,
-            **settings.method_kwargs,
-        }
-    # A data set's name is all that tells solo-learn of the CIFAR stem.
-    cifar = "cifar100" if settings.num_classes == 100 else "cifar10"
-    return {
-        **shared,
-        "data": {"dataset": cifar if settings.cifar_stem else "custom", **data},
-        "backbone": {"name": backbone, "kwargs": dict(settings.backbone_kwargs)},
-        "momentum": {"base_tau": first, "final_tau": last},
-        "optimizer": {"name": method.optimizer, **rates},
-        "scheduler": {"name": "warmup_cosine"},
-        "method_kwargs": dict(settings.method_kwargs),
-    }
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,11 +272,6 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(below, Mapping) and isinstance(value, Mapping)
         merged[key] = _merged(below, value) if nested else value  # type: ignore[arg-type]
     return merged
-
-
-def _refuse_suffix(path: Path, known: tuple[str, ...]) -> None:
-    if path.suffix not in known:
-        raise CheckpointError(f"{path}: expected a name ending in {' or '.join(known)}")
 
 
 def _refuse_expanded(model: nn.Module, what: str) -> None:

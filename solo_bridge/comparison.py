@@ -21,6 +21,8 @@ from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
+from solo_bridge.checkpoint import save_backbone
+from solo_bridge.files import read_tensors
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.references import Joint
@@ -205,7 +207,7 @@ class Comparison:
             strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
             strategy.eval(stream.test_stream, loss=False)
         if spec == "joint":
-            torch.save(method.backbone.state_dict(), out / f"joint-{self.seed}" / REFERENCE)
+            save_backbone(method, out / f"joint-{self.seed}" / REFERENCE)
         return recorder.run
 
     def _metrics(self, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
@@ -219,7 +221,7 @@ class Comparison:
         reference, joint = out / f"joint-{self.seed}" / REFERENCE, None
         if reference.is_file():
             joint = self.network(stream).backbone
-            joint.load_state_dict(torch.load(reference, weights_only=True))
+            joint.load_state_dict(read_tensors(reference))
         return run_metrics(probes, AnalysisMetric(stream.test_stream, joint=joint))
 
 

@@ -28,7 +28,7 @@ NEEDED = {  # distribution → module; the first group serves the plugin alone
 }
 
 
-def report() -> tuple[str, bool]:
+def examine() -> tuple[str, bool]:
     """Examine the installation.
 
     :return: lines to be printed, and whether the bridge works.

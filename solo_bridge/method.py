@@ -15,15 +15,10 @@ from avalanche_branchtune.options import one_of
 from avalanche_branchtune.parts import named_part
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
-from solo_bridge.compat import MethodSettings, load
-from solo_bridge.compat.generation import TrainerStandIn
+from solo_bridge.compat import MethodSettings, load, memories, parts
+from solo_bridge.compat.trainer import TrainerStandIn
+from solo_bridge.config import Config, settings_from_config
 from solo_bridge.defaults import DEFAULTS
-from solo_bridge.memories import (
-    clear_prototypes,
-    clear_queues,
-    detach_normed_weights,
-    why_not_batch,
-)
 from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
@@ -281,19 +276,19 @@ class SoloMethod(SelfSupervisedMethod):
             else resized(defaults.augmentations, image_size)
         )
         self._experiences = 0
-        detach_normed_weights(self)
+        memories.detach_normed_weights(self)
 
     @classmethod
-    def from_config(cls, config: Any) -> SoloMethod:
+    def from_config(cls, config: Config) -> SoloMethod:
         """Build the method that a configuration of solo-learn's main branch describes.
 
         :param config: path of a yaml file, or its content as a mapping; see
             :func:`solo_bridge.config.settings_from_config`, which also gives
             the settings for :class:`solo_bridge.SelfSupervised`.
         :return: the method, newly initialised.
+        :raises ConfigError: see there.
+        :raises UnknownOptionError: also for settings that solo-learn refuses.
         """
-        from solo_bridge.config import settings_from_config  # it builds on this module
-
         return cls(**settings_from_config(config).method)
 
     @property
@@ -304,18 +299,12 @@ class SoloMethod(SelfSupervisedMethod):
     @property
     def projector(self) -> nn.Module | None:
         """The online projector: features ``(N, D)`` to embeddings ``(N, P)``; MAE has none."""
-        head = getattr(self.solo, "head", None)  # DINO's
-        found = getattr(self.solo, "projector", None) if head is None else head.mlp
-        return found if isinstance(found, nn.Module) else None
+        return parts.projector(self.solo)
 
     @property
     def prototype_heads(self) -> list[nn.Module]:
         """SwAV's, DINO's and DeepClusterV2's: embeddings ``(N, P)`` of length 1 to scores."""
-        head = getattr(self.solo, "head", None)
-        found = getattr(self.solo, "prototypes", None) if head is None else head.last_layer
-        if found is None:
-            return []
-        return list(found) if isinstance(found, nn.ModuleList) else [found]
+        return parts.prototype_heads(self.solo)
 
     @property
     def features_dim(self) -> int:
@@ -345,8 +334,8 @@ class SoloMethod(SelfSupervisedMethod):
         """
         samples, device = views[0].shape[0], views[0].device
         self._check_minibatch(samples)
-        if not self.training and hasattr(self.solo, "queue_ptr"):
-            self.solo.queue_ptr.zero_()  # buffers are put back after an evaluation
+        if not self.training:
+            memories.rewind_queue(self.solo)  # buffers are put back after an evaluation
         if index is None:
             # Positives are found by index: within a minibatch every sample needs its own.
             index = torch.arange(samples, device=device)
@@ -366,12 +355,7 @@ class SoloMethod(SelfSupervisedMethod):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return solo-learn's groups without the online classifier, which is not trained."""
-        groups = []
-        for group in self.solo.learnable_params:
-            if group.get("name") == "classifier":
-                continue
-            groups.append({**group, "params": list(group["params"])})
-        return groups
+        return parts.trained_groups(self.solo)
 
     def start_experience(self, plan: Plan) -> None:
         """Start solo-learn's counters, schedules and memories anew; see ``queues``.
@@ -382,17 +366,12 @@ class SoloMethod(SelfSupervisedMethod):
         solo, batch = self.solo, min(plan.batch_size, plan.samples)
         self._check_minibatch(batch)
         self.trainer = TrainerStandIn(plan.steps_per_epoch, plan.epochs, plan.samples)
-        solo.max_epochs = plan.epochs
-        solo.batch_size = batch
         solo.to(next(self.parameters()).device)  # tells Lightning's module where it is
-        updater = getattr(solo, "momentum_updater", None)
-        if updater is not None:
-            # It ends at its last value (1.0: nothing moves any more).
-            updater.cur_tau = updater.base_tau
+        memories.restart(solo, plan.epochs, batch)
         if self._experiences and self.queues == "clear":
-            clear_queues(solo)
+            memories.clear_queues(solo)
         if self._experiences and self.prototypes == "clear":
-            clear_prototypes(solo)
+            memories.clear_prototypes(solo)
         self._experiences += 1
         self._attached().on_train_start()
 
@@ -401,7 +380,7 @@ class SoloMethod(SelfSupervisedMethod):
 
         :param samples: N.
         """
-        reason = why_not_batch(self.solo, samples)
+        reason = memories.why_not_batch(self.solo, samples)
         return None if reason is None else f"{self.name}: {reason}"
 
     def _check_minibatch(self, samples: int) -> None:
@@ -434,7 +413,7 @@ class SoloMethod(SelfSupervisedMethod):
         index = self._batch
         self.trainer.global_step += 1
         load().end_batch(self._attached(), [], index)
-        detach_normed_weights(self)
+        memories.detach_normed_weights(self)
 
     def _attached(self) -> Any:
         """Return solo-learn's module with its trainer, which copies and pickles leave behind."""

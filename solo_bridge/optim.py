@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import not_negative, one_of
 from solo_bridge.compat import load
+from solo_bridge.compat.parts import STATIC_LR
 from solo_bridge.lars import KernelNormLARS
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
@@ -118,8 +119,8 @@ class OptimizerSettings:
             warmup_start_lr=self.warmup_start_lr if warmup > 0 else self.lr,
             eta_min=self.min_lr,
         )
-        static = [i for i, g in enumerate(optimizer.param_groups) if g.get("static_lr")]
-        if static:  # predictors of SimSiam and NNSiam keep their rate, as in solo-learn
+        static = [i for i, g in enumerate(optimizer.param_groups) if g.get(STATIC_LR)]
+        if static:  # as in solo-learn
             scheduler.get_lr = _StaticRates(scheduler.get_lr, static, self.lr)  # type: ignore[method-assign]
         return scheduler
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,81 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.detect import Found
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """What a solo-learn method is built from.
-
-    :param backbone: name of one of solo-learn's backbones, or a module that
-        maps ``(N, C, H, W)`` to ``(N, num_features)`` and says ``num_features``.
-    :param cifar_stem: 3×3 first convolution, stride 1, no max-pool (ResNets only).
-    :param num_classes: classes of solo-learn's online classifier, which is not trained here.
-    :param large_views: number of full-size views.
-    :param small_views: number of small views (multi-crop).
-    :param backbone_kwargs: arguments of the backbone's constructor.
-    :param method_kwargs: solo-learn's own settings of the method.
-    :param tau: first and last decay of the momentum network.
-    """
-
-    backbone: str | nn.Module = "resnet18"
-    cifar_stem: bool = True
-    num_classes: int = 10
-    large_views: int = 2
-    small_views: int = 0
-    backbone_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    method_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    tau: tuple[float, float] = (0.99, 1.0)
-
-
-class _Loader:
-    """A data loader's lengths."""
-
-    def __init__(self, steps: int, samples: int) -> None:
-        self.steps = steps
-        self.dataset = range(samples)
-
-    def __len__(self) -> int:
-        return self.steps
-
-
-class TrainerStandIn:
-    """What solo-learn's methods read of a Lightning trainer, and nothing else.
-
-    :param steps_per_epoch: optimizer steps in an epoch.
-    :param epochs: epochs of the experience.
-    :param samples: samples of the experience.
-    """
-
-    def __init__(self, steps_per_epoch: int = 1, epochs: int = 1, samples: int = 1) -> None:
-        """See the class."""
-        self.global_step = 0
-        self.current_epoch = 0
-        self.max_epochs = epochs
-        self.train_dataloader = _Loader(steps_per_epoch, samples)
-        self.accumulate_grad_batches = 1
-        self.world_size = 1
-        self.global_rank = 0
-        self.sanity_checking = False
-
-    @property
-    def num_training_batches(self) -> int:
-        """Optimizer steps in an epoch."""
-        return self.train_dataloader.steps
-
-    @property
-    def estimated_stepping_batches(self) -> int:
-        """Optimizer steps in the experience."""
-        return self.train_dataloader.steps * self.max_epochs
-
+from solo_bridge.compat.settings import Description, MethodSettings
+from solo_bridge.compat.trainer import ignore
 
 LONGEST = 100_000
 """Stands for lengths that only an experience knows, where a constructor asks for them: epochs (for
 which DINO lays out a temperature) and samples in a minibatch (which W-MSE whitens in parts)."""
-
-
-def ignore(*args: Any, **kwargs: Any) -> None:
-    """Take the place of Lightning's ``log`` and ``log_dict``."""
 
 
 class Generation(ABC):
@@ -99,6 +29,12 @@ class Generation(ABC):
     """
 
     name: str
+
+    short: str
+    """Its name as an option."""
+
+    backbone_key: str
+    """What it calls a method's online backbone: the attribute, and in names of tensors."""
 
     multicrop: frozenset[str]
     """Methods that can compare small views too."""
@@ -134,12 +70,18 @@ class Generation(ABC):
     def end_batch(self, module: Any, batch: list[Any], index: int) -> None:
         """Call the hook that follows an optimizer step (momentum update)."""
 
-    @abstractmethod
     def backbone(self, module: Any) -> nn.Module:
         """Return the method's online backbone."""
+        backbone: nn.Module = getattr(module, self.backbone_key)
+        return backbone
+
+    @classmethod
+    @abstractmethod
+    def args(cls, described: Description) -> dict[str, Any]:
+        """Return the content of ``args.json``, as far as a description goes."""
 
     @abstractmethod
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
 
     @abstractmethod

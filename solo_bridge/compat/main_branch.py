@@ -12,12 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.compat.generation import (
-    LONGEST,
-    Generation,
-    MethodSettings,
-    without_class_loss,
-)
+from solo_bridge.compat.generation import LONGEST, Generation, without_class_loss
+from solo_bridge.compat.settings import Description, MethodSettings
 
 _OWN = "own_backbone"
 
@@ -30,6 +26,8 @@ class MainBranch(Generation):
     """See :class:`solo_bridge.compat.generation.Generation`."""
 
     name = "main branch"
+    short = "main"
+    backbone_key = "backbone"
     multicrop = frozenset({"byol", "simclr", "supcon", "swav"})
 
     def construct(self, name: str, settings: MethodSettings) -> Any:
@@ -84,12 +82,24 @@ class MainBranch(Generation):
         """Call the hook that follows an optimizer step."""
         module.on_train_batch_end(None, batch, index)
 
-    def backbone(self, module: Any) -> nn.Module:
-        """Return the method's online backbone."""
-        backbone: nn.Module = module.backbone
-        return backbone
+    @classmethod
+    def args(cls, described: Description) -> dict[str, Any]:
+        """Return the content of ``args.json``."""
+        settings = described.settings
+        # A data set's name is all that tells solo-learn of the CIFAR stem.
+        cifar = "cifar100" if settings.num_classes == 100 else "cifar10"
+        first, last = settings.tau
+        return {
+            **described.run,
+            "data": {"dataset": cifar if settings.cifar_stem else "custom", **described.data},
+            "backbone": {"name": settings.backbone, "kwargs": dict(settings.backbone_kwargs)},
+            "momentum": {"base_tau": first, "final_tau": last},
+            "optimizer": {"name": described.optimizer, **described.rates},
+            "scheduler": {"name": "warmup_cosine"},
+            "method_kwargs": dict(settings.method_kwargs),
+        }
 
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
         from solo.methods.base import BaseMethod
 

@@ -15,13 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from avalanche_branchtune.errors import UnknownOptionError
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.compat.generation import (
-    LONGEST,
-    Generation,
-    MethodSettings,
-    without_class_loss,
-)
+from solo_bridge.compat.generation import LONGEST, Generation, without_class_loss
 from solo_bridge.compat.schedule import WarmupCosine
+from solo_bridge.compat.settings import Description, MethodSettings
 
 # A constructor looks its backbone up by name, in a module of functions: a module of the user's is
 # handed in under this name, which is none of the ResNets (they are treated specially).
@@ -48,6 +44,8 @@ class Release102(Generation):
     """See :class:`solo_bridge.compat.generation.Generation`."""
 
     name = "release 1.0.2"
+    short = "1.0.2"
+    backbone_key = "encoder"
     multicrop = frozenset({"byol", "simclr"})
 
     def construct(self, name: str, settings: MethodSettings) -> Any:
@@ -107,12 +105,25 @@ class Release102(Generation):
         dataloader = (0,) if "dataloader_idx" in inspect.signature(hook).parameters else ()
         hook(None, batch, index, *dataloader)
 
-    def backbone(self, module: Any) -> nn.Module:
-        """Return the method's online backbone."""
-        backbone: nn.Module = module.encoder
-        return backbone
+    @classmethod
+    def args(cls, described: Description) -> dict[str, Any]:
+        """Return the content of ``args.json``."""
+        settings, lars = described.settings, described.optimizer == "lars"
+        first, last = settings.tau
+        return {
+            **described.run,
+            **described.data,
+            **described.rates,
+            "encoder": settings.backbone,
+            "backbone_args": {**settings.backbone_kwargs, "cifar": settings.cifar_stem},
+            "base_tau_momentum": first,
+            "final_tau_momentum": last,
+            "optimizer": "sgd" if lars else described.optimizer,
+            "lars": lars,
+            **settings.method_kwargs,
+        }
 
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """Return the names of solo-learn's own backbones."""
         from solo.methods.base import BaseMethod
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from solo_bridge.backbones import resolve
 from solo_bridge.compat import MethodSettings, load
-from solo_bridge.compat.generation import TrainerStandIn, ignore
+from solo_bridge.compat.trainer import TrainerStandIn, ignore
 from solo_bridge.defaults import DEFAULTS
 from tests.selfsupervised import small, small_backbone
 

@@ -25,7 +25,7 @@ from avalanche_branchtune.keeping import buffers_kept
 from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.options import at_least, fraction, not_negative
 from avalanche_branchtune.parts import named_part
-from solo_bridge.memories import detach_normed_weights
+from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.plugins.partial.freezing import Freezer
 from solo_bridge.registry import register
 

@@ -1,4 +1,4 @@
-"""What methods remember beside their weights: queues, prototypes, normed weights."""
+"""What solo-learn's methods remember beside their weights: schedules, queues, prototypes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from solo_bridge.compat.parts import prototype_heads
+
+
+def restart(solo: Any, epochs: int, batch_size: int) -> None:
+    """Tell a method how long an experience is, and start its momentum schedule anew.
+
+    :param solo: solo-learn's module.
+    :param epochs: epochs of the experience.
+    :param batch_size: samples in a minibatch.
+    """
+    solo.max_epochs = epochs
+    solo.batch_size = batch_size
+    updater = getattr(solo, "momentum_updater", None)
+    if updater is not None:
+        # It ends at its last value (1.0: nothing moves any more).
+        updater.cur_tau = updater.base_tau
+
+
+def rewind_queue(solo: Any) -> None:
+    """Let a method store its next embeddings at the begin of its queue.
+
+    :param solo: solo-learn's module; left alone if it has no such queue.
+    """
+    if hasattr(solo, "queue_ptr"):
+        solo.queue_ptr.zero_()
 
 
 @torch.no_grad()
@@ -18,7 +44,7 @@ def clear_queues(solo: Any) -> None:
     if not hasattr(solo, "queue_ptr"):
         return
     solo.queue.copy_(F.normalize(torch.randn_like(solo.queue), dim=1))
-    solo.queue_ptr.zero_()
+    rewind_queue(solo)
     for name in ("queue_y", "queue_index"):
         if hasattr(solo, name):
             getattr(solo, name).fill_(-1)
@@ -44,16 +70,12 @@ def why_not_batch(solo: Any, samples: int) -> str | None:
 def clear_prototypes(solo: Any) -> None:
     """Draw a method's prototypes anew, as ``nn.Linear`` does.
 
-    :param solo: solo-learn's module; SwAV has ``prototypes``, DINO a ``head``
-        and a ``momentum_head`` that must stay alike; others are left alone.
+    :param solo: solo-learn's module; DINO's ``momentum_head`` must stay like its
+        ``head``; methods without prototypes are left alone.
     """
-    layers = (
-        {"prototypes": solo} if isinstance(getattr(solo, "prototypes", None), nn.Module) else {}
-    )
-    for name, owner in layers.items():
-        _redraw(getattr(owner, name))
+    for layer in prototype_heads(solo):
+        _redraw(layer)
     if hasattr(solo, "momentum_head"):
-        _redraw(solo.head.last_layer)
         target = dict(solo.momentum_head.last_layer.named_parameters())
         for name, p in solo.head.last_layer.named_parameters():
             target[name].copy_(p)

@@ -1,7 +1,12 @@
-"""Reading the tensors of a file as data: nothing in it is ever imported or called."""
+"""Files of tensors: read as data, written whole or not at all.
+
+Nothing in a file is ever imported or called, see :func:`read_tensors`.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from avalanche_branchtune.errors import CheckpointError
 
 SHOWN = 5
 """Number of names that a message lists of each kind."""
+
+CHECKPOINT = (".ckpt",)
+WEIGHTS = (".pt", ".pth", ".safetensors")
+"""Suffixes of files with a whole method, and with tensors alone."""
 
 # Where the classes come from that real checkpoints hold beside tensors: hyper-parameters of
 # OmegaConf or argparse, schedulers (solo-learn's SimSiam stores a whole one), callbacks.
@@ -48,6 +57,9 @@ def _no_items(*args: Any) -> dict[Any, Any]:
 
 
 _STAND_INS: Mapping[str, Any] = {"defaultdict": _no_items, "AttributeDict": dict}
+
+
+# ---- reading
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -128,3 +140,65 @@ def some(names: Any) -> str:
 
 
 # ---- writing
+
+
+def refuse_suffix(path: Path, known: tuple[str, ...]) -> None:
+    """Refuse a name by which nothing would recognise the file.
+
+    :param path: the file.
+    :param known: suffixes.
+    :raises CheckpointError: for another one.
+    """
+    if path.suffix not in known:
+        raise CheckpointError(f"{path}: expected a name ending in {' or '.join(known)}")
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's state without what is no tensor.
+
+    :param module: any module.
+    :return: name → tensor, in the module's memory.
+    """
+    return {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
+
+
+def portable(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's tensors on the CPU, none of which shares memory.
+
+    :param module: any module.
+    :return: name → copy.
+    """
+    return {
+        n: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for n, t in tensors(module).items()
+    }
+
+
+def write(content: Any, path: Path) -> None:
+    """Write a file in the format of its suffix; its folder is made.
+
+    :param content: a value for ``.json``; tensors by name for ``.safetensors``;
+        for any other suffix, what ``torch.save`` takes.
+    :param path: the file; one that is there is replaced when all went well.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as temporary:
+        if path.suffix == ".json":
+            temporary.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
+        elif path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(content, temporary, metadata={"format": "pt"})
+        else:
+            torch.save(content, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path whose file replaces the given one if all goes well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

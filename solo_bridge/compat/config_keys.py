@@ -1,9 +1,16 @@
-"""The keys of solo-learn's configurations: True is read here, False has no meaning here."""
+"""What solo-learn's configurations can say, and what it takes for what they leave out.
+
+Of the main branch: release 1.0.2 has no configuration files.  In tables of keys, True is read here
+and False has no meaning here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from solo_bridge.augmentation import MEAN, STD
 
 PROBABLE = ("grayscale", "gaussian_blur", "solarization", "equalization", "horizontal_flip")
 
@@ -80,6 +87,12 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
 }
 """solo-learn's defaults of ``method_kwargs``, where the bridge's own differ."""
 
+LARS: Mapping[str, Any] = {"eta": 1e-3, "clip_lr": False, "exclude_bias_n_norm": False}
+"""solo-learn's defaults of ``optimizer.kwargs`` for LARS."""
+
+TAU: Mapping[str, float] = {"base_tau": 0.99, "final_tau": 1.0}
+"""solo-learn's defaults of ``momentum``."""
+
 SHARES: Mapping[str, tuple[str, float]] = {
     "crop_min_scale": ("rrc.crop_min_scale", 0.08),
     "crop_max_scale": ("rrc.crop_max_scale", 1.0),
@@ -97,3 +110,27 @@ SHARES: Mapping[str, tuple[str, float]] = {
 """Fields of :class:`Augmentation`: solo-learn's key, and the value if it is left out."""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data set's name implies.
+
+    :param classes: number of classes.
+    :param mean: channel means that are subtracted.
+    :param std: channel deviations that are divided by.
+    """
+
+    classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+DATASETS: Mapping[str, Dataset] = {
+    "cifar10": Dataset(10, MEAN, STD),
+    "cifar100": Dataset(100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "stl10": Dataset(10, (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
+    "imagenet": Dataset(1000, **IMAGENET),
+    "imagenet100": Dataset(100, **IMAGENET),
+}
+"""By solo-learn's name of the data set."""

@@ -10,7 +10,6 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
-from torch import nn
 
 from avalanche_branchtune import BranchTuningPlugin, is_expanded
 from avalanche_branchtune.errors import (
@@ -21,11 +20,11 @@ from avalanche_branchtune.errors import (
     ViewsError,
 )
 from avalanche_branchtune.streams import data_incremental, hide_labels
-from solo_bridge import Augmentation, SoloMethod
+from solo_bridge import Augmentation, available_methods
 from solo_bridge.compat import load
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.strategy import loss_evaluator
-from tests.selfsupervised import ALL_METHODS, VIEW, data, method, strategy, stream, weights
+from tests.selfsupervised import ALL_METHODS, METHODS, VIEW, data, method, strategy, stream, weights
 
 QUEUES = ["mocov2plus", "nnclr", "nnbyol", "nnsiam", "ressl", "all4one"]
 QUEUES = [n for n in QUEUES if n in ALL_METHODS]
@@ -270,40 +269,9 @@ def test_optimizer_of_the_method_by_default(name: str) -> None:
     assert run.optimizer_settings.lr == pytest.approx(DEFAULTS[name].lr * 20 / 256)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "size", "features"),
-    [
-        ("resnet18", 8, 512),
-        ("resnet50", 32, 2048),
-        ("vit_tiny", 16, 192),
-        ("swin_tiny", 64, 768),
-        ("shufflenet_v2_x0_5", 32, 1024),  # torchvision's
-        ("mobilenetv3_small_050", 224, 1024),  # timm's
-    ],
-)
-def test_backbones_by_name_and_size(backbone: str, size: int, features: int) -> None:
-    model = SoloMethod("simclr", backbone, image_size=size).eval()
-    assert model(torch.randn(2, 3, size, size)).shape == (2, features)
-    assert model.features_dim == features
-
-
-def test_images_too_small_for_a_backbone() -> None:
-    with pytest.raises(UnknownOptionError, match=r"image_size=16.*cannot take images of this size"):
-        SoloMethod("simclr", "vgg11", image_size=16)
-
-
-@needs_main_branch
-@pytest.mark.parametrize(
-    ("backbone", "size", "features"),
-    [("convnext_tiny", 32, 768), ("poolformer_s12", 32, 512), ("wide_resnet28w2", 32, 128)],
-)
-def test_backbones_of_the_main_branch(backbone: str, size: int, features: int) -> None:
-    model = SoloMethod("simclr", backbone, image_size=size).eval()
-    assert model(torch.randn(2, 3, size, size)).shape == (2, features)
-
-
-def test_torchvision_backbone_in_a_momentum_method() -> None:
-    model = SoloMethod("byol", "shufflenet_v2_x0_5", image_size=32)
-    online, momentum = model.solo.momentum_pairs[0]
-    assert [n for n, _ in online.named_parameters()] == [n for n, _ in momentum.named_parameters()]
-    assert isinstance(online.fc, nn.Identity)
+def test_available_methods() -> None:
+    methods = available_methods()
+    assert {n for n, why in methods.items() if why is None} >= set(METHODS)
+    assert "base" not in methods
+    assert "linear" not in methods
+    assert len(methods) == {"release 1.0.2": 14, "main branch": 19}[load().name]

@@ -16,16 +16,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
-from solo_bridge import Augmentation, SelfSupervised, available_methods
+from solo_bridge import SelfSupervised, SoloMethod, available_methods
 from solo_bridge.compat import load
-from solo_bridge.config import (
-    LEFT_OUT,
-    SoloConfig,
-    method_from_config,
-    settings_from_config,
-)
+from solo_bridge.config import SoloConfig, settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from tests.selfsupervised import small
+from tests.solo_bridge.config.examples import PIPELINE, VIEW, plain, written
 
 MAIN = load().name == "main branch"
 needs_main = pytest.mark.skipif(not MAIN, reason="solo-learn's main branch is not installed")
@@ -37,128 +33,6 @@ real_files = pytest.mark.parametrize(
     FILES or [pytest.param(None, marks=pytest.mark.skip(reason="SOLO_LEARN_SOURCE is not set"))],
     ids=lambda f: f"{f.parent.name}/{f.name}" if f else "none",
 )
-
-VIEW = """
-- rrc:
-    enabled: True
-    crop_min_scale: 0.2
-    crop_max_scale: 0.9
-  color_jitter:
-    prob: 0.8
-    brightness: 0.4
-    contrast: 0.3
-    saturation: 0.2
-    hue: 0.1
-  grayscale:
-    prob: 0.25
-  gaussian_blur:
-    prob: 0.5
-  solarization:
-    prob: 0.15
-  equalization:
-    prob: 0.0
-  horizontal_flip:
-    prob: 0.45
-  crop_size: 8
-  num_crops: 2
-"""
-
-CONFIG = """
-defaults:
-  - _self_
-  - augmentations: pair.yaml
-  - wandb: private.yaml
-  - override hydra/hydra_logging: disabled
-
-hydra:
-  run:
-    dir: ${now:%Y}
-
-name: "byol-small"
-method: "byol"
-backbone:
-  name: "resnet18"
-  kwargs:
-    zero_init_residual: True
-method_kwargs:
-  proj_hidden_dim: 16
-  proj_output_dim: 8
-  pred_hidden_dim: 16
-momentum:
-  base_tau: 0.9
-  final_tau: 0.95
-data:
-  dataset: cifar100
-  train_path: "./datasets"
-  val_path: "./datasets"
-  format: "image_folder"
-  num_workers: 4
-optimizer:
-  name: "lars"
-  batch_size: 4
-  lr: 0.3
-  classifier_lr: 0.1
-  weight_decay: 1e-4
-  kwargs:
-    clip_lr: True
-    eta: 0.02
-    exclude_bias_n_norm: True
-    momentum: 0.8
-scheduler:
-  name: "warmup_cosine"
-  warmup_epochs: 11
-  warmup_start_lr: 1e-5
-  min_lr: 0.0006
-checkpoint:
-  enabled: True
-  dir: ${somewhere}
-auto_resume:
-  enabled: True
-max_epochs: 200
-devices: [0]
-sync_batchnorm: True
-accelerator: "gpu"
-strategy: "ddp"
-precision: 16-mixed
-"""
-
-PIPELINE = Augmentation(
-    crop_size=8,
-    crop_min_scale=0.2,
-    crop_max_scale=0.9,
-    jitter_prob=0.8,
-    brightness=0.4,
-    contrast=0.3,
-    saturation=0.2,
-    hue=0.1,
-    grayscale_prob=0.25,
-    blur_prob=0.5,
-    solarization_prob=0.15,
-    equalization_prob=0.0,
-    flip_prob=0.45,
-    num_crops=2,
-    mean=(0.5071, 0.4865, 0.4409),
-    std=(0.2673, 0.2564, 0.2762),
-)
-
-
-def written(folder: Path, text: str = CONFIG, view: str = VIEW) -> Path:
-    (folder / "augmentations").mkdir(exist_ok=True)
-    (folder / "augmentations/pair.yaml").write_text(view)
-    path = folder / "byol.yaml"
-    path.write_text(text)
-    return path
-
-
-def plain(**changes: Any) -> dict[str, Any]:
-    """The same configuration as a mapping, with keys changed or (None) removed."""
-    config = OmegaConf.create(CONFIG)
-    del config["hydra"], config["checkpoint"], config["defaults"]
-    config.augmentations = OmegaConf.create(VIEW)
-    for key, value in changes.items():
-        OmegaConf.update(config, key.replace("__", "."), value, merge=False)
-    result: Any = OmegaConf.to_container(config)
-    return {k: v for k, v in result.items() if v is not None}
 
 
 def test_a_file_says_everything(tmp_path: Path) -> None:
@@ -205,22 +79,9 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
     )
 
 
-def test_a_mapping_says_the_same_as_a_file(tmp_path: Path) -> None:
-    of_file = settings_from_config(str(written(tmp_path)))
-    of_mapping = settings_from_config(plain())
-    assert of_mapping == settings_from_config(OmegaConf.create(plain()))
-    assert (of_mapping.method, of_mapping.strategy) == (of_file.method, of_file.strategy)
-    assert of_mapping.augmentations == [PIPELINE]
-    # yaml itself takes 1e-4 for a text
-    as_text = yaml.safe_load(CONFIG)
-    assert as_text["optimizer"]["weight_decay"] == "1e-4"
-    texts = settings_from_config(plain(optimizer=as_text["optimizer"]))
-    assert texts.strategy == of_file.strategy
-
-
 def test_it_can_be_built_and_trained(tmp_path: Path) -> None:
     path = written(tmp_path)
-    method = method_from_config(path)
+    method = SoloMethod.from_config(path)
     assert (method.name, method.num_classes, method.large_views) == ("byol", 100, 2)
     assert method.backbone.conv1.kernel_size == (3, 3)  # type: ignore[union-attr]
     assert method.solo.momentum_updater.base_tau == 0.9
@@ -304,24 +165,6 @@ def test_lars_has_solo_learns_defaults() -> None:
     assert sgd.strategy == {"optimizer": "sgd", "optimizer_settings": {}}
 
 
-@pytest.mark.parametrize(
-    ("position", "wins"), [("before", "file"), ("after", "key"), ("nowhere", "key")]
-)
-def test_augmentations_in_both_places_follow_hydras_order(
-    tmp_path: Path, position: str, wins: str
-) -> None:
-    config = plain()
-    config["augmentations"][0]["num_crops"] = 3
-    order: list[Any] = [{"augmentations": "pair"}]
-    if position != "nowhere":
-        order.insert(0 if position == "before" else 1, "_self_")
-    path = written(tmp_path, yaml.safe_dump({"defaults": order, **config}))
-    found = settings_from_config(path)
-    assert found.augmentations[0].num_crops == (2 if wins == "file" else 3)
-    lost = "augmentations" if wins == "file" else "defaults.augmentations"
-    assert lost in found.ignored
-
-
 # ---- solo-learn's own reading
 
 
@@ -402,13 +245,6 @@ def test_what_is_left_out_is_solo_learns_default(name: str) -> None:
     agrees_with_solo_learn(settings_from_config(config), OmegaConf.create(copy.deepcopy(config)))
 
 
-def test_table_of_defaults_holds_known_settings_only() -> None:
-    for name, options in LEFT_OUT.items():
-        ours = DEFAULTS[name].method_kwargs
-        assert options.keys() <= ours.keys()
-        assert all(ours[key] != value for key, value in options.items()), "else it is not needed"
-
-
 @real_files
 def test_solo_learns_own_files(file: Path) -> None:
     config = settings_from_config(file)
@@ -419,42 +255,6 @@ def test_solo_learns_own_files(file: Path) -> None:
 
 
 # ---- what cannot be meant
-
-
-def test_unknown_keys_are_all_named_with_their_path() -> None:
-    config = plain(
-        optimizer__learning_rate=1,
-        optimizer__kwargs__clip=True,
-        method_kwargs__proj_hiden_dim=3,
-        lr=0.1,
-        bakbone={"name": "resnet18"},
-        zzz=1,
-    )
-    config["augmentations"][0]["rrc"]["crop_min_scal"] = 0.1
-    config["augmentations"].append({"gray_scale": {"prob": 1}, "crop_size": 8, "num_crops": 1})
-    with pytest.raises(UnknownOptionError) as error:
-        settings_from_config(config)
-    text = str(error.value)
-    for expected in (
-        "optimizer.learning_rate,",
-        "optimizer.kwargs.clip (did you mean optimizer.kwargs.clip_lr?)",
-        "method_kwargs.proj_hiden_dim (did you mean method_kwargs.proj_hidden_dim?)",
-        " lr (did you mean optimizer.lr?)",
-        "bakbone (did you mean backbone?)",
-        " zzz,",
-        "augmentations[0].rrc.crop_min_scal (did you mean augmentations[0].rrc.crop_min_scale?)",
-        "augmentations[1].gray_scale (did you mean augmentations[1].grayscale?)",
-    ):
-        assert expected in text, expected
-
-
-def test_the_file_is_named(tmp_path: Path) -> None:
-    path = written(tmp_path, CONFIG.replace("method:", "metod:"))
-    with pytest.raises(
-        UnknownOptionError, match=r"unknown metod \(did you mean method\?\)"
-    ) as error:
-        settings_from_config(path)
-    assert str(error.value).startswith(f"{path}: ")
 
 
 def test_settings_of_other_methods_are_listed() -> None:
@@ -514,35 +314,3 @@ def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, UnknownOptionError), match=message):
         settings_from_config(plain(**changes))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: [1", "no valid yaml"),
-        ("- 1", "expected a mapping"),
-        ("3", "no valid yaml"),
-        ("", "method is missing"),
-        ("method: byol\nmethod: simclr", "duplicate key"),
-        ("method: !!python/object/apply:os.system ['touch was_run']", "no valid yaml"),
-        ("method: byol\ndefaults:\n- augmentations: none.yaml", "no file .*none.yaml"),
-        ("method: byol\ndefaults:\n- augmentations: broken", "broken.yaml is no valid yaml"),
-    ],
-)
-def test_files_that_cannot_be_read(
-    tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = written(tmp_path, text)
-    (tmp_path / "augmentations/broken.yaml").write_text("- [")
-    with pytest.raises(ConfigError, match=message) as error:
-        method_from_config(path)
-    assert str(path) in str(error.value) and not Path("was_run").exists()
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no file .*none\.yaml"):
-        settings_from_config(tmp_path / "none.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"binary\.yaml is no valid yaml"):
-        settings_from_config(tmp_path / "binary.yaml")

@@ -1,0 +1,49 @@
+"""What a solo-learn module calls its parts, where all generations agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+STATIC_LR = "static_lr"
+"""Key of parameter groups that keep their rate: predictors of SimSiam and NNSiam."""
+
+
+def projector(solo: Any) -> nn.Module | None:
+    """Return the online projector, features ``(N, D)`` to embeddings ``(N, P)``; MAE has none.
+
+    :param solo: solo-learn's module.
+    """
+    head = getattr(solo, "head", None)  # DINO's
+    found = getattr(solo, "projector", None) if head is None else head.mlp
+    return found if isinstance(found, nn.Module) else None
+
+
+def prototype_heads(solo: Any) -> list[nn.Module]:
+    """Return SwAV's, DINO's and DeepClusterV2's: embeddings ``(N, P)`` of length 1 to scores.
+
+    :param solo: solo-learn's module.
+    """
+    head = getattr(solo, "head", None)
+    found = getattr(solo, "prototypes", None) if head is None else head.last_layer
+    if found is None:
+        return []
+    return list(found) if isinstance(found, nn.ModuleList) else [found]
+
+
+def momentum_pairs(solo: Any) -> list[tuple[nn.Module, nn.Module]]:
+    """Return online networks and the momentum networks that follow them, if there are any.
+
+    :param solo: solo-learn's module.
+    """
+    return list(getattr(solo, "momentum_pairs", ()))
+
+
+def trained_groups(solo: Any) -> list[dict[str, Any]]:
+    """Return the optimizer's parameter groups without the online classifier's.
+
+    :param solo: solo-learn's module.
+    """
+    groups = [group for group in solo.learnable_params if group.get("name") != "classifier"]
+    return [{**group, "params": list(group["params"])} for group in groups]
