@@ -7,27 +7,15 @@ import copy
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from avalanche.core import BasePlugin
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import (
-    AGEMPlugin,
-    EvaluationPlugin,
-    EWCPlugin,
-    GEMPlugin,
-    LFLPlugin,
-    LRSchedulerPlugin,
-    LwFPlugin,
-    MASPlugin,
-    MIRPlugin,
-    ReplayPlugin,
-    SynapticIntelligencePlugin,
-)
+from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
 from torch import Tensor
@@ -37,7 +25,6 @@ from torch.utils.data import DataLoader
 from avalanche_branchtune.errors import (
     BatchSizeError,
     EmptyExperienceError,
-    IncompatiblePluginError,
     NonFiniteLossError,
     UnknownOptionError,
     ViewsError,
@@ -45,6 +32,7 @@ from avalanche_branchtune.errors import (
 )
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.options import one_of
+from solo_bridge.conflicts import check_plugins
 from solo_bridge.method import Plan, SelfSupervisedMethod
 from solo_bridge.minibatch import Indexed, Minibatch, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
@@ -57,25 +45,6 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "16": torch.float16,
 }
-
-
-Conflicts: TypeAlias = Mapping[type, str]
-"""Classes of plugins that cannot do their work beside the one that says so, with the reason."""
-
-_SUPERVISED = "it works on class outputs and labelled images, there are only views and a loss"
-
-REFUSED: dict[type, str] = {
-    LRSchedulerPlugin: "it steers one optimizer, here each experience has a fresh one: use "
-    "optimizer_settings={'scheduler': …, 'warmup_epochs': …}",
-    **dict.fromkeys((AGEMPlugin, GEMPlugin, LFLPlugin, MIRPlugin), _SUPERVISED),
-    EWCPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedEWCPlugin",
-    LwFPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.distillation.lwf.LwFPlugin",
-    MASPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedMASPlugin",
-    SynapticIntelligencePlugin: "on a CPU it keeps references instead of values and penalises "
-    "nothing: use solo_bridge.plugins.regularizers.SelfSupervisedSIPlugin",
-}
-"""Avalanche's plugins that cannot work under :class:`SelfSupervised`, with the reason; subclasses
-that can say so by ``self_supervised = True``."""
 
 
 def loss_evaluator() -> EvaluationPlugin:
@@ -122,7 +91,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param eval_every: see Avalanche's templates.
     :param peval_mode: see Avalanche's templates.
     :raises UnknownOptionError: for an unknown option.
-    :raises IncompatiblePluginError: for the plugins in :data:`REFUSED`.
+    :raises IncompatiblePluginError: for plugins that cannot work here, see
+        :func:`solo_bridge.conflicts.check_plugins`.
     """
 
     model: SelfSupervisedMethod
@@ -154,12 +124,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """See the class."""
         _check_arguments(model, optimizer, optimizer_settings or {}, train_mb_size)
         one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
+        check_plugins(plugins or [], model)
         optimizer = model.optimizer if optimizer is None else optimizer
-        if "index" in model.needs and any(isinstance(p, ReplayPlugin) for p in plugins or []):
-            raise IncompatiblePluginError(
-                f"{type(model).__name__} keeps a memory of this experience's samples by their "
-                "number, which replayed samples do not have: leave ReplayPlugin out"
-            )
         base_lr = model.lr if lr is None else lr
         self.lr_scale = train_mb_size / 256 if scale_lr else 1.0
         """By which learning rates for a batch of 256 are multiplied."""
@@ -192,11 +158,6 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             with warnings.catch_warnings():  # having no logger is what was asked for
                 warnings.simplefilter("ignore")
                 evaluator = EvaluationPlugin()
-        for plugin in plugins or []:
-            for kind, reason in REFUSED.items():
-                if isinstance(plugin, kind) and not getattr(plugin, "self_supervised", False):
-                    raise IncompatiblePluginError(f"{kind.__name__} under SelfSupervised: {reason}")
-        check_conflicts(plugins or [])
         for plugin in plugins or []:
             if hasattr(plugin, "wrap_views"):
                 self.views = plugin.wrap_views(self.views)
@@ -424,23 +385,6 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         else:  # without an iteration Avalanche's loss metric would say 0.0
             self.mbatch, self.loss = [[], torch.full((1,), -1)], torch.tensor(float("nan"))
             self._after_eval_iteration(**kwargs)
-
-
-def check_conflicts(plugins: Sequence[BasePlugin]) -> None:
-    """Refuse plugins that cannot work beside each other.
-
-    :param plugins: of which each may have ``conflicts``, see :data:`Conflicts`;
-        one of two says it, whichever.
-    :raises IncompatiblePluginError: for the first pair that is found.
-    """
-    for plugin in plugins:
-        conflicts: Conflicts = getattr(plugin, "conflicts", {})
-        for other in plugins:
-            for kind, reason in conflicts.items():
-                if other is not plugin and isinstance(other, kind):
-                    raise IncompatiblePluginError(
-                        f"{type(plugin).__name__} beside {type(other).__name__}: {reason}"
-                    )
 
 
 def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any], batch: int) -> None:

@@ -32,7 +32,7 @@ LAYERS = {
         ("compat",),
         ("views", "backbones", "optim", "lars", "files", "config"),
         ("method",),
-        ("minibatch", "checkpoint"),
+        ("minibatch", "conflicts", "checkpoint"),
         ("strategy",),
         ("registry",),
         ("plugins",),

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import LabelError
 from avalanche_branchtune.parts import needed_backbone
+from solo_bridge.conflicts import Conflicts
 from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
 from solo_bridge.plugins.distillation.teacher import Outputs, Teacher, float32
 from solo_bridge.plugins.labels import LearnsLabels
 from solo_bridge.registry import register
-from solo_bridge.strategy import Conflicts
 
 
 @register("kaizen", "Kaizen")

@@ -24,12 +24,12 @@ from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import online_and_momentum
 from avalanche_branchtune.plugin import BranchTuningPlugin
 from avalanche_branchtune.surgery import Scope, in_scope
+from solo_bridge.conflicts import Conflicts
 from solo_bridge.plugins.partial.freezing import Freezer, hold_statistics, outside
 from solo_bridge.plugins.partial.kappatune import KappaTunePlugin
 from solo_bridge.plugins.partial.nap import NaPPlugin
 from solo_bridge.plugins.partial.periodic import PeriodicFineTuningPlugin
 from solo_bridge.registry import register
-from solo_bridge.strategy import Conflicts
 
 MAP = "clr_map"
 """Name of the parameter that a reprogrammed convolution has beside its own."""

@@ -18,10 +18,10 @@ from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import at_least_one, fraction, one_of
 from avalanche_branchtune.parts import needed_backbone, online_and_momentum
 from avalanche_branchtune.plugin import BranchTuningPlugin
+from solo_bridge.conflicts import Conflicts
 from solo_bridge.plugins.partial.freezing import Freezer, hold_statistics, outside
 from solo_bridge.plugins.partial.periodic import PeriodicFineTuningPlugin
 from solo_bridge.registry import register
-from solo_bridge.strategy import Conflicts
 
 logger = logging.getLogger(__name__)
 

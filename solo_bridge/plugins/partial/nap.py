@@ -16,8 +16,8 @@ from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.plugin import BranchTuningPlugin
 from avalanche_branchtune.surgery import Scope, in_scope
+from solo_bridge.conflicts import Conflicts
 from solo_bridge.registry import register
-from solo_bridge.strategy import Conflicts
 
 WEIGHTED = (_ConvNd, nn.Linear)
 NORMALISING = (*NORM_LAYERS, _NormBase)

@@ -15,11 +15,11 @@ from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
 from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.metrics import OnlineProbe
 from avalanche_branchtune.options import at_least_one, positive
+from solo_bridge.conflicts import Conflicts
 from solo_bridge.plugins.labels import LearnsLabels
 from solo_bridge.plugins.rehearsal.mixing import kept, mixed, pixels
 from solo_bridge.plugins.rehearsal.reservoir import Reservoir
 from solo_bridge.registry import register
-from solo_bridge.strategy import Conflicts
 from solo_bridge.views import Views
 
 
