@@ -31,11 +31,11 @@ REFUSED: dict[type, str] = {
     LRSchedulerPlugin: "it steers one optimizer, here each experience has a fresh one: use "
     "optimizer_settings={'scheduler': …, 'warmup_epochs': …}",
     **dict.fromkeys((AGEMPlugin, GEMPlugin, LFLPlugin, MIRPlugin), _SUPERVISED),
-    EWCPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedEWCPlugin",
-    LwFPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.distillation.lwf.LwFPlugin",
-    MASPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.regularizers.SelfSupervisedMASPlugin",
+    EWCPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.SelfSupervisedEWCPlugin",
+    LwFPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.LwFPlugin",
+    MASPlugin: f"{_SUPERVISED}: use solo_bridge.plugins.SelfSupervisedMASPlugin",
     SynapticIntelligencePlugin: "on a CPU it keeps references instead of values and penalises "
-    "nothing: use solo_bridge.plugins.regularizers.SelfSupervisedSIPlugin",
+    "nothing: use solo_bridge.plugins.SelfSupervisedSIPlugin",
 }
 """Avalanche's plugins that cannot work under :class:`~solo_bridge.SelfSupervised`, with the reason;
 subclasses that can say so by ``self_supervised = True``."""

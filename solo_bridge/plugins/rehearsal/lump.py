@@ -134,7 +134,9 @@ class LUMPPlugin(SupervisedPlugin):
         :raises ViewsError: if there are none.
         """
         if isinstance(views, MixedViews):
-            raise IncompatiblePluginError("two LUMPPlugins: images would be mixed twice: keep one")
+            raise IncompatiblePluginError(
+                "LUMPPlugin beside LUMPPlugin: images would be mixed twice: keep one"
+            )
         if views is None:
             raise ViewsError(
                 "LUMPPlugin mixes images before they are augmented, but the strategy makes no "

@@ -458,7 +458,7 @@ def test_si_where_a_method_holds_parameters_still(name: str) -> None:
         (EWCPlugin(1.0), "SelfSupervisedEWCPlugin"),
         (MASPlugin(1.0, 0.5), "SelfSupervisedMASPlugin"),
         (SynapticIntelligencePlugin(1.0), "SelfSupervisedSIPlugin"),
-        (LwFPlugin(1, 2), r"solo_bridge\.plugins\.lwf\.LwFPlugin"),
+        (LwFPlugin(1, 2), r"solo_bridge\.plugins\.LwFPlugin"),
     ],
 )
 def test_avalanche_s_own_are_refused_with_the_name_of_what_to_use(

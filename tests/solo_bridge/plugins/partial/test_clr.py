@@ -19,7 +19,6 @@ from solo_bridge.plugins.partial.clr import (
     CLRPlugin,
     identity_maps,
     put_maps,
-    reprogram,
     reprogrammed,
 )
 from tests.selfsupervised import BACKBONE, backbone, method, strategy, stream
@@ -442,8 +441,3 @@ def test_networks_that_cannot_be_reprogrammed(name: str, message: str) -> None:
     run = strategy(Flat(name), [CLRPlugin()], views=method().default_views())
     with pytest.raises(IncompatiblePluginError, match=message):
         run.train(stream().train_stream[0])
-
-
-def test_conflicts_are_declared() -> None:
-    assert {"BranchTuningPlugin", "KappaTunePlugin", "NaPPlugin"} <= set(CLRPlugin.conflicts)
-    assert reprogram.__module__ == "solo_bridge.plugins.partial.clr"

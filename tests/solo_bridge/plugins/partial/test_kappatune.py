@@ -339,7 +339,3 @@ def test_a_method_without_backbone_is_refused_before_training() -> None:
     run = strategy(model, [KappaTunePlugin()], views=method().default_views())
     with pytest.raises(IncompatiblePluginError, match="no module called backbone"):
         run.train(stream().train_stream[0])
-
-
-def test_conflicts_are_declared() -> None:
-    assert {"BranchTuningPlugin", "CLRPlugin"} <= set(KappaTunePlugin.conflicts)

@@ -304,7 +304,3 @@ def test_bad_options(decay: float) -> None:
 def test_bad_scope() -> None:
     with pytest.raises(UnknownOptionError, match="no module"):
         strategy(method(), [NaPPlugin(scope="trunk")]).train(stream().train_stream[0])
-
-
-def test_conflicts_are_declared() -> None:
-    assert {"BranchTuningPlugin", "CLRPlugin"} <= set(NaPPlugin.conflicts)

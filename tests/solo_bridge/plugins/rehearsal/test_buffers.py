@@ -398,4 +398,4 @@ def test_options() -> None:
 
 def test_methods_that_know_samples_by_number_are_refused() -> None:
     with pytest.raises(IncompatiblePluginError, match="by their number"):
-        strategy(method("deepclusterv2"), [replay()])
+        strategy(method("deepclusterv2"), [replay("reservoir")])
