@@ -9,6 +9,9 @@ and independent deep copies survive.
 Source: Liu, Zhu, Liu, "Branch-Tuning", arXiv 2403.18266, Section 4 (expansion
 and compression).  The folded form is the same mathematics as their parallel
 convolutions, with one convolution instead of three.
+
+Authors' code: SmallPigPeppa/ISSL 37827a5 (the paper names no repository), models/conv*_reparam*.py.
+Differs: theirs adds the outputs of parallel convolutions, ours the kernels.
 """
 
 from __future__ import annotations
@@ -32,7 +35,11 @@ BRANCHES: Mapping[str, Callable[[Shape], tuple[Shape, ...]]] = {
     "1x3+3x1": lambda k: ((1, k[1]), (k[0], 1)),
     "3x3": lambda k: (k,),
 }
-"""Branch shapes by name, from a kernel's ``(height, width)``; 3 stands for its own side."""
+"""Branch shapes by name, from a kernel's ``(height, width)``; 3 stands for its own side.
+
+Authors' code: SmallPigPeppa/ISSL 37827a5, models/conv3x3_reparam.py (1x1),
+models/conv3x3_reparam_1x3.py, models/conv3x3_reparam_3x3.py and models/conv1x1_reparam.py.
+"""
 
 
 def branch_shapes(kernel_size: Shape, branch: Branch) -> tuple[Shape, ...]:
@@ -183,7 +190,10 @@ class Branched(nn.Module):
             p.grad = None  # a stale gradient would let weight decay move the frozen kernel
 
     def merge(self) -> None:
-        """Add the branches to the kernel and become the original class again."""
+        """Add the branches to the kernel and become the original class again.
+
+        Authors' code: SmallPigPeppa/ISSL 37827a5, models/conv3x3_reparam_1x3.py, re_param.
+        """
         with torch.no_grad():
             self.weight.copy_(self.folded_weight())
         for name in self.branches:
@@ -203,6 +213,10 @@ class BranchConv2d(Branched, nn.Conv2d):
     dilation and number of groups.  :func:`avalanche_branchtune.expand` turns
     existing convolutions into this class in place; :meth:`merge` turns them
     back.
+
+    Authors' code: SmallPigPeppa/ISSL 37827a5, models/conv3x3_reparam_1x3.py, Conv3x3_Reparam.
+    Differs: their branches have no dilation, also in the stem, whose kernel has dilation 2 and
+    where merging changes the output; ours have the kernel's.
 
     :param branch: see :func:`branch_shapes`.
     :param args: positional arguments of ``nn.Conv2d``.

@@ -72,6 +72,10 @@ def fix_norms(
 ) -> tuple[str, ...]:
     """Fix normalisation layers until :func:`restore_norms`, in place.
 
+    Authors' code: SmallPigPeppa/ISSL 37827a5, main_pretrain_new_fixbn.py, for ``"affine"``.
+    Differs: for ``"eval"`` their main_pretrain_new_fixbneval.py sets a flag that nothing reads, and
+    set_bn_eval (cassle/methods/simclr.py) is not called; ours fixes the statistics.
+
     :param model: any module.
     :param mode: ``"affine"`` (weight and bias do not learn, running
         statistics keep updating: Liu et al., arXiv 2403.18266), ``"eval"``

@@ -84,6 +84,11 @@ class BranchTuningPlugin(ExperiencePlugin):
     merged network.  EWC, SI and MAS see the folded kernels while the model is
     expanded (:mod:`avalanche_branchtune.plain_view`).
 
+    Authors' code: SmallPigPeppa/ISSL 37827a5, main_continual_reparam_fixbn.py,
+    main_pretrain_new_fixbn.py, and on_train_end in cassle/methods/*.py.
+    Differs: their momentum network computes without its branches until they are merged, ours with
+    them.
+
     If training is interrupted, the model stays expanded and can be saved, or
     merged with :func:`avalanche_branchtune.compress` and
     :func:`avalanche_branchtune.restore_norms`; the next ``train`` call merges

@@ -154,6 +154,9 @@ def expand(
     zero).  The layers' own parameters are frozen; a branch requires gradients
     if the kernel did.  Liu et al., arXiv 2403.18266, Section 4.
 
+    Authors' code: SmallPigPeppa/ISSL 37827a5, models/resnet18_cifar_reparam_1x3.py,
+    ResNet.set_branchs and ResNet.fix_convs.
+
     :param model: any module; nothing is changed if an error is raised.
     :param branch: ``"1x1"``, ``"1x3+3x1"``, ``"3x3"`` or a callable, see
         :func:`avalanche_branchtune.branches.branch_shapes`.
@@ -266,6 +269,9 @@ def compress(model: nn.Module) -> tuple[str, ...]:
     Afterwards the model computes the same function and has its original
     classes, parameter objects, names, order and ``requires_grad``.  A model
     without branches is left as it is, so this is safe in an exception handler.
+
+    Authors' code: SmallPigPeppa/ISSL 37827a5, models/resnet18_cifar_reparam_1x3.py,
+    ResNet.re_params.
 
     :param model: any module.
     :return: qualified names of the layers that were merged.

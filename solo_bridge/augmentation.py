@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Channel statistics of CIFAR-10's training images, in [0, 1]."""
+"""Channel statistics of CIFAR-10's training images, in [0, 1].
+
+Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/data/pretrain_dataloader.py,
+build_transform_pipeline.
+"""
 
 
 @dataclass(frozen=True)

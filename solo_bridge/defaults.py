@@ -1,8 +1,27 @@
 """Settings that each method starts from; every one can be overridden.
 
-SimCLR, BYOL, Barlow Twins and MoCo v2+: the runs of Liu et al., arXiv
-2403.18266 (CIFAR-100, ResNet-18, batch 256); the others, and the
+SimCLR, BYOL and Barlow Twins: the scripts of Liu et al., arXiv 2403.18266
+(CIFAR-100, ResNet-18, batch 256); MoCo v2+ and the others, and the
 augmentations: solo-learn's own configurations for CIFAR.
+
+Solo-learn's code: vturrisi/solo-learn 9187ea3, scripts/pretrain/cifar/*.yaml and
+scripts/pretrain/cifar/augmentations/*.yaml.
+Differs: solo-learn's SimCLR has weight decay 1e-4 and blur 0.5, ours 1e-5 and no blur.
+Differs: solo-learn's Barlow Twins has λ 0.0051, ours 0.005.
+Differs: solo-learn's MAE has ViT-Small, ours ViT-Tiny.
+Differs: solo-learn's DINO warms the teacher's temperature up for 0 epochs, ours for 50, the default
+of release 1.0.2.
+Differs: solo-learn's VIbCReg does not clip LARS, ours does.
+Differs: solo-learn's DeepClusterV2 warms up from 0 for 11 epochs and ends at 6e-4, ours from 3e-5
+for 10 at most and ends at 0.
+Differs: solo-learn's W-MSE warms up from 0, ours from 3e-5.
+
+Authors' code: SmallPigPeppa/ISSL 37827a5, bash_files/continual/cifar/simclr_reparam_1x3.sh,
+byol_reparam_fixbn_1x3.sh and barlow_reparam_fixbn_1x3.sh (Liu et al.).
+Differs: theirs gives the optimizer weight decay 0 whatever the scripts say
+(cassle/methods/base.py, configure_optimizers), ours what the scripts say.
+Differs: their MoCo v2+ has LARS also on bias and norms, a queue of 65536, embeddings of 128 and no
+blur; ours SGD, 32768, 256 and blur 0.5, which are solo-learn's.
 """
 
 from __future__ import annotations

@@ -20,6 +20,10 @@ class KernelNormLARS(Optimizer):
     most ``eta`` per step.  Here ‖w‖ of a branch is the norm of its kernel.
     For other parameters both are the same, bit for bit.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/utils/lars.py, LARS.
+    Authors' code: SmallPigPeppa/ISSL 37827a5, cassle/utils/lars.py, LARSWrapper (Liu et al.).
+    Differs: both take a branch's own norm, as ``trust="branch"`` does; this class its kernel's.
+
     :param params: parameters or groups of them.
     :param lr: learning rate.
     :param momentum: momentum.

@@ -163,6 +163,8 @@ class SelfSupervisedMethod(nn.Module):
 class SoloMethod(SelfSupervisedMethod):
     """A solo-learn method: its own modules and its own loss, without trainer and labels.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/methods and solo/losses: called here.
+
     :param name: ``"simclr"``, ``"byol"``, ``"barlow_twins"`` …, see
         :func:`available_methods`.
     :param backbone: name of one of solo-learn's backbones, of any timm or
@@ -181,7 +183,8 @@ class SoloMethod(SelfSupervisedMethod):
         method's.
     :param queues: what becomes of embeddings that the method has stored
         (MoCo v2+, NNCLR, NNBYOL, NNSiam, ReSSL, All4One) when the next
-        experience begins: ``"keep"``, as if training went on, or ``"clear"``.
+        experience begins: ``"keep"``, as if training went on (so CaSSLe's
+        code), or ``"clear"``.
         SwAV's queue and DeepClusterV2's memory always start anew: solo-learn
         makes them when training starts.
     :param prototypes: ``"keep"`` or ``"clear"`` the prototypes of SwAV and

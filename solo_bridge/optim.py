@@ -26,6 +26,13 @@ MakeOptimizer: TypeAlias = Callable[[list[dict[str, Any]]], Optimizer]
 class OptimizerSettings:
     """How each experience is optimised; a fresh optimizer and schedule each time.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/args/pretrain.py, parse_cfg, and
+    solo/methods/base.py, BaseMethod.configure_optimizers.
+    Differs: solo-learn warms up for 10 epochs, ours for at most a tenth of the experience.
+    Differs: CaSSLe (DonkeyShot21/cassle b5b0929, cassle/methods/base.py) and solo-learn 1.0.2 warm
+    up from 0.003 and CaSSLe steps with each epoch; ours from 3e-5 with each iteration, as
+    solo-learn's main branch.
+
     :param name: ``"lars"`` (SGD with solo-learn's LARS), ``"sgd"``, ``"adam"``
         or ``"adamw"``.
     :param lr: learning rate, for the batch that is used.

@@ -60,12 +60,22 @@ class Joint(SelfSupervised):
 
 @register("kaizen_paper", "Kaizen, the paper's settings")
 class Kaizen(SelfSupervised):
-    """Kaizen with the settings of its paper (Tang et al., arXiv 2303.17235), each to be overridden.
+    """Kaizen (Tang et al., arXiv 2303.17235) as its authors run BYOL and VICReg.
 
     500 epochs, batch 256, LARS with warm-up and cosine, learning rate 1.0 (0.3
     for VICReg), weight decay 1e-5 (1e-4 for VICReg), classifier 0.1 (0.05 for
-    VICReg), 16-bit.  ``strategy.kaizen`` is the plugin; judge its classifier
-    with ``StreamProbe(ClassifierProbe(), …, backbone=strategy.kaizen.network)``.
+    VICReg), 16-bit; each can be overridden.  ``strategy.kaizen`` is the plugin; judge its
+    classifier with ``StreamProbe(ClassifierProbe(), …, backbone=strategy.kaizen.network)``.
+
+    Authors' code: dr-bell/kaizen e36ee54,
+    bash_files/{byol,vicreg}_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh.
+    Differs: their warm-up starts at 0.003 and goes on with each epoch, ours starts at 3e-5 and goes
+    on with each step.
+    Differs: their SimCLR has T 0.1, a projector of 4096, jitter 0.4, 0.4, 0.2, 0.1 and solarisation
+    0.2 of the second view; ours what :data:`solo_bridge.defaults.DEFAULTS` says.
+    Differs: their script for MoCo v2+ has a queue of 65536, BYOL's views and 2 epochs; ours a queue
+    of 32768, its own views and 500 epochs.
+    Differs: further as :class:`~solo_bridge.plugins.KaizenPlugin` does.
 
     :param model: the method; with ``num_classes`` of the whole stream.
     :param replay: whether the first 1 % of each class seen is replayed, 32

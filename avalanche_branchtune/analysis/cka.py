@@ -37,6 +37,8 @@ def hsic(k: Tensor, l: Tensor, *, unbiased: bool = True) -> Tensor:  # noqa: E74
     ``[tr(KL) + 1ᵀK1 · 1ᵀL1 / ((n−1)(n−2)) − 2 · 1ᵀKL1 / (n−2)] / (n(n−3))``.
     Biased: ``tr(KHLH) / (n−1)²`` with the centring matrix H.
 
+    Authors' code: SmallPigPeppa/CKA 041bab7, cka.py, linear_hsic (Liu et al.).
+
     :param k: ``(n, n)``, symmetric.
     :param l: ``(n, n)``, symmetric.
     :param unbiased: which estimator; the unbiased one needs n ≥ 4.
@@ -75,6 +77,9 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False) -> Tensor:
     1 for features that agree up to rotation and scale, near 0 for independent
     ones (exactly so in expectation with ``unbiased``, which may fall below 0).
 
+    Authors' code: google-research/google-research 10bf941, representation_similarity/Demo.ipynb,
+    cka (Kornblith et al.; ``unbiased`` is their ``debiased``).
+
     :param x: ``(N, …)``.
     :param y: ``(N, …)``, same N.
     :param unbiased: which HSIC estimator, see :func:`hsic`.
@@ -99,6 +104,12 @@ class MinibatchCKA:
 
     Memory does not grow with the number of samples.  Equal in expectation to
     the unbiased CKA of all samples, whatever the size of the minibatches.
+
+    Authors' code: google-research/google-research 30adf0e,
+    do_wide_and_deep_networks_learn_the_same_things/efficient_CKA.py, MinibatchCKA (Nguyen et al.);
+    SmallPigPeppa/CKA 041bab7, cka.py, CKA_Minibatch (Liu et al.).
+    Differs: Google's leaves the factor 1 / (n(n−3)) out, ours and Liu's have it: the same where all
+    minibatches are of one size.
 
     Example::
 

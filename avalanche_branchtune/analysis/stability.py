@@ -52,6 +52,10 @@ class StabilityPlasticity:
 def analysed_layers(model: nn.Module) -> list[str]:
     """List the layers that the paper looks at: every convolution, BatchNorm and residual block.
 
+    Authors' code: SmallPigPeppa/CKA 041bab7, s_resnet18_reparam_51_1x3.py, forward_features.
+    Differs: theirs has 51 outputs of a ResNet-18, those of ReLUs and sums among them and none of
+    downsample layers; ours has no ReLU, and the downsample layers.
+
     :param model: any module.
     :return: qualified names, in the order of the modules.
 
@@ -84,6 +88,10 @@ def layerwise_cka(
 
     Both run in eval mode.  Of each layer only the ``(N, N)`` Gram matrix of a
     minibatch is kept: memory does not depend on the layers' size.
+
+    Authors' code: SmallPigPeppa/CKA 041bab7, s_resnet18_reparam_51_1x3.py, main.
+    Differs: their forward_features adds a block's first convolution where its input belongs, ours
+    watches the network's own forward pass: curves cannot be compared.
 
     :param model: the network.
     :param reference: the network that it is compared with.
@@ -150,6 +158,9 @@ def stability_plasticity(
     because two readings are in use: in the authors' scripts stability compares
     with the network before the experience and plasticity with the jointly
     trained one; others take the jointly trained network for both.
+
+    Authors' code: SmallPigPeppa/CKA 041bab7, s_resnet18_reparam_51_1x3.py (stability) and
+    p_resnet18_reparam_51_1x3.py (plasticity).
 
     :param model: the network after an experience.
     :param old_reference: what it is compared with on old data.

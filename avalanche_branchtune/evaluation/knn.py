@@ -37,6 +37,13 @@ def weighted_knn(
     computed in float64.  Exact: all pairs are compared, ``chunk × bank_chunk``
     at a time; beyond the features themselves memory grows with neither N nor M × N.
 
+    Authors' code: zhirongw/lemniscate.pytorch f7cfe29, test.py, kNN (Wu et al.).
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/utils/knn.py, WeightedKNNClassifier.
+    Differs: Wu et al. take k 200, solo-learn and ours 20 by default.
+    Differs: solo-learn counts the classes by the test labels, ours by the training labels.
+    Differs: solo-learn lowers k to the number of samples, ours refuses too few.
+    Differs: solo-learn 1.0.2 does not normalise features, ours does for ``"cosine"``.
+
     :param train_features: ``(N, D)``.
     :param train_labels: ``(N,)``, any integers; samples labelled −1 are left out.
     :param test_features: ``(M, D)``.

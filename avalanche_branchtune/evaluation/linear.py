@@ -32,6 +32,12 @@ class LinearProbe(Probe):
     0.9, no weight decay, rate divided by 10 after 60 % and 80 % of the epochs),
     on features without augmentation.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/methods/linear.py, LinearModel; settings:
+    scripts/linear/imagenet-100/simclr.yaml and byol.yaml.
+    Differs: solo-learn's classifier sees augmented images, ours fixed features.
+    Differs: solo-learn's starts as ``nn.Linear`` does, ours at zero.
+    Differs: solo-learn's rate is scaled by batch / 256, ours is not.
+
     :param protocol: ``"lbfgs"`` or ``"sgd"``.
     :param lr: rate of ``"sgd"``; solo-learn has 1.0 for SimCLR, 0.3 for BYOL.
     :param epochs: epochs of ``"sgd"``.

@@ -23,6 +23,10 @@ class AccuracyMatrix:
     not measured, and there is no :attr:`forward_transfer`.  Formulas: Tang et al. (Kaizen),
     arXiv 2303.17235; backward transfer: Lopez-Paz and Ranzato, arXiv 1706.08840.
 
+    Authors' code: facebookresearch/GradientEpisodicMemory 34c6b8e, metrics/metrics.py,
+    confusion_matrix (the transfers).
+    Differs: there the transfers are divided by T, here by T − 1, as in the papers.
+
     :param n_experiences: T.
     :param random: accuracies R[i] of a randomly initialised network under the
         same probe; needed for :attr:`forward_transfer`.

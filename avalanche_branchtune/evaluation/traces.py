@@ -148,6 +148,9 @@ def stability_gap(trace: Trace, *, window: int = 10) -> StabilityGap:
 def average_minimum_accuracy(trace: Trace) -> float | None:
     """Return min-ACC: ``mean_{i<k} min_{t > T_i} a_i(t)``.
 
+    Authors' code: Mattdl/ContinualEvaluation 7ffa368, src/eval/continual_eval_metrics.py,
+    TaskTrackingMINAccuracyPluginMetric.
+
     :param trace: accuracies during training.
     :return: the mean over earlier experiences that were measured after they
         were trained; None if there is none.
@@ -170,6 +173,9 @@ def average_minimum_accuracy(trace: Trace) -> float | None:
 
 def worst_case_accuracy(trace: Trace) -> float | None:
     """Return WC-ACC at the last measurement: ``a_k(t) / n + (1 − 1/n) min-ACC``, n = k + 1.
+
+    Authors' code: Mattdl/ContinualEvaluation 7ffa368, src/eval/continual_eval_metrics.py,
+    WCACCPluginMetric.
 
     :param trace: accuracies during training.
     :return: the weighted mean; a_k(t) alone in the first experience; None if
@@ -198,6 +204,9 @@ def windowed_forgetting(trace: Trace, window: int = 10) -> float | None:
     The windows w are of Δ measurements of experience i that follow each other,
     from where its training begins.
 
+    Authors' code: Mattdl/ContinualEvaluation 7ffa368, src/eval/continual_eval_metrics.py,
+    WindowedForgettingPluginMetric; Δ: main.py, which has 10 and 100.
+
     :param trace: accuracies during training.
     :param window: Δ, in measurements.
     :return: the mean over test experiences that were measured twice; None if
@@ -215,6 +224,11 @@ def windowed_forgetting(trace: Trace, window: int = 10) -> float | None:
 
 def windowed_plasticity(trace: Trace, window: int = 10) -> float | None:
     """Return WP^Δ: ``mean_i max_w max_{m<n in w} (a_i(n) − a_i(m))``, at least 0.
+
+    Authors' code: Mattdl/ContinualEvaluation 7ffa368, src/eval/continual_eval_metrics.py,
+    WindowedPlasticityPluginMetric.
+    Differs: theirs leaves out each m that is lower than an earlier one in the window, ours takes
+    all, as the paper's formula.
 
     :param trace: accuracies during training.
     :param window: Δ, in measurements, see :func:`windowed_forgetting`.

@@ -34,6 +34,11 @@ class ContinualEvaluation(PluginMetric):
     In an online stream that gives access to its task boundaries, an experience
     is the one that the small ones are cut from.
 
+    Authors' code: Mattdl/ContinualEvaluation 7ffa368, src/eval/continual_eval.py,
+    ContinualEvaluationPhasePlugin (De Lange et al., arXiv 2205.13452).
+    Differs: theirs measures before the first iteration of the stream only, ours of each experience,
+    and this enters WF and WP of the new one.
+
     :param probe: what is measured; with ``scope="seen"`` on the experiences up
         to the one in training.
     :param every: iterations between two measurements, counted in each experience.

@@ -34,6 +34,13 @@ class OnlineProbe(SupervisedPlugin):
     network's backward pass; the classifier begins at zero.  Training of the
     network is the same, bit for bit, as without it.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/methods/base.py, _base_shared_step.
+    Differs: solo-learn's classifier has the method's optimizer and schedule and starts as
+    ``nn.Linear`` does, ours SGD of its own at a constant rate, from zero.
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/methods/base.py, _online_eval_shared_step.
+    Differs: CaSSLe's learns from further labelled images of all experiences, which pass the
+    network in training mode; ours from the minibatches of training.
+
     :param num_classes: number of classes of the whole stream.
     :param backbone: the module that gives features ``(N, D)`` in training, see
         :class:`~avalanche_branchtune.evaluation.StreamProbe`; by default the

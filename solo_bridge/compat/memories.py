@@ -14,6 +14,9 @@ from solo_bridge.compat.parts import prototype_heads
 def restart(solo: Any, epochs: int, batch_size: int) -> None:
     """Tell a method how long an experience is, and start its momentum schedule anew.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/utils/momentum.py, MomentumUpdater.
+    Authors' code: DonkeyShot21/cassle b5b0929, main_pretrain.py, which makes a new one each time.
+
     :param solo: solo-learn's module.
     :param epochs: epochs of the experience.
     :param batch_size: samples in a minibatch.
@@ -38,6 +41,9 @@ def rewind_queue(solo: Any) -> None:
 @torch.no_grad()
 def clear_queues(solo: Any) -> None:
     """Fill a method's queue as its constructor did: random unit vectors, no labels.
+
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/methods/mocov2plus.py, nnclr.py and others,
+    ``register_buffer("queue", …)``.
 
     :param solo: solo-learn's module; left alone if it has no such queue.
     """

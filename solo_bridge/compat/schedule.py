@@ -16,6 +16,9 @@ class WarmupCosine(LRScheduler):
     the class of pl_bolts that solo-learn 1.0.2 expects; "epochs" counts calls
     of :meth:`step`, which may as well be iterations.
 
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/utils/lr_scheduler.py,
+    LinearWarmupCosineAnnealingLR.
+
     :param optimizer: the optimizer.
     :param warmup_epochs: number of steps of the warm-up.
     :param max_epochs: number of steps in all.

@@ -41,6 +41,9 @@ class SelfSupervisedEWCPlugin(EWCPlugin):
     as in training, mean over the minibatches of views of the experience.  Parameters that the
     loss does not reach (momentum networks, the online classifier) have importance zero.  Takes
     the arguments of Avalanche's plugin; ``mode="online"`` keeps memory constant.
+
+    Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/plugins/ewc.py, EWCPlugin.
+    Differs: Avalanche's takes the gradient in eval mode, ours in training mode.
     """
 
     self_supervised: ClassVar[bool] = True
@@ -93,6 +96,12 @@ class SelfSupervisedMASPlugin(MASPlugin):
     ``(N, D)``, mean over samples and views, mean over minibatches; in eval mode, as BatchNorm
     with a minibatch's own statistics holds the norm still.  Takes the arguments of Avalanche's
     plugin.
+
+    Authors' code: rahafaljundi/MAS-Memory-Aware-Synapses c3e6a85,
+    MAS_to_be_published/MAS_utils/MAS_based_Training.py, compute_importance_l2.
+    Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/plugins/mas.py, MASPlugin.
+    Differs: Avalanche's takes the gradient in training mode, ours and the authors' in eval mode.
+    Differs: theirs measure the network's output, ours the backbone's features of each view.
     """
 
     self_supervised: ClassVar[bool] = True
@@ -123,6 +132,11 @@ class SelfSupervisedSIPlugin(SynapticIntelligencePlugin):
     step or an experience: no way is ever measured and nothing is penalised.  It also fails for
     parameters that a method holds still for a while (prototypes of SwAV and DINO).  Takes the
     arguments of Avalanche's plugin.
+
+    Authors' code: ganguli-lab/pathint 86c5e07, pathint/protocols.py, PATH_INT_PROTOCOL.
+    Avalanche's code: ContinualAI/avalanche eb075be,
+    avalanche/training/plugins/synaptic_intelligence.py, SynapticIntelligencePlugin, whose form this
+    is.
     """
 
     self_supervised: ClassVar[bool] = True
@@ -156,6 +170,14 @@ class L2Plugin(SupervisedPlugin):
     learn and θ' one copy of them from the end of the experience before (so memory does not grow).
     While the network is branched θ holds the folded kernels, W + Σ pad(B), and the penalty
     reaches the branches through them.
+
+    Authors' code: shaunak27/data-free-continual-learning 8d34b78, learners/kd.py, EWC_MC_L1L2 (a
+    repository of the first author's that does not name the paper).
+    Differs: their penalty is λ · ‖θ − θ'‖², ours has half of it.
+    Differs: theirs begins with the first experience, on the way from the initial weights, ours with
+    the second, as their EWC_MC_L1L2_b.
+    Differs: theirs has BatchNorm in eval mode, ours as training has it.
+    Differs: the λ of their script (experiments/cifar100-continual.sh) is 0.05, ours 1 by default.
 
     :param weight: λ.
     :param scope: ``"backbone"``, or ``"method"`` for all parameters that learn.

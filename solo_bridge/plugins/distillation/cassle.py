@@ -30,6 +30,15 @@ class CaSSLePlugin(TeacherPlugin):
     self-supervised method: contrastive, cosine, MSE, cross-correlation, or
     cross-entropy on prototypes.
 
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/*.py, ``…_distill_wrapper``.
+    Differs: their contrastive form has two halves, ours one, see
+    :func:`~solo_bridge.plugins.distillation.forms.contrastive`.
+    Differs: their g goes on from its weights of the experience before, ours is new in each.
+    Differs: for MoCo v2+ their g gets normalised embeddings (cassle/methods/mocov2plus.py), ours
+    the projector's output.
+    Differs: theirs scores g(z) on prototypes that learn (cassle/distillers/knowledge.py,
+    distill_prototypes), ours on the teacher's.
+
     :param form: name of the form, see :data:`solo_bridge.plugins.distillation.forms.FORMS`;
         by default that of the method.
     :param weight: λ; by default the form's (1; 25 for MSE).
@@ -97,6 +106,9 @@ class CaSSLePlugin(TeacherPlugin):
 
 def mlp(width: int, hidden: int) -> nn.Sequential:
     """Return a predictor: Linear, BN, ReLU, Linear, from and to the same width.
+
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/predictive.py,
+    PredictiveDistillWrapper (distill_predictor).
 
     :param width: of the embeddings.
     :param hidden: of its hidden layer.

@@ -17,6 +17,13 @@ class FeatureDistillationPlugin(TeacherPlugin):
     f̄ the frozen backbone's features ``(N, D)`` of the same view, mean over entries, samples and
     views.  There is no predictor: the features themselves are held.
 
+    Authors' code: shaunak27/data-free-continual-learning 8d34b78, learners/kd.py, LWF_MC_FEATKD
+    (a repository of the first author's that does not name the paper).
+    Differs: theirs has network and teacher in eval mode, ours the network in training mode and the
+    teacher as ``teacher_bn`` says.
+    Differs: the λ of their script (experiments/cifar100-continual.sh) is 5, ours 1, the default of
+    their run_ucl.py.
+
     :param weight: λ.
     :param teacher_bn: ``"train"`` or ``"eval"``, see
         :class:`~solo_bridge.plugins.distillation.teacher.Teacher`.

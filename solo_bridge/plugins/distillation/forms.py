@@ -4,6 +4,8 @@ Fini et al. (CaSSLe), arXiv 2112.04215, Section 4: a method's own loss, with the
 frozen network in the place of one of the views.  Each function takes a list of
 ``(N, P)`` tensors, one for each view: ``p`` predicted from the current
 embeddings, ``z`` the teacher's, without gradient; and returns a scalar.
+
+Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/*.py and cassle/losses/*.py.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ def contrastive(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tenso
 
     ``−log exp(s_ii / T) / Σ_j exp(s_ij / T)`` with cosine similarities s between
     all predicted (rows) and all teacher embeddings (columns) of all views.
+
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/losses/simclr.py, simclr_distill_loss_func.
+    Differs: theirs (cassle/distillers/contrastive.py) is the mean of this and the same with p and
+    z exchanged, ours is this half alone.
 
     :param p: predicted, one for each view.
     :param z: the teacher's.
@@ -49,6 +55,8 @@ def contrastive(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tenso
 def negative_cosine(p: Embeddings, z: Embeddings) -> Tensor:
     """``2 − 2 cos(p, z)``, mean over samples and views (BYOL's form).
 
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/losses/byol.py, byol_loss_func.
+
     :param p: predicted, one for each view.
     :param z: the teacher's.
 
@@ -67,6 +75,8 @@ def negative_cosine(p: Embeddings, z: Embeddings) -> Tensor:
 
 def mse(p: Embeddings, z: Embeddings) -> Tensor:
     """Mean squared difference over all entries, samples and views (VICReg's form).
+
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/losses/vicreg.py, invariance_loss.
 
     :param p: predicted, one for each view.
     :param z: the teacher's.
@@ -88,6 +98,9 @@ def cross_correlation(
 
     c is the cross-correlation of the two embeddings, each entry standardised
     over the minibatch (biased variance, + 1e-5, as BatchNorm does).
+
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/losses/barlow.py, barlow_loss_func; λ and
+    scale: cassle/distillers/decorrelative.py.
 
     :param p: predicted, one for each view.
     :param z: the teacher's.
@@ -120,6 +133,8 @@ def cross_entropy(p: Embeddings, z: Embeddings, temperature: float = 0.1) -> Ten
 
     ``−Σ_k softmax(z / T)_k · log softmax(p / T)_k``.
 
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/knowledge.py, cross_entropy.
+
     :param p: scores of the predicted embeddings on the teacher's prototypes.
     :param z: scores of the teacher's own embeddings.
     :param temperature: T.
@@ -151,7 +166,8 @@ class Form:
     """A form of distillation.
 
     :param distance: one of the functions above.
-    :param weight: λ in CaSSLe's and Kaizen's runs.
+    :param weight: λ in CaSSLe's and Kaizen's runs.  Authors' code: DonkeyShot21/cassle b5b0929,
+        cassle/distillers/*.py, ``--distill_lamb``, which no script overrides.
     :param on_prototypes: whether embeddings are compared by their scores on
         the teacher's prototypes.
 
@@ -188,9 +204,13 @@ FORM_OF = {
     "barlow_twins": "cross-correlation",
     **dict.fromkeys(("swav", "dino", "deepclusterv2"), "prototypes"),
 }
-"""The form of each of solo-learn's methods.  Published: SimCLR, MoCo v2+, BYOL, VICReg, Barlow
-Twins, SwAV, DINO, DeepClusterV2; the others are given that of the loss they are built on.  MAE has
-no projector, hence none."""
+"""The form of each of solo-learn's methods.
+
+Authors' code: DonkeyShot21/cassle b5b0929, bash_files/continual, the scripts ``…_distill.sh``, for
+SimCLR, SupCon, MoCo v2+, BYOL, VICReg, Barlow Twins and SwAV.  The others are given the form of the
+loss they are built on.  MAE has no projector, hence none.
+Differs: their distiller on prototypes cannot be built on DINO and DeepClusterV2, ours can.
+"""
 
 
 def form_of(method: str) -> Form:

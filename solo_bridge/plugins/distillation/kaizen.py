@@ -30,6 +30,14 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
     classifier is one head over all classes of the stream, an MLP D → hidden →
     classes with ReLU.
 
+    Authors' code: dr-bell/kaizen e36ee54, kaizen/methods/base.py, BaseModel.training_step;
+    kaizen/methods/multi_layer_classifier.py, MultiLayerClassifier; λ_C and hidden width:
+    bash_files/*_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh (the code's own λ_C
+    is 1).
+    Differs: their classifier's learning rate is used as given, ours is scaled by batch / 256.
+    Differs: their classifier has no weight decay, ours has the strategy's.
+    Differs: in the distillation of features as in :class:`CaSSLePlugin`.
+
     Judge it as a classifier, not by a probe::
 
         StreamProbe(ClassifierProbe(), train, test, backbone=kaizen.network)
@@ -146,6 +154,9 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
 def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy summed over the views; samples labelled −1 are left out.
 
+    Authors' code: dr-bell/kaizen e36ee54, kaizen/methods/base.py, _classifier_partial_step.
+    Differs: theirs is NaN where no sample has a label, ours 0.
+
     :param logits: one ``(N, classes)`` for each view.
     :param labels: ``(N,)``.
     :return: scalar; 0, with a graph, if no sample has a label.
@@ -164,6 +175,9 @@ def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
 
 def soft_cross_entropy(logits: list[Tensor], targets: list[Tensor]) -> Tensor:
     """Cross-entropy with the teacher's softmax over all classes, mean over samples and views.
+
+    Authors' code: dr-bell/kaizen e36ee54, kaizen/distiller_factories/soft_label.py,
+    soft_label_distill_factory.
 
     :param logits: the classifier's, one ``(N, classes)`` for each view.
     :param targets: the teacher classifier's logits.

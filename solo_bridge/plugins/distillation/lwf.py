@@ -22,6 +22,14 @@ class LwFPlugin(TeacherPlugin):
     ``λ · T² · KL(softmax(z̄ / T) ‖ softmax(z / T))``, z the current and z̄ the teacher's
     embeddings ``(N, P)`` of the same view, mean over samples and views.  There is no predictor.
 
+    Authors' code: lizhitwo/LearningWithoutForgetting 795176d, vl_nnsoftmaxdiff.m, mode MI; T:
+    forkAlexNet.m, opts.distillation_temp; λ: snippets/PASCALkeeporig.m, keep_response_lambda.
+    Differs: theirs keeps the outputs of old classes, ours the entries of embeddings.
+    Differs: theirs has no factor T², ours has it: 4 at T = 2.
+    Differs: theirs is a cross-entropy, ours KL: but for the factor the same gradient.
+    Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/regularization.py,
+    LearningWithoutForgetting: without T² as well.
+
     :param weight: λ.
     :param temperature: T.
     :param teacher_bn: ``"train"`` or ``"eval"``, see

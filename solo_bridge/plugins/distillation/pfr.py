@@ -23,6 +23,11 @@ class PFRPlugin(TeacherPlugin):
     (Linear, BN, ReLU, Linear) that is new in each experience, mean over samples and views.
     Methods without a projector work as well.
 
+    Authors' code: alviur/CVPR_PFR b95f701, cassle/distillers/pfr.py, PfrDistillWrapper.
+    Differs: their λ is 1, ours 25 by default.
+    Differs: their predictor's hidden width is D / 2, ours 2048 by default.
+    Differs: their predictor goes on from its weights of the experience before, ours is new in each.
+
     :param weight: λ.
     :param hidden: hidden width of the predictor.
     :param teacher_bn: ``"train"`` or ``"eval"``, see
@@ -54,6 +59,9 @@ class PFRPlugin(TeacherPlugin):
 
 def one_minus_cosine(p: Embeddings, z: Embeddings) -> Tensor:
     """``1 − cos(p, z)``, mean over samples and views.
+
+    Authors' code: alviur/CVPR_PFR b95f701, cassle/distillers/pfr.py, training_step.
+    Differs: theirs is ``−cos(p, z)``, ours has the constant 1: the same gradient.
 
     :param p: predicted features, one ``(N, D)`` for each view.
     :param z: the teacher's.

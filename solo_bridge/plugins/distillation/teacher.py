@@ -135,6 +135,10 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 class Teacher(nn.Module):
     """A frozen copy of a network: it neither learns nor changes.
 
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/base.py, BaseDistillWrapper;
+    dr-bell/kaizen e36ee54, kaizen/distiller_factories/base.py, BaseFrozenModel.
+    Differs: their copy's running statistics move (its outputs do not depend on them), ours do not.
+
     :param model: the method, not expanded.
     :param bn: ``"train"``: BatchNorm, and other layers with running statistics,
         take the statistics of each minibatch, as in CaSSLe's and Kaizen's code;
@@ -195,6 +199,10 @@ class TeacherPlugin(ExperiencePlugin):
     The teacher is copied when an experience ends, after the branches were
     merged, so memory does not grow with the experiences.  In the first
     experience there is none, and the loss is the method's own.
+
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/base.py, on_train_start.
+    Differs: theirs is copied when the next experience begins, ours when one ends: the same
+    weights.
 
     :param weight: λ, by which the distance is multiplied.
     :param teacher_bn: see :class:`Teacher`.

@@ -40,6 +40,8 @@ KEPT_NORMS = ("task", "shared", "frozen")
 def identity_maps(conv: nn.Conv2d, size: int) -> Tensor:
     """Return the maps of a convolution's output channels that change nothing.
 
+    Authors' code: gyhandy/Channel-wise-Lightweight-Reprogramming c1c374a, network/ReGhos_Block.py.
+
     :param conv: the convolution.
     :param size: k, odd.
     :return: ``(C_out, 1, k, k)``: 1 in the middle, else 0.
@@ -54,6 +56,8 @@ def reprogram(module: nn.Module, args: Any, output: Tensor) -> Tensor:
 
     ``y'_c = M_c ∗ y_c`` with y the convolution's output, its bias included, and
     zeros beyond its border.
+
+    Authors' code: gyhandy/Channel-wise-Lightweight-Reprogramming c1c374a, network/ReGhos_Block.py.
 
     :param module: a convolution with maps.
     :param args: its arguments.
@@ -130,10 +134,19 @@ class CLRPlugin(ExperiencePlugin):
     the model, also those made while training, are independent of it, and
     :meth:`select` works on them.
 
+    Authors' code: gyhandy/Channel-wise-Lightweight-Reprogramming c1c374a, network/utils.py,
+    add_ghostnet, and train_BN for ``norms="task"``.
+    Differs: theirs (main.py, Ghost_reduced_v1, the paper's method by their README) has no maps on
+    1×1 convolutions, ours has them unless ``pointwise=False``.
+    Differs: their anchor comes pretrained, ours is trained in the first experience unless
+    ``pretrained``.
+    Differs: theirs learns by Adam at 1e-3 in steps, with 1e-5 times the weights' norms in the loss,
+    ours by the strategy's optimizer and rate, without decay by default.
+
     :param size: k, odd.
     :param scope: which convolutions, by name inside the backbone, see
         :func:`avalanche_branchtune.surgery.in_scope`; all by default.
-    :param pointwise: whether 1×1 convolutions get maps too.
+    :param pointwise: whether 1×1 convolutions get maps too; False is the paper's method.
     :param norms: the backbone's normalisation layers: ``"task"``: they learn,
         and each task has its own parameters and statistics; ``"shared"``: they
         learn on, so what earlier tasks' maps give changes; ``"frozen"``: they

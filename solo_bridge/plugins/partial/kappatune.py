@@ -33,6 +33,11 @@ def condition_number(weight: Tensor) -> float:
     counts as rank-deficient, κ = ∞, if ``σ_min ≤ max(out, rest) · ε · σ_max``
     with ε the precision of the tensor's own type; so does one that is not finite.
 
+    Authors' code: oswaldoludwig/kappaTune 3ce5a7e, selective_fine_tuning.py, _analyze_model.
+    Differs: of a kernel with more than two axes theirs decomposes the last two, fails (but for
+    ``(out, 1, 1, 1)``) and skips it, so that it stands still; ours flattens it.
+    Differs: theirs computes in the tensor's own precision, and κ = ∞ only for σ_min = 0.
+
     :param weight: ``(out, …)``, at least one axis.
     :return: κ ≥ 1, or infinity.
     """
@@ -97,11 +102,21 @@ class KappaTunePlugin(ExperiencePlugin):
     backbone's weight tensors only those with the smallest condition numbers
     learn, see :func:`condition_number`; they are chosen anew before each
     experience.  Convolution kernels are flattened to ``(out, rest)``.  All else
-    in the backbone stands still, as in the author's code, unless an option says
-    otherwise: other parameters (class tokens, position embeddings) always.
+    in the backbone stands still unless an option says otherwise: other
+    parameters (class tokens, position embeddings) always.
     Frozen parameters leave the experience's optimizer.  Momentum networks
     follow the online ones as usual.  Copies of the model that are made during
     an experience keep its ``requires_grad``.
+
+    Authors' code: oswaldoludwig/kappaTune 3ce5a7e, selective_fine_tuning.py,
+    SelectiveFineTuningOptimizer.
+    Differs: there convolution kernels stand still, see :func:`condition_number`; ours are chosen
+    like other weights.
+    Differs: theirs chooses a number (100) of all tensors of the model with two axes or more, ours a
+    share of the backbone's kernels.
+    Differs: their heads stand still unless chosen, ours learn unless ``heads=False``.
+    Differs: theirs computes κ once and keeps it in a file, ours before each experience.
+    Differs: rank-deficient tensors come last there, and never learn here.
 
     :param share: share of the weight tensors that learn, of their number
         rounded to the nearest, one at least; rank-deficient ones never.

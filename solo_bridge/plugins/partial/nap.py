@@ -100,6 +100,8 @@ class NaPPlugin(ExperiencePlugin):
     are followed by one is observed in the first minibatch, see
     :class:`Followed`; a layer that is not called in it is left alone.
 
+    No code of the authors is known.
+
     :param scope: which modules, see
         :func:`avalanche_branchtune.surgery.in_scope`; the whole method
         (backbone, projector, predictor) by default.

@@ -59,6 +59,8 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
     front of those that copy the network then (CaSSLe, Kaizen).  The random state
     moves on with each fine-tuning.
 
+    No code of the authors is known.
+
     :param every: iterations between fine-tunings (k-FPF); None for one at the
         end of each experience only (FPF).
     :param steps: iterations of a fine-tuning.

@@ -40,6 +40,15 @@ class FirstPerClassBuffer(ExemplarsBuffer):
     with the classes, unless ``max_size`` is set: then the class with the most
     samples (of several, the one seen last) gives up its latest, until they fit.
 
+    Authors' code: dr-bell/kaizen e36ee54, kaizen/utils/pretrain_dataloader.py,
+    split_dataset_subset; share: ``--replay_proportion`` of the scripts.
+    Differs: of a class with fewer than 1 / share samples theirs holds none, ours one.
+    Differs: of a data-incremental stream theirs holds the first share of each split, whatever its
+    classes, ours of each class.
+    Differs: theirs refuses domain-incremental streams, ours takes a share of each domain.
+    Differs: a largest number of samples is shared equally among the experiences and their classes
+    there, here ``max_size`` takes from the largest class.
+
     :param share: share of each class, 0.01 in the paper.
     :param max_size: most samples in all; None for no limit.
     :raises UnknownOptionError: for a share outside (0, 1], or a size below 1.
@@ -111,6 +120,9 @@ class BalancedClassesBuffer(ClassBalancedBuffer):
     appends a task label to every item, so that replayed items cannot be put
     into one minibatch with new ones that have none.
 
+    Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/storage_policy.py,
+    ClassBalancedBuffer.
+
     :param max_size: number of samples.
     :raises UnknownOptionError: for a size below 1.
     :raises LabelError: while training, for data without ``targets``.
@@ -158,6 +170,19 @@ class MinimumRedundancyBuffer(ExemplarsBuffer):
     get new features each time (the paper, in which samples come one by one,
     averages those of its training views instead).  This takes a forward pass
     of the whole experience.
+
+    Authors' code: senthilps8/continuous_ssl_problem 942fa0f, datasets/mysampler.py,
+    MinRedBufferBatchSampler.
+    Differs: of the closest two theirs drops the earlier, ours the later.
+    Differs: theirs takes a whole batch in and then drops as many, ours one sample at a time.
+    Differs: theirs drops only what was trained on already, and the oldest while that is too
+    little; ours anything.
+    Differs: their features are of encoder and projector in training mode, on training views, as a
+    running mean (γ 0.5); ours of the backbone, as said above.
+    Differs: theirs trains on the buffer alone, 4 updates for each new batch; ours joins replayed
+    samples to new ones.
+    Differs: their size is 16384 (configs/simsiam/model/bstream.yaml) or 65536 (README), that of
+    :func:`~solo_bridge.plugins.rehearsal.replay.replay` 200 by default.
 
     :param max_size: number of samples.
     :raises UnknownOptionError: for a size below 1.
@@ -217,9 +242,13 @@ def least_redundant(features: Tensor, size: int) -> list[int]:
     """Choose samples that are far from one another, going through them once.
 
     The first ``size`` fill the memory.  Then each sample enters, and of the two
-    in the memory whose features have the largest cosine the later one leaves
-    (which of the two is not said in the paper; so what has been kept longest
-    stays).  The memory is exactly ``size``, the time O(N · size · D).
+    in the memory whose features have the largest cosine the later one leaves:
+    what has been kept longest stays.  The memory is exactly ``size``, the time
+    O(N · size · D).
+
+    Authors' code: senthilps8/continuous_ssl_problem 942fa0f, datasets/mysampler.py, resize_buffer
+    (max_coverage_reduction).
+    Differs: there the earlier one of the two leaves, here the later; the paper does not say which.
 
     :param features: ``(N, D)``, in the order in which they come.
     :param size: number to keep.

@@ -38,10 +38,20 @@ class DERPlugin(SupervisedPlugin):
     f runs in eval mode, with gradients: BatchNorm takes its running statistics
     and does not change them, so that the term is 0 for a network whose weights
     and statistics did not change, whatever else is in the batch, and unaugmented
-    images leave no trace in the statistics.  (The paper's replayed images are
-    augmented, and in train mode.)  Norms that
+    images leave no trace in the statistics.  Norms that
     :class:`~avalanche_branchtune.BranchTuningPlugin` fixed stay as they are, and
     plugins that watch the method's forward pass do not see this one.
+
+    Authors' code: aimagelab/mammoth e75a491, models/der.py, Der.observe.  For self-supervision, as
+    a baseline of LUMP's authors: divyam3897/UCL cfaa81d, models/der.py, Der.observe.
+    Differs: mammoth keeps logits and UCL backbone features, ours keeps embeddings.
+    Differs: theirs store what the training step gave, ours what eval mode gives at the
+    experience's end.
+    Differs: theirs replay augmented images in training mode, ours plain ones in eval mode.
+    Differs: theirs begin with the second minibatch, ours with the second experience.
+    Differs: mammoth requires λ (0.3 in models/config/der.yaml) and UCL has 0.4, ours is 1 by
+    default.
+    Differs: UCL replays as many images as a batch has (256), ours 32 by default.
 
     :param weight: λ.  Embeddings of methods that compare directions only may
         have any length: tune it.

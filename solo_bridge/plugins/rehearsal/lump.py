@@ -1,4 +1,4 @@
-"""LUMP: mix new images with remembered ones before they are augmented."""
+"""After LUMP: mix new images with remembered ones, here before they are augmented."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ class MixedViews:
 
 @register("lump", "LUMP")
 class LUMPPlugin(SupervisedPlugin):
-    """Madaan et al., "Representational Continuity for Unsupervised …", arXiv 2110.06976.
+    """After Madaan et al., "Representational Continuity for Unsupervised …", arXiv 2110.06976.
+
+    This is another procedure than the authors', as said below.
 
     From the second experience on each image x is mixed with a random image m
     of a memory before it is augmented: ``x̃ = ν · x + (1 − ν) · m`` with
@@ -93,6 +95,18 @@ class LUMPPlugin(SupervisedPlugin):
 
     Labels are left alone: x̃ keeps x's, so nothing that learns from labels may
     stand beside it.  The loss in ``eval`` is that of unmixed images.
+
+    Authors' code: divyam3897/UCL cfaa81d, models/mixup.py, Mixup.observe; α and memory:
+    configs/simsiam_c10.yaml and barlow_c10.yaml.
+    Differs: theirs mixes augmented views, ours images before they are augmented.
+    Differs: theirs draws one ν for each minibatch, ours one for each image.
+    Differs: theirs mixes view 1 with a new view (crop and flip) of the remembered image and view 2
+    with the second view remembered of it, ours makes all views of one mixture.
+    Differs: theirs draws images without replacement in a minibatch, ours with it.
+    Differs: theirs updates the memory after every minibatch, in which an image counts again in each
+    epoch, ours at the end of the experience.
+    Differs: theirs mixes from the second minibatch of the stream on, ours from the second
+    experience on.
 
     Give it to the strategy's constructor, which puts it around its views.
 

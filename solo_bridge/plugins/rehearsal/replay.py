@@ -34,6 +34,10 @@ class WholeBatchReplay(ReplayPlugin):
     enter every term of the loss.  Incomplete batches are dropped, as
     :class:`~solo_bridge.SelfSupervised` does without replay.
 
+    Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/plugins/replay.py,
+    ReplayPlugin.
+    Authors' code: dr-bell/kaizen e36ee54, bash_files, ``--replay_batch_size``, for the 32.
+
     Methods with a queue need batches that divide it, in the first experience
     and later: with a queue of 65536 and ``train_mb_size=256``, let
     ``batch_size=224, batch_size_mem=32``.

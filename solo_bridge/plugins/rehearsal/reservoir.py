@@ -31,6 +31,11 @@ class Reservoir:
     with the largest keys are kept.  Hence every set of ``size`` items is
     equally likely, and which new items enter is known before any is loaded.
 
+    Authors' code: aimagelab/mammoth e75a491, utils/buffer.py, ReservoirSampling (DER);
+    divyam3897/UCL cfaa81d, utils/buffer.py, reservoir (LUMP).
+    Differs: theirs puts an item in a random place, ours draws keys: the same distribution.
+    Differs: theirs counts an image each time it is presented, ours once.
+
     :param size: number of items that are kept.
     :param owner: named in errors.
     :raises UnknownOptionError: for a size below 1.
