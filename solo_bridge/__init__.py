@@ -16,7 +16,8 @@ if TYPE_CHECKING:
         save_solo_checkpoint,
     )
     from solo_bridge.config import settings_from_config
-    from solo_bridge.method import SelfSupervisedMethod, SoloMethod, available_methods
+    from solo_bridge.interface import SelfSupervisedMethod
+    from solo_bridge.method import SoloMethod, available_methods
     from solo_bridge.references import FineTuning, Frozen, Joint, Kaizen
     from solo_bridge.specification import build, register
     from solo_bridge.strategy import SelfSupervised
@@ -47,7 +48,8 @@ _HOMES = {
     **dict.fromkeys(("load_solo_checkpoint", "save_backbone"), "checkpoint"),
     "save_solo_checkpoint": "checkpoint",
     "settings_from_config": "config",
-    **dict.fromkeys(("SelfSupervisedMethod", "SoloMethod", "available_methods"), "method"),
+    "SelfSupervisedMethod": "interface",
+    **dict.fromkeys(("SoloMethod", "available_methods"), "method"),
     **dict.fromkeys(("FineTuning", "Frozen", "Joint", "Kaizen"), "references"),
     **dict.fromkeys(("build", "register"), "specification"),
     "SelfSupervised": "strategy",

@@ -20,7 +20,7 @@ from avalanche.training.plugins import (
 )
 
 from avalanche_branchtune.errors import IncompatiblePluginError
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.interface import SelfSupervisedMethod
 
 Conflicts: TypeAlias = Mapping[type, str]
 """Classes of plugins that cannot do their work beside the one that says so, with the reason."""

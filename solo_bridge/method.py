@@ -1,10 +1,9 @@
-"""A self-supervised method as an ``nn.Module`` with one loss call."""
+"""solo-learn's methods behind the interface of :mod:`solo_bridge.interface`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,152 +11,17 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expected_one_of
 from avalanche_branchtune.options import one_of
-from avalanche_branchtune.parts import named_part
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
-from solo_bridge.compat import MethodSettings, load, memories, parts
+from solo_bridge.compat import Generation, MethodSettings, load, memories, parts
 from solo_bridge.compat.trainer import TrainerStandIn
 from solo_bridge.config import Config, settings_from_config
 from solo_bridge.defaults import DEFAULTS
+from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
 """Largest image side, in pixels, for which a ResNet gets the CIFAR stem unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one experience will be.
-
-    :param steps_per_epoch: iterations in an epoch.
-    :param epochs: number of epochs.
-    :param samples: number of samples.
-    :param batch_size: samples in a minibatch.
-    """
-
-    steps_per_epoch: int
-    epochs: int
-    samples: int
-    batch_size: int
-
-
-class SelfSupervisedMethod(nn.Module):
-    """What :class:`solo_bridge.SelfSupervised` trains: views in, loss out.
-
-    A method of one's own needs :meth:`loss` and, for probes, :meth:`forward`;
-    the other hooks do nothing by default.  Plugins that distil also ask for the
-    modules ``backbone`` and, where there is one, ``projector``, each of which
-    :meth:`loss` calls once for each view.
-    """
-
-    name: str
-    """How messages and records call it, and by which plugins choose its form of distillation: by
-    default the class's name."""
-
-    image_size: int | None = None
-    """Side in pixels to which plugins resize images that are no tensors yet."""
-
-    augmentations: Sequence[Augmentation] = ()
-    """Pipelines of its views, whose mean and deviation plugins normalise such images by."""
-
-    large_views: int | None = None
-    """Number of full-size views, which come first; None if all are."""
-
-    needs: frozenset[str] = frozenset()
-    """Keyword arguments that :meth:`loss` takes: ``"index"`` (N,), the samples' numbers in the
-    experience; ``"labels"`` (N,), for supervised methods only."""
-
-    evaluates: bool = True
-    """Whether the loss is defined outside training, on other data."""
-
-    optimizer: str = "lars"
-    """Optimizer, unless the strategy is given one."""
-
-    optimizer_settings: Mapping[str, Any] = MappingProxyType({})
-    """Further fields of :class:`solo_bridge.optim.OptimizerSettings` that it starts from."""
-
-    num_classes: int | None = None
-    """Labels must lie below this if it is set; they are checked, never learnt from."""
-
-    lr: float = 0.3
-    """Learning rate for a batch of 256, unless the strategy is given one."""
-
-    weight_decay: float = 1e-4
-    """Weight decay, unless the strategy is given one."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let a method be called as its class, unless it says otherwise."""
-        super().__init_subclass__(**kwargs)
-        cls.name = vars(cls).get("name", cls.__name__)
-
-    def part(self, name: str) -> nn.Module | None:
-        """Return the module that the method has under a name, None if it has none.
-
-        :param name: ``"backbone"`` or ``"projector"``.  They are not declared
-            here: a class attribute would hide the module of that name.
-        """
-        return named_part(self, name)
-
-    def prototype_layers(self) -> list[nn.Module]:
-        """Return the layers that score embeddings ``(N, P)`` of length 1: ``prototype_heads``."""
-        return list(getattr(self, "prototype_heads", ()))
-
-    def why_not_batch(self, samples: int) -> str | None:
-        """Say why the loss cannot take a minibatch, None if it can.
-
-        :param samples: N.
-        """
-        return None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the backbone's features.
-
-        :param x: images ``(N, C, H, W)``.
-        :return: features ``(N, D)``.
-        """
-        raise NotImplementedError
-
-    def loss(self, views: Sequence[Tensor], **needed: Tensor) -> Tensor:
-        """Return the self-supervised loss of a minibatch.
-
-        :param views: tensors ``(N, C, H, W)``, the same images in each.
-        :param needed: what :attr:`needs` asks for.
-        :return: scalar.
-        """
-        raise NotImplementedError
-
-    def default_views(self) -> Views | None:
-        """Return the transform from an image to its views, or None to leave that to the data."""
-        return None
-
-    def check_views(self, views: Sequence[Tensor]) -> None:
-        """Refuse views that do not fit; raises :class:`ViewsError`."""
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's parameter groups: one entry per part, with its own settings."""
-        return [{"name": "method", "params": list(self.parameters())}]
-
-    def start_experience(self, plan: Plan) -> None:
-        """Begin an experience: counters and schedules start anew.
-
-        :param plan: its lengths.
-        """
-
-    def set_steps(self, steps_per_epoch: int) -> None:
-        """Learn that a plugin (replay) changed the number of iterations of the coming epochs."""
-
-    def start_epoch(self, epoch: int) -> None:
-        """Begin an epoch, counted from 0 in each experience."""
-
-    def expects_nan(self, epoch: int) -> bool:
-        """Tell whether a NaN loss is meant to be in this epoch of an experience."""
-        return False
-
-    def after_backward(self) -> None:
-        """Follow the backward pass, for example by clipping gradients."""
-
-    def after_step(self) -> None:
-        """Follow an optimizer step, for example with a momentum update."""
 
 
 class SoloMethod(SelfSupervisedMethod):
@@ -217,25 +81,10 @@ class SoloMethod(SelfSupervisedMethod):
         """See the class."""
         super().__init__()
         generation = load()
-        problem = available_methods().get(name, "unknown")
-        if problem is not None:
-            works = [n for n, p in available_methods().items() if p is None]
-            raise expected_one_of(f"SoloMethod({name!r}): method", name, works)
-        defaults = DEFAULTS[name]
-        unknown = sorted(set(method_kwargs) - set(defaults.method_kwargs))
-        if unknown:
-            raise UnknownOptionError(
-                f"SoloMethod({name!r}, {unknown[0]}=…): unknown setting; {name} has "
-                f"{', '.join(defaults.method_kwargs)} (optimizer, learning rate and epochs belong "
-                "to SelfSupervised)"
-            )
-        if small_views and name not in generation.multicrop:
-            raise UnknownOptionError(
-                f"SoloMethod({name!r}, small_views={small_views}): this method cannot compare "
-                f"small views; in solo-learn's {generation.name} {sorted(generation.multicrop)} can"
-            )
+        _check(name, small_views, method_kwargs, generation)
         for option, value in (("queues", queues), ("prototypes", prototypes)):
             one_of(f"SoloMethod({option}=…)", value, ("keep", "clear"))
+        defaults = DEFAULTS[name]
         net, kwargs = resolve(
             backbone or defaults.backbone, generation, image_size, backbone_kwargs or {}
         )
@@ -435,3 +284,25 @@ def available_methods() -> dict[str, str | None]:
     :return: name → None if it works, else the reason why it does not.
     """
     return {name: None if name in DEFAULTS else "unknown" for name in sorted(load().classes)}
+
+
+def _check(
+    name: str, small_views: int, method_kwargs: Mapping[str, Any], generation: Generation
+) -> None:
+    """Refuse a method that is not there, and settings that it does not have."""
+    problem = available_methods().get(name, "unknown")
+    if problem is not None:
+        works = [n for n, p in available_methods().items() if p is None]
+        raise expected_one_of(f"SoloMethod({name!r}): method", name, works)
+    known = DEFAULTS[name].method_kwargs
+    unknown = sorted(set(method_kwargs) - set(known))
+    if unknown:
+        raise UnknownOptionError(
+            f"SoloMethod({name!r}, {unknown[0]}=…): unknown setting; {name} has "
+            f"{', '.join(known)} (optimizer, learning rate and epochs belong to SelfSupervised)"
+        )
+    if small_views and name not in generation.multicrop:
+        raise UnknownOptionError(
+            f"SoloMethod({name!r}, small_views={small_views}): this method cannot compare "
+            f"small views; in solo-learn's {generation.name} {sorted(generation.multicrop)} can"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from avalanche_branchtune.errors import BatchSizeError, LabelError
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.views import as_view_list
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

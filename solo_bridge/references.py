@@ -12,7 +12,7 @@ from avalanche.core import BasePlugin
 
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.experiences import trained_before
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
 from solo_bridge.plugins.rehearsal.replay import replay as joined_replay
 from solo_bridge.registry import register

@@ -14,7 +14,7 @@ from avalanche.core import BasePlugin
 import solo_bridge.plugins  # these give the names
 import solo_bridge.references  # noqa: F401
 from avalanche_branchtune.errors import UnknownOptionError
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.registry import ENTRIES, Entry
 from solo_bridge.registry import register as register
 from solo_bridge.strategy import SelfSupervised

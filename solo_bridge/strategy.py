@@ -33,7 +33,7 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.options import one_of
 from solo_bridge.conflicts import check_plugins
-from solo_bridge.method import Plan, SelfSupervisedMethod
+from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.minibatch import Indexed, Minibatch, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
 from solo_bridge.views import Views, with_views, yields_views

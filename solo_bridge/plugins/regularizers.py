@@ -28,7 +28,7 @@ from avalanche_branchtune.options import one_of
 from avalanche_branchtune.parts import needed_backbone
 from avalanche_branchtune.plain_view import PlainView
 from solo_bridge.compat.memories import detach_normed_weights
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.minibatch import Minibatch
 from solo_bridge.registry import register
 

@@ -19,7 +19,7 @@ from avalanche_branchtune.optimizers import leave_optimizer
 from avalanche_branchtune.options import one_of
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.compat.memories import detach_normed_weights
-from solo_bridge.method import SelfSupervisedMethod
+from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.views import as_view_list
 
 TEACHER_BN = ("train", "eval")
