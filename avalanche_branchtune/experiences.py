@@ -8,6 +8,7 @@ the whole one; where they do not, each small one is an experience of its own.
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.training import JointTraining
@@ -53,15 +54,64 @@ def experience_index(strategy: Any) -> int:
     return int(strategy.clock.train_exp_counter if index is None else index)
 
 
+def experience_key(strategy: Any, *, part: bool = False) -> tuple[str, int]:
+    """Return what an experience is known by, also when it is trained again.
+
+    :param strategy: in training.
+    :param part: True to tell the parts of an online experience from each other:
+        each brings data of its own.
+    :return: a mark of its stream, and its index in it; without a stream, every
+        experience that Avalanche's clock counts is another one.
+    """
+    experience = strategy.experience if part else whole_experience(strategy.experience)
+    stream = getattr(experience, "_origin_stream", None)
+    if stream is None or getattr(experience, "current_experience", None) is None:
+        return ("", int(strategy.clock.train_exp_counter))
+    # Kept on the stream: ids are given to other objects later, and do not survive pickling.
+    mark = vars(stream).setdefault("_branchtune_mark", uuid4().hex)
+    return (mark, int(experience.current_experience))
+
+
+def position(strategy: Any) -> int:
+    """Return the place of the experience in training among those that a strategy was trained on.
+
+    :param strategy: in training.
+    :return: from 0, in the order in which they first came; its old one if it is
+        trained again.
+    """
+    begun, key = _known(strategy), experience_key(strategy)
+    begun.setdefault(key, False)
+    return list(begun).index(key)
+
+
+def mark_finished(strategy: Any) -> None:
+    """Note that the training of an experience, or of a part of it, has ended as it should.
+
+    :param strategy: whose experience it is; the note is kept there, once for
+        each experience, whoever writes it and however often.
+    """
+    _known(strategy)[experience_key(strategy)] = True
+
+
 def trained_before(strategy: Any) -> int:
-    """Return how many experiences were trained before the one in training.
+    """Return how many other experiences were finished before the one in training.
+
+    Unlike Avalanche's clock it neither counts an experience twice that is
+    trained again, nor misses one after which a plugin raised an error.
 
     :param strategy: in training.
     """
-    experience = whole_experience(strategy.experience)
-    if experience is not strategy.experience:  # Avalanche's clock counts the parts
-        return int(experience.current_experience)
-    return int(strategy.clock.train_exp_counter)
+    key = experience_key(strategy)
+    return sum(finished for known, finished in _known(strategy).items() if known != key)
+
+
+def _known(strategy: Any) -> dict[tuple[str, int], bool]:
+    """Return which experiences were begun, in their order, and whether they were finished."""
+    kept = vars(strategy)
+    if "known_experiences" not in kept:  # until now Avalanche's clock has counted them
+        kept["known_experiences"] = {("", i): True for i in range(strategy.clock.train_exp_counter)}
+    found: dict[tuple[str, int], bool] = kept["known_experiences"]
+    return found
 
 
 def stream_length(strategy: Any) -> int | None:

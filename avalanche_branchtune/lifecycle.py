@@ -13,7 +13,14 @@ from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 
-from avalanche_branchtune.experiences import begins, ends, trained_before
+from avalanche_branchtune.experiences import (
+    begins,
+    ends,
+    experience_key,
+    mark_finished,
+    position,
+    trained_before,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +44,13 @@ class ExperiencePlugin(SupervisedPlugin):
         """See the class."""
         super().__init__()
         self.under_way: int | None = None
-        """Index of the experience that the network is changed for, None if it is as it was."""
+        """Place of the experience that the network is changed for, None if it is as it was."""
         self.summary: Any = None
         """What :meth:`open` said of the latest experience."""
+        self.again = False
+        """Whether the experience under way was finished already, and is trained again."""
+        self._key: tuple[str, int] | None = None  # of the experience that was opened last
+        self._finished = False  # whether that one was closed as finished
         self._paused = False  # the last part of an online experience ended as it should
 
     # ---- what a plugin says
@@ -54,7 +65,8 @@ class ExperiencePlugin(SupervisedPlugin):
         """Change the network; the optimizer of the experience is there.
 
         :param strategy: the strategy.
-        :param experience: how many were trained before.
+        :param experience: its place among those that were trained, see
+            :func:`~avalanche_branchtune.experiences.position`.
         :return: a summary, which ``str`` turns into one line, or None.
         """
 
@@ -96,12 +108,15 @@ class ExperiencePlugin(SupervisedPlugin):
                 )
             self._close(strategy, finished=self._paused)
         self.clean(strategy)
-        experience = trained_before(strategy)
-        if not begins(strategy) or (experience == 0 and not self.pretrained):
+        first = trained_before(strategy) == 0
+        if not begins(strategy) or (first and not self.pretrained):
             return
-        self.under_way, self._paused = experience, False
+        key = experience_key(strategy)
+        self.again = self._finished and key == self._key
+        self._key, self._finished = key, self.again
+        self.under_way, self._paused = position(strategy), False
         try:
-            summary = self.open(strategy, experience)
+            summary = self.open(strategy, self.under_way)
         except Exception:
             self._close(strategy, finished=False)
             raise
@@ -113,6 +128,7 @@ class ExperiencePlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Close the experience."""
+        mark_finished(strategy)
         if self.under_way is not None:
             self._paused = True
             if ends(strategy):
@@ -120,4 +136,5 @@ class ExperiencePlugin(SupervisedPlugin):
 
     def _close(self, strategy: Any, *, finished: bool) -> None:
         self.close(strategy, finished=finished)
+        self._finished = self._finished or finished
         self.under_way = None  # last: what is interrupted here is closed once more

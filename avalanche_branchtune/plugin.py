@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,8 +156,8 @@ class BranchTuningPlugin(ExperiencePlugin):
         self.verbose = verbose
         self.summaries: list[ExperienceSummary] = []
         """One entry for each experience that was trained in branches."""
-        self.branch_norms: list[dict[str, float]] = []
-        """For each of them, layer → Frobenius norm of what its branches added to the kernel;
+        self.branch_norms: dict[int, dict[str, float]] = {}
+        """Index of each that was finished → layer → Frobenius norm of what its branches added;
         layers whose branches follow others (momentum networks) are left out."""
         self._joined: list[nn.Parameter] = []
         self._watching = False
@@ -190,6 +191,9 @@ class BranchTuningPlugin(ExperiencePlugin):
         show_plain(strategy.plugins)
         self._watching = True
         layers, skipped = len(expansion.branched), expansion.skipped
+        if self.summaries and self.summaries[-1].experience == experience:
+            del self.summaries[-1]  # it is trained again
+        self.branch_norms.pop(experience, None)
         self.summaries.append(_summary(experience, model, layers, len(fixed), skipped))
         return self.summaries[-1]
 
@@ -219,14 +223,8 @@ class BranchTuningPlugin(ExperiencePlugin):
         """Merge the branches, with what they learnt, and put everything else back as it was."""
         layers = {n: m for n, m in strategy.model.named_modules() if isinstance(m, Branched)}
         branches = [b for m in layers.values() for b in m.branches.values()]
-        if layers:
-            self.branch_norms.append(
-                {
-                    name: float(torch.linalg.vector_norm((m.folded_weight() - m.weight).detach()))
-                    for name, m in layers.items()
-                    if any(b.requires_grad for b in m.branches.values())
-                }
-            )
+        if finished and self.under_way is not None:
+            self.branch_norms.setdefault(self.under_way, {}).update(_branch_norms(layers))
         leave_optimizer(strategy.optimizer, [*branches, *self._joined])
         self._joined = []
         compress(strategy.model)
@@ -275,3 +273,11 @@ def _summary(
         frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
         skipped=skipped,
     )
+
+
+def _branch_norms(layers: Mapping[str, Branched]) -> dict[str, float]:
+    return {
+        name: float(torch.linalg.vector_norm((m.folded_weight() - m.weight).detach()))
+        for name, m in layers.items()
+        if any(b.requires_grad for b in m.branches.values())
+    }

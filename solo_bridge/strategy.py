@@ -30,6 +30,7 @@ from avalanche_branchtune.errors import (
     ViewsError,
     expected_one_of,
 )
+from avalanche_branchtune.experiences import mark_finished
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.options import one_of
 from solo_bridge.conflicts import check_plugins
@@ -293,6 +294,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         steps = len(self.dataloader)
         self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
         self.model.set_steps(steps)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
+        super()._after_training_exp(**kwargs)
 
     # ---- loss and update
 

@@ -24,7 +24,7 @@ class AnalysisMetric(RunMetric):
 
     Stability compares with the network before the experience, on test images of
     the experiences before; plasticity with ``joint``, on those of the experience.
-    A copy of the backbone is kept from one experience to the next.
+    Copies of the backbone after the last two experiences are kept: one may be trained again.
 
     :param test: test experiences or data sets: one for each training
         experience, or one that they share.
@@ -56,12 +56,17 @@ class AnalysisMetric(RunMetric):
         self.batch_size = batch_size
         self.stability: list[dict[str, float]] = []
         self.plasticity: list[dict[str, float]] = []
-        self._previous: nn.Module | None = None
+        self._networks: dict[int, nn.Module] = {}  # as they were after the last two experiences
 
     @property
     def missing(self) -> bool:
         """Whether the last experience was not analysed."""
         return len(self.stability) < self.trained
+
+    def forget(self, experience: int) -> None:
+        """Drop the values of an experience that is trained again."""
+        del self.stability[experience:], self.plasticity[experience:]
+        self._networks = {t: n for t, n in self._networks.items() if t < experience}
 
     def measure(self, strategy: Any) -> dict[str, float]:
         """Compare the network with its references, once after each experience."""
@@ -76,15 +81,17 @@ class AnalysisMetric(RunMetric):
         network = part_of(strategy.model, self.backbone)
         options: dict[str, Any] = {"layers": self.layers, "batch_size": self.batch_size}
         stability, plasticity = {}, {}
-        if self._previous is not None:
+        if t - 1 in self._networks:
             old = self.test[:t] if len(self.test) > 1 else self.test
-            stability = layerwise_cka(network, self._previous, self._images(old), **options)
+            before = self._networks[t - 1]
+            stability = layerwise_cka(network, before, self._images(old), **options)
         if self.joint is not None:
             new = self._images(self.test[t : t + 1] if len(self.test) > 1 else self.test)
             plasticity = layerwise_cka(network, self.joint, new, **options)
         self.stability.append(stability)
         self.plasticity.append(plasticity)
-        self._previous = copy.deepcopy(network)
+        self._networks = {s: n for s, n in self._networks.items() if s == t - 1}
+        self._networks[t] = copy.deepcopy(network)
         found = {"Stability": stability, "Plasticity": plasticity}
         return {f"{name}/{WHERE}": sum(v.values()) / len(v) for name, v in found.items() if v}
 

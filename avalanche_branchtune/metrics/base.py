@@ -31,6 +31,7 @@ class RunMetric(PluginMetric, ABC):
         self.seconds = 0.0
         """Time that measuring took."""
         self._training = False
+        self._paused = False  # the last part of an online experience ended as it should
 
     @abstractmethod
     def measure(self, strategy: Any) -> dict[str, float]:
@@ -49,23 +50,34 @@ class RunMetric(PluginMetric, ABC):
     def missing(self) -> bool:
         """Whether the network as it is between experiences has not been measured yet."""
 
+    def forget(self, experience: int) -> None:
+        """Drop what was measured of an experience that is trained again.
+
+        :param experience: its index, the last one.
+        """
+
     def before_training_exp(self, strategy: Any) -> list[MetricValue] | None:
         """Measure the network as it was left, if that was not done.
 
-        :raises ProbeError: if experiences are not trained in their order, once each.
+        :raises ProbeError: if experiences are not trained in their order.
         """
-        if not begins(strategy) and self._training:
+        if self._training and not begins(strategy):
+            self._paused = False
             return None  # a later part of an online experience
-        if self._training:  # of which Avalanche marked no part as the last
+        if self._training and self._paused:  # Avalanche marked no part as the last
             self._finish()
+        self._training = self._paused = False
         self.stream_length = stream_length(strategy) or max(1, self.stream_length)
         index = experience_index(strategy)
+        if index == self.trained - 1 and self.stream_length > 1:  # it is trained again
+            self.trained = index
         if self.stream_length > 1 and index != self.trained:
             raise ProbeError(
                 f"experience {index} is to be trained after {self.trained} others: an accuracy "
-                "matrix has its experiences in the stream's order, each once, with the same "
-                "metrics from the first on; make new metrics for a new run"
+                "matrix has its experiences in the stream's order, with the same metrics from the "
+                "first on; train one that was interrupted again, or make new metrics for a new run"
             )
+        self.forget(self.trained)
         # Branches that were just put on are zero: the function is still that of the last network.
         values = self._values(strategy) if self.missing else None
         self._training = True
@@ -73,6 +85,7 @@ class RunMetric(PluginMetric, ABC):
 
     def after_training_exp(self, strategy: Any) -> None:
         """Count the experience."""
+        self._paused = True
         if ends(strategy):
             self._finish()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from avalanche_branchtune.experiences import position
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
 from avalanche_branchtune.records.run import Run
 
@@ -15,7 +16,6 @@ class BranchNormMetric(RunMetric):
         """See the class."""
         super().__init__()
         self.norms: list[dict[str, float]] = []
-        self._known = 0
 
     @property
     def missing(self) -> bool:
@@ -29,9 +29,12 @@ class BranchNormMetric(RunMetric):
         if self.trained == finished:
             return
         plugins = [p for p in strategy.plugins if hasattr(p, "branch_norms")]
-        series = plugins[0].branch_norms if plugins else []
-        self.norms.append(series[-1] if len(series) > self._known else {})
-        self._known = len(series)
+        series = plugins[0].branch_norms if plugins else {}
+        self.norms.append(series.get(position(strategy), {}))
+
+    def forget(self, experience: int) -> None:
+        """Drop the norms of an experience that is trained again."""
+        del self.norms[experience:]
 
     def measure(self, strategy: Any) -> dict[str, float]:
         """Return the mean over the layers of the last experience."""

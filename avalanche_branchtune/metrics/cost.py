@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from avalanche_branchtune.experiences import begins
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
 from avalanche_branchtune.records.environment import peak_memory_mib
 from avalanche_branchtune.records.run import Run
@@ -37,11 +38,16 @@ class CostMetric(RunMetric):
         """Never: time is taken as it passes."""
         return False
 
+    def forget(self, experience: int) -> None:
+        """Drop the times of an experience that is trained again."""
+        del self.training[experience:], self.evaluation[experience:]
+
     def before_training_exp(self, strategy: Any) -> None:
         """Start the clock of an experience."""
-        if self._training:
-            return  # a later part of an online experience
+        part = self._training and not begins(strategy)
         super().before_training_exp(strategy)
+        if part:
+            return  # a later one of an online experience
         self._account()
         self._accounted, self._begin = self._evaluation(), time.perf_counter()
 

@@ -56,6 +56,11 @@ class ProbeMetric(RunMetric):
         found = self._found
         return found is None or (self.trained > 0 and len(found.accuracies) < self.trained)
 
+    def forget(self, experience: int) -> None:
+        """Drop the accuracies of an experience that is trained again."""
+        if self._found is not None:
+            del self._found.accuracies[experience:], self._found.overall[experience:]
+
     def measure(self, strategy: Any) -> dict[str, float]:
         """Judge the network, and keep the accuracies if no experience is under way."""
         begin = time.perf_counter()

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from avalanche_branchtune.errors import IncompatiblePluginError
-from avalanche_branchtune.experiences import ends
+from avalanche_branchtune.experiences import ends, experience_key
 from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
 from avalanche_branchtune.options import one_of
 from avalanche_branchtune.parts import needed_backbone
@@ -33,14 +33,48 @@ from solo_bridge.minibatch import Minibatch
 from solo_bridge.registry import register
 
 
-@register("ewc", "EWC", ewc_lambda=1.0)
-class SelfSupervisedEWCPlugin(EWCPlugin):
+class _Taken:
+    """Takes each experience up once, also one that is trained again, and counts them by itself.
+
+    Avalanche's clock misses an experience after which a plugin raised an error;
+    the next one would take its place.
+    """
+
+    _key: tuple[str, int] | None = None
+    _count = 0
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the penalty for the experiences that were taken up."""
+        with self._counting(strategy):
+            super().before_backward(strategy, **kwargs)  # type: ignore[misc]
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the experience up."""
+        key = experience_key(strategy, part=True)
+        if key != self._key:
+            with self._counting(strategy):
+                super().after_training_exp(strategy, **kwargs)  # type: ignore[misc]
+            self._key, self._count = key, self._count + 1
+
+    @contextmanager
+    def _counting(self, strategy: Any) -> Iterator[None]:
+        clock = strategy.clock
+        kept, clock.train_exp_counter = clock.train_exp_counter, self._count
+        try:
+            yield
+        finally:
+            clock.train_exp_counter = kept
+
+
+@register("ewc", "EWC", ewc_lambda=1.0, mode="online", decay_factor=1.0)
+class SelfSupervisedEWCPlugin(_Taken, EWCPlugin):
     """Avalanche's EWC (Kirkpatrick et al., arXiv 1612.00796) on the method's own loss.
 
     The importance of a parameter is its squared gradient of the method's loss, in training mode
     as in training, mean over the minibatches of views of the experience.  Parameters that the
     loss does not reach (momentum networks, the online classifier) have importance zero.  Takes
-    the arguments of Avalanche's plugin; ``mode="online"`` keeps memory constant.
+    the arguments of Avalanche's plugin; ``mode="online"`` keeps memory and time constant, and is
+    what the name ``ewc`` stands for (importances added up, near the latest weights).
 
     Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/plugins/ewc.py, EWCPlugin.
     Differs: Avalanche's takes the gradient in eval mode, ours in training mode.
@@ -89,7 +123,7 @@ class SelfSupervisedEWCPlugin(EWCPlugin):
 
 
 @register("mas", "MAS")
-class SelfSupervisedMASPlugin(MASPlugin):
+class SelfSupervisedMASPlugin(_Taken, MASPlugin):
     """Avalanche's MAS (Aljundi et al., arXiv 1711.09601) on the backbone's features.
 
     The importance of a parameter is the absolute gradient of the squared L2 norm of the features
@@ -125,7 +159,7 @@ class SelfSupervisedMASPlugin(MASPlugin):
 
 
 @register("si", "SI", si_lambda=1.0)
-class SelfSupervisedSIPlugin(SynapticIntelligencePlugin):
+class SelfSupervisedSIPlugin(_Taken, SynapticIntelligencePlugin):
     """Avalanche's SI (Zenke et al., arXiv 1703.04200) that keeps values instead of references.
 
     On a CPU Avalanche 0.6 stores the parameters themselves where it means their values before a

@@ -108,7 +108,7 @@ def test_closing_that_was_interrupted_is_done_again() -> None:
         run.train(experiences[0])
     del plugin.said[:]
     run.train(experiences[1])
-    assert plugin.said[:3] == [("refuse",), ("close", 0, True), ("open", 0)]
+    assert plugin.said[:3] == [("refuse",), ("close", 0, True), ("open", 1)], "it was finished"
 
 
 @pytest.mark.parametrize("size", [24, 12, 7])

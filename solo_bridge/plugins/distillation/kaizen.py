@@ -80,6 +80,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         self.classifier_lr = classifier_lr
         self.classifier: nn.Module | None = None
         self._old_classifier: nn.Module | None = None
+        self._earlier_classifier: nn.Module | None = None
 
     def network(self, model: nn.Module) -> nn.Module:
         """Return backbone and classifier as one network: images to class scores.
@@ -110,6 +111,8 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
 
     def begin(self, strategy: Any, example: Outputs | None) -> None:
         """Let the classifier learn, with the predictor."""
+        if self.again:
+            self._old_classifier = self._earlier_classifier
         super().begin(strategy, example)
         if self.classifier is None:
             self.classifier = self._new_classifier(strategy, example)
@@ -139,6 +142,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         """Copy network and classifier of a finished experience as the next one's teacher."""
         super().close(strategy, finished=finished)
         if finished and self.classifier is not None:
+            self._earlier_classifier = self._old_classifier
             self._old_classifier = copy.deepcopy(self.classifier).requires_grad_(False).eval()
 
     def _new_classifier(self, strategy: Any, example: Outputs | None) -> nn.Module:

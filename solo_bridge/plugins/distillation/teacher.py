@@ -215,6 +215,7 @@ class TeacherPlugin(ExperiencePlugin):
         self.weight = weight
         self.teacher_bn = one_of(f"{type(self).__name__}(teacher_bn=…)", teacher_bn, TEACHER_BN)
         self.teacher: Teacher | None = None
+        self._earlier: Teacher | None = None  # the one before, should an experience come again
         self.terms: dict[str, float] = {}
         """The terms of the last minibatch, before they are weighted."""
         self._watch: Watch | None = None
@@ -247,6 +248,8 @@ class TeacherPlugin(ExperiencePlugin):
 
     def open(self, strategy: Any, experience: int) -> None:
         """Watch the network, and let what learns along join the optimizer."""
+        if self.again:
+            self.teacher = self._earlier  # not the network of this experience's first time
         self._watch = Watch(strategy.model)
         example = None
         if self.teacher is not None:
@@ -299,6 +302,7 @@ class TeacherPlugin(ExperiencePlugin):
             del self._groups[-1]
         if finished:
             assert not is_expanded(strategy.model), "BranchTuningPlugin goes first"
+            self._earlier = self.teacher
             self.teacher = Teacher(strategy.model, self.teacher_bn)
 
     # ---- helpers

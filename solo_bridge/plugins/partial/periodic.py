@@ -21,6 +21,7 @@ from avalanche_branchtune.errors import (
     NonFiniteLossError,
     UnknownOptionError,
 )
+from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.keeping import buffers_kept
 from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.options import at_least, fraction, not_negative
@@ -135,6 +136,9 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
         """Its losses, one for each step."""
         self._before: dict[str, Tensor] = {}
         self._iterations = 0
+        self._begun: tuple[str, int] | None = None
+        self._fine_tunings_before = 0
+        self._taken: tuple[str, int] | None = None
 
     # ---- events
 
@@ -152,6 +156,10 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Remember the parameters, if they are ranked by their change."""
         self._iterations = 0
+        key = experience_key(strategy)
+        if key == self._begun:
+            self.fine_tunings = self._fine_tunings_before  # it is trained again
+        self._begun, self._fine_tunings_before = key, self.fine_tunings
         self._before = {}
         if self.by == "change" and len(self.storage.buffer):
             self._before = {n: p.detach().clone() for n, p in strategy.model.named_parameters()}
@@ -164,8 +172,10 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take the experience's samples up, and fine-tune."""
-        first = len(self.storage.buffer) == 0
-        self.storage.post_adapt(strategy, strategy.experience)
+        first, key = len(self.storage.buffer) == 0, experience_key(strategy, part=True)
+        if key != self._taken:  # once, if an experience is trained again
+            self.storage.post_adapt(strategy, strategy.experience)
+            self._taken = key
         if not first:
             self.fine_tune(strategy)
         self._before = {}

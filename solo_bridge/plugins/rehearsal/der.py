@@ -10,6 +10,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ViewsError
+from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.keeping import evaluating, looked_at, random_state_kept
 from avalanche_branchtune.options import at_least_one, positive
 from avalanche_branchtune.parts import named_part, needed_backbone
@@ -75,6 +76,7 @@ class DERPlugin(SupervisedPlugin):
         """What is remembered, ``(M, C, H, W)``, on the CPU."""
         self.embeddings: Tensor | None = None
         """The embeddings that belong to it, ``(M, P)``."""
+        self._taken: tuple[str, int] | None = None
         self.terms: dict[str, float] = {}
         """The term of the last minibatch, before it is weighted."""
 
@@ -101,7 +103,10 @@ class DERPlugin(SupervisedPlugin):
         strategy.loss = strategy.loss + self.weight * distance
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Update the memory."""
+        """Update the memory, once if an experience is trained again."""
+        key = experience_key(strategy, part=True)
+        if key == self._taken:
+            return
         dataset, model = strategy.experience.dataset, strategy.model
         draw = self.reservoir.draw(len(dataset))
         images, embeddings = [], []
@@ -116,6 +121,7 @@ class DERPlugin(SupervisedPlugin):
             embeddings.insert(0, self.embeddings[draw.stay])
         self.images, self.embeddings = torch.cat(images), torch.cat(embeddings)
         self.reservoir.take(draw)
+        self._taken = key
 
     def _check_shapes(self, batches: list[Tensor]) -> None:
         known = [] if self.images is None else [self.images]

@@ -12,6 +12,7 @@ from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor
 
 from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
+from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.metrics import OnlineProbe
 from avalanche_branchtune.options import at_least_one, positive
@@ -134,6 +135,7 @@ class LUMPPlugin(SupervisedPlugin):
         self.mixing = Mixing(positive("LUMPPlugin(alpha=…)", alpha))
         self.reservoir = Reservoir(memory)
         self._before_eval = False
+        self._taken: tuple[str, int] | None = None
 
     @property
     def images(self) -> list[Any]:
@@ -193,14 +195,18 @@ class LUMPPlugin(SupervisedPlugin):
         self.mixing.active = True
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Update the memory."""
+        """Update the memory, once if an experience is trained again."""
         self.mixing.active = False
+        key = experience_key(strategy, part=True)
+        if key == self._taken:
+            return
         dataset = strategy.experience.dataset.train()
         draw = self.reservoir.draw(len(dataset))
         with self.mixing.bare_images():
             new = [kept(_image(dataset[i])) for i in draw.enter]
         self.mixing.images = [self.mixing.images[i] for i in draw.stay] + new
         self.reservoir.take(draw)
+        self._taken = key
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Mix nothing while the loss is evaluated."""

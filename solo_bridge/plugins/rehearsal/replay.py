@@ -9,6 +9,7 @@ from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer, ReservoirSamplingBuffer
 
 from avalanche_branchtune.errors import BatchSizeError
+from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.options import at_least_one, one_of
 from solo_bridge.plugins.rehearsal.buffers import (
     BalancedClassesBuffer,
@@ -68,6 +69,7 @@ class WholeBatchReplay(ReplayPlugin):
             batch_size_mem=batch_size_mem,
             storage_policy=policy,
         )
+        self._taken: tuple[str, int] | None = None
 
     def before_training_exp(
         self,
@@ -92,6 +94,13 @@ class WholeBatchReplay(ReplayPlugin):
             )
         finally:
             self.batch_size, self.batch_size_mem = asked
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Let an experience's samples enter the buffer, once if it is trained again."""
+        key = experience_key(strategy, part=True)
+        if key != self._taken:
+            super().after_training_exp(strategy, **kwargs)
+            self._taken = key
 
 
 @register("replay", "replay", policy="reservoir")
