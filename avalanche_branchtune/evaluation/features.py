@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.keeping import looked_at
+from avalanche_branchtune.options import at_least_one
 
 
 def single_images(dataset: Any) -> Any:
@@ -129,6 +130,7 @@ class FeatureCache:
 
     :param max_mib: memory for features, in MiB; the newest are kept whatever
         their size.
+    :param max_networks: states of models whose features are kept, the latest.
 
     Example::
 
@@ -142,9 +144,10 @@ class FeatureCache:
         (False, 2)
     """
 
-    def __init__(self, max_mib: float = 2048) -> None:
+    def __init__(self, max_mib: float = 2048, max_networks: int = 2) -> None:
         """See the class."""
         self.max_mib = max_mib
+        self.max_networks = at_least_one("FeatureCache(max_networks=…)", max_networks)
         self._kept: OrderedDict[tuple[str, int], tuple[Any, Tensor, Tensor]] = OrderedDict()
 
     def features(
@@ -158,11 +161,15 @@ class FeatureCache:
         :param settings: further arguments of :func:`extract_features`.
         :return: features ``(N, D)`` and labels ``(N,)``: not to be changed.
         """
-        place = (fingerprint(model) if key is None else key, id(dataset))
+        key = fingerprint(model) if key is None else key
+        place = (key, id(dataset))
         if place not in self._kept:
             # The data set is kept as well: its id must not be given to another one.
             self._kept[place] = (dataset, *extract_features(model, dataset, **settings))
         self._kept.move_to_end(place)
+        networks = list(dict.fromkeys(known for known, _ in reversed(self._kept)))
+        for gone in [p for p in self._kept if p[0] in networks[self.max_networks :]]:
+            del self._kept[gone]  # a network that was trained on does not come back
         while len(self._kept) > 1 and self.mib > self.max_mib:
             self._kept.popitem(last=False)
         return self._kept[place][1:]

@@ -17,11 +17,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from avalanche.training.storage_policy import (
-    ClassBalancedBuffer,
-    ExemplarsBuffer,
-    ReservoirSamplingBuffer,
-)
+from avalanche.benchmarks.utils.utils import concat_datasets
+from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
 from avalanche_branchtune.errors import LabelError
@@ -113,15 +110,17 @@ class FirstPerClassBuffer(ExemplarsBuffer):
         self._classes = [self._classes[i] for i in keep]
 
 
-class BalancedClassesBuffer(ClassBalancedBuffer):
-    """Avalanche's class-balanced buffer, for items without a task label as well.
+class BalancedClassesBuffer(ExemplarsBuffer):
+    """As many samples of each class, of each a uniform sample (reservoir sampling by random keys).
 
-    As many samples of each class, of each a uniform sample.  Avalanche's own
-    appends a task label to every item, so that replayed items cannot be put
-    into one minibatch with new ones that have none.
+    Like Avalanche's ``ClassBalancedBuffer``, whose groups and draws it has, with
+    two differences: items get no task label, so that replayed items can be put
+    into one minibatch with new ones that have none; and each sample refers to
+    its own experience's data only (Avalanche joins data sets of joined data
+    sets: time and memory grow with every experience, though the buffer does not).
 
     Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/storage_policy.py,
-    ClassBalancedBuffer.
+    ClassBalancedBuffer, ReservoirSamplingBuffer.
 
     :param max_size: number of samples.
     :raises UnknownOptionError: for a size below 1.
@@ -131,29 +130,58 @@ class BalancedClassesBuffer(ClassBalancedBuffer):
     def __init__(self, max_size: int) -> None:
         """See the class."""
         super().__init__(at_least_one("BalancedClassesBuffer(max_size=…)", max_size))
+        self.samples: dict[int, list[tuple[float, Any]]] = {}
+        """Class → random key and data set of each of its samples, the largest key first."""
+        self._joined: Any = None
 
-    def update_from_dataset(self, new_data: Any, strategy: Any = None) -> None:
+    @property
+    def buffer(self) -> Any:
+        """The samples as one data set, class by class in the order in which they came."""
+        if self._joined is None:
+            parts = [part for samples in self.samples.values() for _, part in samples]
+            self._joined = concat_datasets(parts) if parts else []
+        return self._joined
+
+    def post_adapt(self, agent_state: Any, exp: Any) -> None:
         """Let samples enter, and share the room among all classes seen.
 
-        :param new_data: the data set of an experience.
-        :param strategy: the strategy.
+        :param agent_state: the strategy.
+        :param exp: the experience.
         """
         members: dict[int, list[int]] = {}
-        for i, label in enumerate(_labels(new_data)):
+        for i, label in enumerate(_labels(exp.dataset)):
             members.setdefault(label, []).append(i)
-        self.seen_classes.update(members)
-        room = dict(
-            zip(
-                sorted(self.seen_classes),
-                self.get_group_lengths(len(self.seen_classes)),
-                strict=True,
-            )
-        )
+        for label in members:
+            self.samples.setdefault(label, [])
+        room = self._room()
         for label, indices in members.items():
-            group = self.buffer_groups.setdefault(label, ReservoirSamplingBuffer(room[label]))
-            group.update_from_dataset(new_data.subset(indices))
-        for label, group in self.buffer_groups.items():
-            group.resize(strategy, room[label])
+            keys = [*torch.rand(len(indices)).tolist(), *(key for key, _ in self.samples[label])]
+            kept = sorted(range(len(keys)), key=lambda k: -keys[k])[: room[label]]
+            old, new = self.samples[label], len(indices)
+            self.samples[label] = [
+                (keys[k], exp.dataset.subset([indices[k]]) if k < new else old[k - new][1])
+                for k in kept
+            ]
+        self._fit(room)
+
+    def resize(self, strategy: Any, new_size: int) -> None:
+        """Set another size.
+
+        :param strategy: the strategy.
+        :param new_size: number of samples.
+        """
+        self.max_size = at_least_one("BalancedClassesBuffer.resize(…)", new_size)
+        self._fit(self._room())
+
+    def _room(self) -> dict[int, int]:
+        """Return the room of each class: the first ones get what cannot be divided."""
+        share, rest = divmod(self.max_size, max(1, len(self.samples)))
+        return {label: share + (i < rest) for i, label in enumerate(sorted(self.samples))}
+
+    def _fit(self, room: dict[int, int]) -> None:
+        self._joined = None
+        for label, parts in self.samples.items():
+            del parts[room[label] :]
 
 
 class MinimumRedundancyBuffer(ExemplarsBuffer):

@@ -214,3 +214,13 @@ def test_images_that_are_no_tensors() -> None:
     images = [(Image.new("RGB", (4, 4)), 0)] * 4
     with pytest.raises(ProbeError, match="eval_transform"):
         knn_probe(nn.Flatten(), images, images, k=1)
+
+
+def test_features_of_networks_that_are_gone_are_dropped() -> None:
+    model, cache = nn.Sequential(nn.Flatten(), nn.Linear(8, 4)), FeatureCache()
+    data = [TensorDataset(torch.randn(6, 8), torch.arange(6)) for _ in range(3)]
+    for _ in range(5):
+        nn.init.normal_(model[1].weight)  # it is trained
+        first = [cache.features(model, d)[0] for d in data]
+        assert all(cache.features(model, d)[0] is f for d, f in zip(data, first, strict=True))
+    assert len(cache) == 2 * len(data), "of two networks"

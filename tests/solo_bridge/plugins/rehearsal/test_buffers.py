@@ -399,3 +399,15 @@ def test_options() -> None:
 def test_methods_that_know_samples_by_number_are_refused() -> None:
     with pytest.raises(IncompatiblePluginError, match="by their number"):
         strategy(method("deepclusterv2"), [replay("reservoir")])
+
+
+def test_a_class_balanced_buffer_refers_to_what_it_holds_only() -> None:
+    """Avalanche's grows with every experience, by the data sets that it was ever joined of."""
+    policy = BalancedClassesBuffer(6)
+    for experience in _experiences([[0, 1, 2, 0, 1, 2]] * 12):
+        policy.post_adapt(None, experience)
+    assert len(policy.buffer) == 6
+    assert len(policy.buffer._flat_data._datasets) <= 6
+    assert Counter(int(t) for t in policy.buffer.targets) == {0: 2, 1: 2, 2: 2}
+    policy.resize(None, 4)
+    assert Counter(int(t) for t in policy.buffer.targets) == {0: 2, 1: 1, 2: 1}
