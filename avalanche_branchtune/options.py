@@ -107,6 +107,27 @@ def not_negative(argument: str, value: float) -> float:
     return value
 
 
+def between(low: float, high: float, argument: str, value: float) -> float:
+    """Return a number within bounds, which belong to them.
+
+    :param low: the smallest one.
+    :param high: the largest one.
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    :raises UnknownOptionError: for a number outside of them, or NaN.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import between
+        >>> between(0, 1, "Augmentation(flip_prob=…)", 1.5)
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...a number from 0 to 1; got 1.5
+    """
+    if not low <= value <= high:
+        raise _refused(argument, f"a number from {low:g} to {high:g}", value)
+    return value
+
+
 def fraction(argument: str, value: float) -> float:
     """Return a share of something.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+
+from avalanche_branchtune.options import at_least_one, between, fraction, not_negative, positive
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Channel statistics of CIFAR-10's training images, in [0, 1].
@@ -51,6 +53,21 @@ class Augmentation:
     num_crops: int = 1
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
+
+    def __post_init__(self) -> None:
+        """Refuse what no pipeline can do, as it was typed."""
+        for name in ("crop_size", "num_crops"):
+            at_least_one(f"Augmentation({name}=…)", getattr(self, name))
+        for field in fields(self):
+            if field.name.endswith("_prob"):
+                between(0, 1, f"Augmentation({field.name}=…)", getattr(self, field.name))
+        for name in ("brightness", "contrast", "saturation"):
+            not_negative(f"Augmentation({name}=…)", getattr(self, name))
+        between(0, 0.5, "Augmentation(hue=…)", self.hue)
+        fraction("Augmentation(crop_min_scale=…)", self.crop_min_scale)
+        between(self.crop_min_scale, 1, "Augmentation(crop_max_scale=…)", self.crop_max_scale)
+        for deviation in self.std:
+            positive("Augmentation(std=…)", deviation)
 
 
 def resized(augmentations: Sequence[Augmentation], size: int) -> list[Augmentation]:

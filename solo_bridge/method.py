@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError, expected_one_of
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import at_least, at_least_one, between, one_of, positive
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.backbones import features_dim, resolve
 from solo_bridge.compat import Generation, MethodSettings, load, memories, parts
@@ -82,6 +82,13 @@ class SoloMethod(SelfSupervisedMethod):
         super().__init__()
         generation = load()
         _check(name, small_views, method_kwargs, generation)
+        at_least_one("SoloMethod(image_size=…)", image_size)
+        at_least(0, "SoloMethod(small_views=…)", small_views)
+        for name_of, count in (("num_classes", num_classes), ("large_views", large_views)):
+            if count is not None:
+                at_least_one(f"SoloMethod({name_of}=…)", count)
+        for decay in tau or ():
+            between(0, 1, "SoloMethod(tau=…)", decay)
         for option, value in (("queues", queues), ("prototypes", prototypes)):
             one_of(f"SoloMethod({option}=…)", value, ("keep", "clear"))
         defaults = DEFAULTS[name]
@@ -301,6 +308,12 @@ def _check(
             f"SoloMethod({name!r}, {unknown[0]}=…): unknown setting; {name} has "
             f"{', '.join(known)} (optimizer, learning rate and epochs belong to SelfSupervised)"
         )
+    for key, value in method_kwargs.items():
+        argument = f"SoloMethod({key}=…)"
+        if key.endswith(("_dim", "_size", "_heads")):
+            at_least_one(argument, value)
+        elif "temperature" in key and not key.endswith("_epochs"):
+            positive(argument, value)
     if small_views and name not in generation.multicrop:
         raise UnknownOptionError(
             f"SoloMethod({name!r}, small_views={small_views}): this method cannot compare "

@@ -76,7 +76,10 @@ class OptimizerSettings:
         one_of("SelfSupervised(optimizer=…)", self.name, OPTIMIZERS)
         one_of("SelfSupervised(scheduler=…)", self.scheduler, SCHEDULERS)
         one_of("SelfSupervised(trust=…)", self.trust, ("branch", "kernel"))
-        not_negative("SelfSupervised(lr=…)", self.lr)
+        for name in ("lr", "weight_decay", "momentum", "eta", "warmup_start_lr", "min_lr"):
+            not_negative(f"SelfSupervised({name}=…)", getattr(self, name))
+        if self.warmup_epochs is not None:
+            not_negative("SelfSupervised(warmup_epochs=…)", self.warmup_epochs)
 
     def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """Build the optimizer.

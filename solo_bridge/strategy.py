@@ -30,14 +30,14 @@ from avalanche_branchtune.errors import (
     ViewsError,
     expected_one_of,
 )
-from avalanche_branchtune.experiences import mark_finished
+from avalanche_branchtune.experiences import experience_index, mark_finished
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import at_least_one, not_negative, one_of
 from solo_bridge.conflicts import check_plugins
 from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.minibatch import Indexed, Minibatch, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
-from solo_bridge.views import Views, with_views, yields_views
+from solo_bridge.views import Views, refused_sample, with_views, yields_views
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
         check_plugins(plugins or [], model)
         optimizer = model.optimizer if optimizer is None else optimizer
-        base_lr = model.lr if lr is None else lr
+        base_lr = not_negative("SelfSupervised(lr=…)", model.lr if lr is None else lr)
+        at_least_one("SelfSupervised(train_epochs=…)", train_epochs)
+        at_least_one("SelfSupervised(eval_mb_size=…)", eval_mb_size or train_mb_size)
         self.lr_scale = train_mb_size / 256 if scale_lr else 1.0
         """By which learning rates for a batch of 256 are multiplied."""
         self.optimizer_settings = OptimizerSettings(
@@ -300,6 +302,22 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         super()._after_training_exp(**kwargs)
 
     # ---- loss and update
+
+    def training_epoch(self, **kwargs: Any) -> None:
+        """Go through the minibatches of an epoch.
+
+        :raises ViewsError: naming the sample of which no views can be made.
+        """
+        try:
+            super().training_epoch(**kwargs)
+        except ViewsError as error:
+            refused = refused_sample(self.experience.dataset.train())
+            if refused is None:
+                raise
+            index, reason = refused
+            raise ViewsError(
+                f"sample {index} of experience {experience_index(self)}: {reason}"
+            ) from error
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
         self._last_good = {k: v.detach().clone() for k, v in self.model.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -76,10 +77,12 @@ def to_rgb(image: Any) -> Image.Image:
         normalised already and cannot be augmented any more.
     """
     if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else _eight_bit(image).convert("RGB")
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
         return Image.fromarray(image.squeeze()).convert("RGB")
     if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
+        if not torch.isfinite(image).all():
+            raise ViewsError("an image has values that are not finite (NaN): leave it out")
         if image.is_floating_point() and not (image.amin() >= 0 and image.amax() <= 1):
             if image.amin() >= 0 and image.amax() > 1.5:
                 raise ViewsError(
@@ -99,6 +102,19 @@ def to_rgb(image: Any) -> Image.Image:
     )
 
 
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale an image of 16-bit grey values, which PIL would cut off at 255."""
+    if image.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535 or image.mode == "F":
+        raise ViewsError(
+            f"cannot make views of an image of mode {image.mode} with values from {values.min():g} "
+            f"to {values.max():g}: expected grey values of 8 or 16 bits"
+        )
+    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
+
+
 def yields_views(dataset: AvalancheDataset) -> bool:
     """Tell whether a data set's items hold lists of views.
 
@@ -107,6 +123,24 @@ def yields_views(dataset: AvalancheDataset) -> bool:
     """
     item = dataset[0]
     return isinstance(item, tuple | list) and isinstance(item[0], tuple | list)
+
+
+def refused_sample(dataset: Any, seconds: float = 20.0) -> tuple[int, str] | None:
+    """Find the first sample of which no views can be made.
+
+    :param dataset: yields views.
+    :param seconds: time to look for it.
+    :return: its number and the reason; None if it was not found.
+    """
+    begin = time.monotonic()
+    for i in range(len(dataset)):
+        if time.monotonic() - begin > seconds:
+            break
+        try:
+            dataset[i]
+        except ViewsError as error:
+            return i, str(error)
+    return None
 
 
 def with_views(dataset: AvalancheDataset, views: Views) -> AvalancheDataset:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.experiences import ends, experience_key
 from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import needed_backbone
 from avalanche_branchtune.plain_view import PlainView
 from solo_bridge.compat.memories import detach_normed_weights
@@ -223,7 +223,7 @@ class L2Plugin(SupervisedPlugin):
     def __init__(self, weight: float = 1.0, *, scope: str = "backbone") -> None:
         """See the class."""
         super().__init__()
-        self.weight = weight
+        self.weight = not_negative("L2Plugin(weight=…)", weight)
         self.scope = one_of("L2Plugin(scope=…)", scope, ("backbone", "method"))
         self.anchor: dict[str, Tensor] = {}
         """θ' by name; empty in the first experience."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import IncompatiblePluginError
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import at_least_one, one_of
 from solo_bridge.plugins.distillation.forms import FORMS, Form, form_of
 from solo_bridge.plugins.distillation.teacher import (
     Outputs,
@@ -62,7 +62,7 @@ class CaSSLePlugin(TeacherPlugin):
         super().__init__(1.0 if weight is None else weight, teacher_bn)
         self.form_name = form
         self._weight = weight
-        self.hidden = hidden
+        self.hidden = at_least_one(f"{type(self).__name__}(hidden=…)", hidden)
         self.predictor: nn.Module | None = None
         self._form: Form | None = None
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import LabelError
+from avalanche_branchtune.options import at_least_one, not_negative
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.conflicts import Conflicts
 from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
@@ -75,9 +76,14 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         """See the class."""
         super().__init__(form, weight=weight, hidden=hidden, teacher_bn=teacher_bn)
         self.num_classes = num_classes
-        self.classifier_weight = classifier_weight
+        for name, width in (("num_classes", num_classes), ("classifier_hidden", classifier_hidden)):
+            if width is not None:
+                at_least_one(f"KaizenPlugin({name}=…)", width)
+        self.classifier_weight = not_negative(
+            "KaizenPlugin(classifier_weight=…)", classifier_weight
+        )
         self.classifier_hidden = classifier_hidden
-        self.classifier_lr = classifier_lr
+        self.classifier_lr = not_negative("KaizenPlugin(classifier_lr=…)", classifier_lr)
         self.classifier: nn.Module | None = None
         self._old_classifier: nn.Module | None = None
         self._earlier_classifier: nn.Module | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avalanche_branchtune.options import at_least_one
 from solo_bridge.plugins.distillation.cassle import mlp
 from solo_bridge.plugins.distillation.forms import Embeddings
 from solo_bridge.plugins.distillation.teacher import Outputs, TeacherPlugin, in_full_precision
@@ -39,7 +40,7 @@ class PFRPlugin(TeacherPlugin):
     ) -> None:
         """See the class."""
         super().__init__(weight, teacher_bn)
-        self.hidden = hidden
+        self.hidden = at_least_one("PFRPlugin(hidden=…)", hidden)
         self.predictor: nn.Module | None = None
 
     def begin(self, strategy: Any, example: Outputs | None) -> None:

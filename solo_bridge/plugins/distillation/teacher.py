@@ -16,7 +16,7 @@ from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.optimizers import leave_optimizer
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.interface import SelfSupervisedMethod
@@ -212,7 +212,7 @@ class TeacherPlugin(ExperiencePlugin):
     def __init__(self, weight: float, teacher_bn: str = "train") -> None:
         """See the class."""
         super().__init__()
-        self.weight = weight
+        self.weight = not_negative(f"{type(self).__name__}(weight=…)", weight)
         self.teacher_bn = one_of(f"{type(self).__name__}(teacher_bn=…)", teacher_bn, TEACHER_BN)
         self.teacher: Teacher | None = None
         self._earlier: Teacher | None = None  # the one before, should an experience come again

@@ -11,9 +11,10 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError
+from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS
+from avalanche_branchtune.options import between
 from avalanche_branchtune.plugin import BranchTuningPlugin
 from avalanche_branchtune.surgery import Scope, in_scope
 from solo_bridge.conflicts import Conflicts
@@ -130,13 +131,9 @@ class NaPPlugin(ExperiencePlugin):
     ) -> None:
         """See the class."""
         super().__init__()
-        if not 0 <= affine_decay <= 1:
-            raise UnknownOptionError(
-                f"NaPPlugin(affine_decay={affine_decay}): expected between 0 and 1"
-            )
         self.scope = scope
         self.only_followed = only_followed
-        self.affine_decay = affine_decay
+        self.affine_decay = between(0, 1, "NaPPlugin(affine_decay=…)", affine_decay)
         self.norms: dict[str, float] = {}
         """Initial norm of each kernel that is projected, by the layer's name."""
         self._candidates: dict[str, float] | None = None
