@@ -6,7 +6,6 @@ import copy
 import gc
 import io
 import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -41,8 +40,6 @@ from tests.selfsupervised import (
     weights,
 )
 from tests.solo_bridge.plugins.distillation.distilling import few, run_of
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 PUBLISHED = ["simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav"]
 TEACHERS: dict[str, Callable[[], TeacherPlugin]] = {

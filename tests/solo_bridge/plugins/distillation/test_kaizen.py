@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
 from tests.oracles.distilled_training import Recomputed, classes, kaizen
 from tests.selfsupervised import data, method, weights
 from tests.solo_bridge.plugins.distillation.distilling import few, run_of
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 PUBLISHED = ["simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav"]
 
