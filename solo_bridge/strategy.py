@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -101,6 +102,11 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     clock: Any
     minibatch: Minibatch
     """The current minibatch."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a subclass, too, be made with the method first."""
+        super().__init_subclass__(**kwargs)  # Avalanche wraps each class's constructor anew
+        cls.__init__ = _model_may_come_first(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -438,10 +444,11 @@ def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:
     Avalanche wraps every strategy's constructor to warn of positional
     arguments; here the first one is meant to be one.
     """
+    named = list(inspect.signature(init).parameters)[1:2] == ["model"]
 
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        if len(args) == 1:
+        if len(args) == 1 and named:
             kwargs["model"], args = args[0], ()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Avalanche is transitioning")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
-from avalanche.training import Cumulative, JointTraining, Naive, OnlineNaive
+from avalanche.training import Cumulative, JointTraining, Naive
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, MIRPlugin, RWalkPlugin
 from torch import nn
 
@@ -285,7 +285,7 @@ def test_online_stream_branches_with_the_experiences_it_is_cut_from() -> None:
     torch.manual_seed(0)
     model = Net()
     plugin = BranchTuningPlugin(verbose=False)
-    run = OnlineNaive(
+    run = Naive(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
         criterion=nn.CrossEntropyLoss(),

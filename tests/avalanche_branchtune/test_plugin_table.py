@@ -6,7 +6,6 @@ Each row checks the other plugin's own job, not only that nothing crashes.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +34,6 @@ from avalanche_branchtune.plain_view import PlainView
 from tests.oracles.three_convolutions import merged_kernel, random_branches
 from tests.supervised import Net, benchmark, kernels, strategy
 
-warnings.filterwarnings("ignore", module="avalanche")
 ORDERS = ["before", "after"]
 
 

@@ -51,7 +51,6 @@ def assert_identical(got: Any, oracle: Any, name: str) -> str:
     return how
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("schedule", ["none", "warmup_cosine"])
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_bit_identical(name: str, schedule: str, record_property: Any) -> None:
@@ -61,7 +60,6 @@ def test_bit_identical(name: str, schedule: str, record_property: Any) -> None:
 
 
 @pytest.mark.skipif(load().name != "main branch", reason="release 1.0.2 steps schedules by epochs")
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_bit_identical_with_the_optimizer_that_solo_learn_configures(name: str) -> None:
     optimizer = DEFAULTS[name].optimizer

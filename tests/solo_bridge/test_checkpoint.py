@@ -155,7 +155,6 @@ def test_a_file_without_a_tensor_that_fits_is_refused(tmp_path: Path, width: int
 
 
 @needs_main
-@pytest.mark.filterwarnings("ignore:You defined a .validation_step")
 def test_a_checkpoint_that_lightning_wrote(tmp_path: Path) -> None:
     """SimSiam's holds a whole scheduler and optimizer beside the tensors."""
     from lightning.pytorch import Trainer

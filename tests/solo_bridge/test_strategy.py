@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import random
-import warnings
 from typing import Any
 
 import pytest
@@ -56,8 +55,6 @@ from solo_bridge import (
     solo_views,
 )
 from tests.selfsupervised import METHODS, VIEW, backbone, data, method, strategy, stream, weights
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -515,3 +512,16 @@ def test_unknown_methods_and_backbones() -> None:
         SoloMethod("simclr", "resnet19")
     with pytest.raises(UnknownOptionError, match=r"expected features \(N, D\)"):
         SoloMethod("simclr", nn.Conv2d(3, 8, 3), image_size=8)
+
+
+def test_the_method_may_come_first_without_a_warning_also_in_subclasses() -> None:
+    class Inherits(SelfSupervised):
+        pass
+
+    class Renames(SelfSupervised):
+        def __init__(self, net: Any, **settings: Any) -> None:
+            super().__init__(net, **settings)
+
+    for kind in (SelfSupervised, Inherits, Renames):
+        model = method()
+        assert kind(model, evaluator=None, lr=1.0).model is model  # a warning is an error here

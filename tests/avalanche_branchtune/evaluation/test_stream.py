@@ -4,99 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from avalanche_branchtune.errors import ProbeError, UnknownOptionError
 from avalanche_branchtune.evaluation import (
     ClassifierProbe,
-    FeatureCache,
     KNNProbe,
     LinearProbe,
     StreamProbe,
-    extract_features,
     knn_probe,
-    weighted_knn,
 )
-from avalanche_branchtune.evaluation.features import fingerprint
-
-
-class Counting(nn.Flatten):
-    """Features are the pixels; counts the images that it has seen."""
-
-    images = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        return super().forward(x)
-
-
-def labelled(labels: list[int], seed: int = 0, noise: float = 0.5) -> TensorDataset:
-    y = torch.tensor(labels)
-    generator = torch.Generator().manual_seed(seed)
-    x = noise * torch.randn(len(y), 1, 2, 4, generator=generator)
-    x.flatten(1)[torch.arange(len(y)), y % 8] += 1
-    return TensorDataset(x, y)
-
-
-TRAIN = [labelled([0, 1] * 20), labelled([2, 3] * 20, 1), labelled([4, 5] * 20, 2)]
-TEST = [labelled([0, 1] * 15, 3), labelled([2, 3] * 10, 4), labelled([4, 5] * 5, 5)]
-
-
-def test_euclidean_knn_against_scikit_learn() -> None:
-    generator = np.random.default_rng(0)
-    y = generator.integers(0, 5, 900)
-    x = (generator.normal(0, 1, (900, 6)) + y[:, None] * 0.6 + 100).astype("float32")
-    classifier = KNeighborsClassifier(7, weights=lambda d: 1 / (d + 1e-5), algorithm="brute")
-    expected = classifier.fit(x[:600], y[:600]).predict(x[600:])
-    for chunks in ({}, {"chunk": 13, "bank_chunk": 5}, {"bank_chunk": 599}):
-        got = weighted_knn(
-            torch.from_numpy(x[:600]),
-            torch.from_numpy(y[:600]),
-            torch.from_numpy(x[600:]),
-            k=7,
-            distance="euclidean",
-            **chunks,
-        )
-        assert (got.numpy() == expected).mean() >= 0.999, chunks
-    assert 0.4 < (expected == y[600:]).mean() < 0.95
-    with pytest.raises(UnknownOptionError, match="cosine, euclidean"):
-        weighted_knn(torch.ones(3, 2), torch.zeros(3), torch.ones(1, 2), k=1, distance="city")
-
-
-def test_features_are_computed_once_for_each_model_and_data_set() -> None:
-    model, cache = Counting(), FeatureCache()
-    for _ in range(3):
-        knn_probe(model, TRAIN[0], TEST[0], k=3, cache=cache)
-        knn_probe(model, TRAIN[0], TEST[0], k=5, distance="euclidean", cache=cache)
-    assert model.images == 40 + 30 and len(cache) == 2
-    knn_probe(model, TRAIN[0], TEST[0], k=3)
-    assert model.images == 2 * 70, "without a cache nothing is kept"
-
-
-def test_a_trained_model_is_another_one() -> None:
-    model, cache = nn.Sequential(nn.Flatten(), nn.Linear(8, 4)), FeatureCache()
-    before = cache.features(model, TRAIN[0])[0].clone()
-    with torch.no_grad():
-        model[1].weight[0, 0] += 1e-3
-    after = cache.features(model, TRAIN[0])[0]
-    assert not torch.equal(before, after)
-    assert torch.equal(after, extract_features(model, TRAIN[0])[0])
-    assert fingerprint(nn.Conv2d(1, 1, 1, stride=1)) != fingerprint(nn.Conv2d(1, 1, 1, stride=2))
-
-
-def test_the_cache_is_bounded() -> None:
-    cache = FeatureCache(max_mib=50 * 8 * 4 / 1024**2)  # 50 samples of 8 features, labels extra
-    for data in TRAIN:
-        cache.features(nn.Flatten(), data)
-    assert len(cache) == 1
-    cache.features(nn.Flatten(), TRAIN[-1])
-    assert cache.mib == (40 * 8 * 4 + 40 * 8) / 1024**2
+from tests.avalanche_branchtune.evaluation.labelled import TEST, TRAIN, labelled
 
 
 def test_scopes_are_what_they_say() -> None:
@@ -208,19 +129,3 @@ def test_what_decides_an_accuracy_is_in_its_settings() -> None:
 def test_a_data_set_inside_a_subset_is_not_taken_for_it() -> None:
     part = torch.utils.data.Subset(TEST[0], range(4))
     assert len(StreamProbe(KNNProbe(1), TRAIN[:1], [part]).test[0]) == 4
-
-
-def test_images_that_are_no_tensors() -> None:
-    images = [(Image.new("RGB", (4, 4)), 0)] * 4
-    with pytest.raises(ProbeError, match="eval_transform"):
-        knn_probe(nn.Flatten(), images, images, k=1)
-
-
-def test_features_of_networks_that_are_gone_are_dropped() -> None:
-    model, cache = nn.Sequential(nn.Flatten(), nn.Linear(8, 4)), FeatureCache()
-    data = [TensorDataset(torch.randn(6, 8), torch.arange(6)) for _ in range(3)]
-    for _ in range(5):
-        nn.init.normal_(model[1].weight)  # it is trained
-        first = [cache.features(model, d)[0] for d in data]
-        assert all(cache.features(model, d)[0] is f for d, f in zip(data, first, strict=True))
-    assert len(cache) == 2 * len(data), "of two networks"

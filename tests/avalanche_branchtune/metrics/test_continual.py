@@ -14,7 +14,7 @@ import pytest
 import torch
 from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
-from avalanche.training import OnlineNaive
+from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -34,8 +34,6 @@ from avalanche_branchtune.records import Run
 from solo_bridge import SelfSupervised
 from tests import selfsupervised, supervised
 from tests.oracles.same_training import Diary
-
-pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
 
 
 class Dice(Dataset):
@@ -229,7 +227,7 @@ def test_online_stream_is_measured_by_the_experiences_it_is_cut_from() -> None:
     metric = ContinualEvaluation(judge, every=4)
     torch.manual_seed(0)
     model = supervised.Net()
-    run = OnlineNaive(
+    run = Naive(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
         criterion=nn.CrossEntropyLoss(),

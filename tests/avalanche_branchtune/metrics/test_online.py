@@ -22,8 +22,6 @@ from solo_bridge import SelfSupervised, SelfSupervisedMethod, solo_views
 from tests import selfsupervised, supervised
 from tests.oracles.same_training import Diary
 
-pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
-
 Minibatches = list[list[tuple[Tensor, Tensor]]]
 """In each experience, features and labels of each minibatch."""
 

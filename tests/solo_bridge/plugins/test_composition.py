@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
@@ -34,24 +33,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def train(spec: str, name: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = method(name, **({"queue_size": 40} if name == "mocov2plus" else {}))
-        run = specification.build(
-            spec,
-            model,
-            options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
-            optimizer="sgd",
-            lr=0.05,
-            train_mb_size=20,
-            train_epochs=2,
-            evaluator=None,
-        )
-        torch.manual_seed(0)
-        run.starts = []
-        for experience in stream(5).train_stream[:3]:
-            run.starts.append(copy.deepcopy(run.model.backbone.state_dict()))
-            run.train(experience)
+    model = method(name, **({"queue_size": 40} if name == "mocov2plus" else {}))
+    run = specification.build(
+        spec,
+        model,
+        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        optimizer="sgd",
+        lr=0.05,
+        train_mb_size=20,
+        train_epochs=2,
+        evaluator=None,
+    )
+    torch.manual_seed(0)
+    run.starts = []
+    for experience in stream(5).train_stream[:3]:
+        run.starts.append(copy.deepcopy(run.model.backbone.state_dict()))
+        run.train(experience)
     return run
 
 

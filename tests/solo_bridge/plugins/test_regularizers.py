@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +42,6 @@ from tests.selfsupervised import (
     stream,
     weights,
 )
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 EWC = SelfSupervisedEWCPlugin
 PLUGINS: dict[str, Callable[[float], Any]] = {

@@ -6,7 +6,6 @@ import copy
 import gc
 import io
 import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -37,12 +36,10 @@ from tests.selfsupervised import (
     backbone,
     data,
     method,
-    strategy,
     stream,
     weights,
 )
-
-warnings.filterwarnings("ignore", module="avalanche")
+from tests.solo_bridge.plugins.distillation.distilling import few, run_of
 
 PUBLISHED = ["simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav"]
 TEACHERS: dict[str, Callable[[], TeacherPlugin]] = {
@@ -59,22 +56,11 @@ def some(*names: str) -> list[Any]:
     return [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in TEACHERS]
 
 
-def run_of(plugins: list[Any], model: Any = None, **settings: Any) -> Any:
-    options: dict[str, Any] = {"train_mb_size": 10, "train_epochs": 1, "lr": 2.0}
-    options["optimizer_settings"] = {"scheduler": "none"}  # the first steps count as much
-    return strategy(model, plugins, **{**options, **settings})
-
-
 def train(run: Any, experiences: int = 3) -> Any:
     torch.manual_seed(1)
     for experience in few(experiences):
         run.train(experience)
     return run
-
-
-def few(experiences: int) -> list[Any]:
-    """Return the first experiences of five, each of 20 images of 2 classes."""
-    return list(stream(5).train_stream)[:experiences]
 
 
 def learnt(plugin: Any) -> list[nn.Parameter]:

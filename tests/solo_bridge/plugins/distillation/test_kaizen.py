@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import pytest
@@ -13,31 +12,17 @@ from torch import Tensor, nn
 
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.errors import LabelError
-from avalanche_branchtune.streams import data_incremental, hide_labels, without_labels
+from avalanche_branchtune.streams import hide_labels, without_labels
 from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
 from tests.oracles.distilled_training import Recomputed, classes, kaizen
-from tests.selfsupervised import data, method, strategy, stream, weights
-
-warnings.filterwarnings("ignore", module="avalanche")
+from tests.selfsupervised import data, method, weights
+from tests.solo_bridge.plugins.distillation.distilling import few, run_of
 
 PUBLISHED = ["simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav"]
 
 
 def plugin_of(**settings: Any) -> KaizenPlugin:
     return KaizenPlugin(**{"hidden": 16, "classifier_hidden": 16, **settings})
-
-
-def run_of(plugins: list[Any], model: Any = None, **settings: Any) -> Any:
-    options: dict[str, Any] = {"train_mb_size": 10, "train_epochs": 1, "lr": 2.0}
-    options["optimizer_settings"] = {"scheduler": "none"}  # the first steps count as much
-    return strategy(model, plugins, **{**options, **settings})
-
-
-def few(experiences: int, train: Any = None) -> list[Any]:
-    """Return the first experiences of five, each of 20 images (of 2 classes by default)."""
-    if train is not None:
-        return list(data_incremental(train, data(), 5).train_stream)[:experiences]
-    return list(stream(5).train_stream)[:experiences]
 
 
 @pytest.mark.parametrize(

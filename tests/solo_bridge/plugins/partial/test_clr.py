@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
@@ -22,8 +21,6 @@ from solo_bridge.plugins.partial.clr import (
     reprogrammed,
 )
 from tests.selfsupervised import BACKBONE, backbone, method, strategy, stream
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 IMAGES = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-import warnings
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionEr
 from solo_bridge import SelfSupervisedMethod
 from solo_bridge.plugins.partial.kappatune import KappaTunePlugin, condition_number, weight_tensors
 from tests.selfsupervised import BACKBONE, backbone, method, strategy, stream
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 
 def deep() -> nn.Sequential:

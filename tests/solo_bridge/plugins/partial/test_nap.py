@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
@@ -16,8 +15,6 @@ from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionEr
 from solo_bridge.plugins.partial.kappatune import KappaTunePlugin
 from solo_bridge.plugins.partial.nap import Followed, NaPPlugin
 from tests.selfsupervised import BACKBONE, backbone, method, strategy, stream
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 AT_ONCE: dict[str, Any] = {"optimizer_settings": {"warmup_epochs": 0.0}}
 """The full rate from the first step on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-import warnings
 from typing import Any
 
 import pytest
@@ -22,8 +21,6 @@ from avalanche_branchtune.errors import (
 )
 from solo_bridge.plugins.partial.periodic import PeriodicFineTuningPlugin, relative_change
 from tests.selfsupervised import ALL_METHODS, BACKBONE, method, strategy, stream
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 SMALL: dict[str, Any] = {"steps": 2, "memory": 40}
 

@@ -59,7 +59,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("new", "old"), itertools.product(KINDS, KINDS))
+@pytest.mark.parametrize(("new", "old"), list(itertools.product(KINDS, KINDS)))
 def test_pixels_are_mixed_as_by_hand_whatever_the_images_are(new: str, old: str) -> None:
     a, b = _random(0), _random(1)
     for share in (0.0, 0.3, 0.85, 1.0):

@@ -1,4 +1,4 @@
-"""Probes and records."""
+"""The k-nearest-neighbour probe against scikit-learn, and what its record says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from avalanche_branchtune.errors import ProbeError
-from avalanche_branchtune.evaluation import extract_features, knn_probe, weighted_knn
+from avalanche_branchtune.errors import ProbeError, UnknownOptionError
+from avalanche_branchtune.evaluation import knn_probe, weighted_knn
 
 
 @pytest.mark.parametrize("chunk", [7, 10_000])
@@ -36,6 +36,27 @@ def test_weighted_knn_against_scikit_learn(k: int, temperature: float, chunk: in
     )
     assert ((got - 5) // 3 == torch.from_numpy(expected)).double().mean() >= 0.999
     assert 0.5 < (got == labels[1200:]).double().mean() < 0.99
+
+
+def test_euclidean_knn_against_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 5, 900)
+    x = (generator.normal(0, 1, (900, 6)) + y[:, None] * 0.6 + 100).astype("float32")
+    classifier = KNeighborsClassifier(7, weights=lambda d: 1 / (d + 1e-5), algorithm="brute")
+    expected = classifier.fit(x[:600], y[:600]).predict(x[600:])
+    for chunks in ({}, {"chunk": 13, "bank_chunk": 5}, {"bank_chunk": 599}):
+        got = weighted_knn(
+            torch.from_numpy(x[:600]),
+            torch.from_numpy(y[:600]),
+            torch.from_numpy(x[600:]),
+            k=7,
+            distance="euclidean",
+            **chunks,
+        )
+        assert (got.numpy() == expected).mean() >= 0.999, chunks
+    assert 0.4 < (expected == y[600:]).mean() < 0.95
+    with pytest.raises(UnknownOptionError, match="cosine, euclidean"):
+        weighted_knn(torch.ones(3, 2), torch.zeros(3), torch.ones(1, 2), k=1, distance="city")
 
 
 class Mean(nn.Module):
@@ -102,9 +123,3 @@ class Damaged(Mean):
 def test_bad_input(model: nn.Module, train: Any, k: int, message: str) -> None:
     with pytest.raises(ProbeError, match=message):
         knn_probe(model, train, pictures(), k=k)
-
-
-def test_a_list_of_views_is_refused() -> None:
-    views = [([torch.zeros(3, 4, 4)] * 2, 0)] * 4
-    with pytest.raises(ProbeError, match="one view"):
-        extract_features(Mean(), views)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from avalanche_branchtune.streams import data_incremental
 from solo_bridge import SelfSupervisedMethod, solo_views
 from solo_bridge.plugins import L2Plugin
 from tests.selfsupervised import VIEW, backbone, data, method, strategy, stream, weights
-
-warnings.filterwarnings("ignore", module="avalanche")
 
 
 def run_of(plugins: list[Any], model: Any, **settings: Any) -> Any:

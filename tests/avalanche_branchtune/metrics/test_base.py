@@ -1,0 +1,85 @@
+"""When a metric measures: once after each experience, and leaving training alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from avalanche.benchmarks import split_online_stream
+from avalanche.logging import InteractiveLogger
+from avalanche.training.plugins import EvaluationPlugin
+
+from avalanche_branchtune.errors import ProbeError
+from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
+from avalanche_branchtune.metrics import RunRecorder, run_metrics
+from avalanche_branchtune.records import load_run
+from tests import supervised
+from tests.avalanche_branchtune.metrics.measured import analysis, probes, train
+
+
+def test_an_experience_that_was_not_evaluated_is_measured_before_the_next(tmp_path: Path) -> None:
+    runs = []
+    for name, evaluate in {"always": lambda t: True, "at the end": lambda t: t == 2}.items():
+        recorder = RunRecorder(tmp_path / name, name)
+        train(run_metrics(probes(), analysis()), [recorder], evaluate)
+        runs.append(load_run(tmp_path / name))
+    first, second = runs
+    for name, found in first.probes.items():
+        assert second.probes[name] == found
+    assert first.stability == second.stability and first.plasticity == second.plasticity
+
+
+def test_the_last_experience_is_measured_without_eval(tmp_path: Path) -> None:
+    train(run_metrics(probes(), analysis()), [RunRecorder(tmp_path, "a")], lambda t: False)
+    run = load_run(tmp_path)
+    assert run.complete and len(run.stability) == 3 and run.probes["kNN"].summary(3)["forgetting"]
+    assert len(run.evaluation_seconds) == 3 and min(run.evaluation_seconds) > 0
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, 1), (1, 3), (2, 3), (0, 2)])
+def test_periodic_evaluation_leaves_no_experience_out(
+    tmp_path: Path, every: int, epochs: int
+) -> None:
+    recorder = RunRecorder(tmp_path, "a")
+    never = lambda t: False  # noqa: E731
+    train(run_metrics(probes()[:1]), [recorder], never, eval_every=every, train_epochs=epochs)
+    assert load_run(tmp_path).complete
+
+
+def test_measuring_leaves_training_alone(tmp_path: Path) -> None:
+    plain = train([], [InteractiveLogger()], lambda t: False).model.state_dict()
+    recorder = RunRecorder(tmp_path, "a")
+    measured = train(run_metrics(probes(), analysis()), [recorder]).model.state_dict()
+    for name, value in plain.items():
+        assert torch.equal(value, measured[name]), name
+
+
+@pytest.mark.parametrize("order", [[1, 0], [0, 2], [0, 1, 0]])
+def test_another_order_than_the_streams_is_refused(order: list[int]) -> None:
+    stream = supervised.benchmark()
+    evaluator = EvaluationPlugin(*run_metrics(probes()), loggers=[InteractiveLogger()])
+    strategy = supervised.strategy([], evaluator=evaluator)
+    with pytest.raises(ProbeError, match=r"experience \d is to be trained"):
+        for i in order:
+            strategy.train(stream.train_stream[i])
+
+
+def test_metrics_belong_to_one_run() -> None:
+    metrics = run_metrics(probes())
+    train(metrics, [InteractiveLogger()])
+    with pytest.raises(ProbeError, match="make new metrics for a new run"):
+        train(metrics, [InteractiveLogger()])
+
+
+def test_online_streams_are_counted_by_their_experiences(tmp_path: Path) -> None:
+    stream = supervised.benchmark(2)
+    streams = stream.train_stream, stream.test_stream
+    metrics = run_metrics([StreamProbe(KNNProbe(5), *streams, backbone="features")])
+    evaluator = EvaluationPlugin(*metrics, loggers=[RunRecorder(tmp_path, "online")])
+    strategy = supervised.strategy([], evaluator=evaluator, train_epochs=1)
+    parts = split_online_stream(stream.train_stream, 10, access_task_boundaries=True)
+    strategy.train(parts)
+    strategy.eval(stream.test_stream)
+    run = load_run(tmp_path)
+    assert (run.n_experiences, run.finished) == (2, 2) and len(run.seconds) == 2

@@ -1,0 +1,29 @@
+"""LwF: its loss in training, and that it holds the softened embeddings."""
+
+from __future__ import annotations
+
+import pytest
+
+from solo_bridge.plugins.distillation.lwf import LwFPlugin
+from tests.oracles.distilled_training import lwf
+from tests.solo_bridge.plugins.distillation.distilling import (
+    check_loss_and_gradients,
+    check_moves_less,
+    check_without_a_projector,
+)
+
+
+@pytest.mark.parametrize(("name", "branches"), [("simclr", False), ("byol", True)])
+def test_loss_and_gradients_against_copies(name: str, branches: bool) -> None:
+    check_loss_and_gradients(LwFPlugin(3.0), lwf, name, branches)
+
+
+def test_without_a_projector_features_are_distilled() -> None:
+    check_without_a_projector(LwFPlugin(3.0), lwf)
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_what_is_distilled_moves_less(branches: bool) -> None:
+    check_moves_less(
+        LwFPlugin, lambda net, x: (net.projector(net.backbone(x)) / 2).softmax(1), branches
+    )
