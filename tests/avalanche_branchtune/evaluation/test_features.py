@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation import FeatureCache, extract_features, knn_probe
