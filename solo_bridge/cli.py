@@ -14,6 +14,7 @@ from typing import Any
 from avalanche_branchtune import __version__
 from avalanche_branchtune.errors import BranchTuneError
 from solo_bridge.apart import Stopped, stoppable
+from solo_bridge.titles import TITLES
 
 DEMO = ("fine_tuning", "branch_tuning", "joint")
 
@@ -126,21 +127,27 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from solo_bridge.compat import load
+
+    load()
     return _run(options, list(DEMO), separate=False, imports=[])
 
 
 def _compare(options: argparse.Namespace) -> int:
+    if options.list:
+        titles = _titles(options.imports)
+        width = max(map(len, titles))
+        for name in sorted(titles):
+            print(f"{name:<{width}}  {titles[name]}")
+        return 0
+    from solo_bridge.compat import load
+
+    load()
     from solo_bridge.comparison import everything
     from solo_bridge.registry import import_file
-    from solo_bridge.specification import names, title
 
     for file in options.imports:
         import_file(file)
-    if options.list:
-        width = max(map(len, names()))
-        for name in names():
-            print(f"{name:<{width}}  {title(name)}")
-        return 0
     specs = options.strategies.split(",") if options.strategies is not None else everything()
     return _run(
         options,
@@ -153,6 +160,17 @@ def _compare(options: argparse.Namespace) -> int:
         experiences=options.experiences,
         size=options.size if options.size is not None else 16 if options.data is None else 32,
     )
+
+
+def _titles(imports: list[str]) -> dict[str, str]:
+    if not imports:
+        return TITLES
+    from solo_bridge.registry import import_file
+    from solo_bridge.specification import names, title
+
+    for file in imports:
+        import_file(file)
+    return {name: title(name) for name in names()}
 
 
 def _run(
@@ -198,12 +216,9 @@ def _command(options: argparse.Namespace) -> str:
     """Return the command without what differs between the runs that are averaged."""
     words = ["branchtune", options.command]
     words += ["--strategies", "…"] if options.command == "compare" else []
-    usual = parser().parse_args([options.command])
+    usual = vars(parser().parse_args([options.command]))
     for name, value in vars(options).items():
-        if (
-            name not in ("command", "run", "out", "seed", "strategies")
-            and value != vars(usual)[name]
-        ):
+        if value != usual[name] and name not in ("out", "seed", "strategies"):
             for one in value if name == "imports" else [value]:
                 words += [f"--{name.replace('imports', 'import')}", shlex.quote(str(one))]
     return " ".join(words)

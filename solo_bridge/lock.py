@@ -51,9 +51,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _mark(number: int) -> str:
-    return (
-        f"process {number} of {psutil.Process(number).create_time():.2f} on {socket.gethostname()}"
-    )
+    begin = psutil.Process(number).create_time()
+    return f"process {number} of {begin:.2f} on {socket.gethostname()}"
 
 
 def _left_behind(path: Path) -> bool:

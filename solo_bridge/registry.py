@@ -102,9 +102,8 @@ def import_file(path: str | Path) -> None:
     except Exception as error:
         del sys.modules[path.stem]
         sys.path.remove(str(path.parent))
-        own = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
-        ]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = own[-1] if own else getattr(error, "lineno", None)
         where = f"{path}, line {line}" if line else path
         raise UnknownOptionError(f"import {where}: {type(error).__name__}: {error}") from error

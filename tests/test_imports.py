@@ -28,7 +28,7 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "augmentation", "defaults", "lock"),
+        ("apart", "augmentation", "defaults", "lock", "titles"),
         ("compat",),
         ("views", "backbones", "optim", "lars", "files", "config"),
         ("interface",),

@@ -94,7 +94,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "default: report, in the current folder" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["report", "missing"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--list"], ["report", "missing"]])
 def test_starts_without_solo_learn(tmp_path: Path, arguments: list[str]) -> None:
     """No traceback, no warning, and neither solo-learn nor what it needs is imported."""
     code = (
@@ -170,13 +170,15 @@ def test_an_interrupt_says_what_is_finished(
     assert printed.out == "" and not (tmp_path / "out" / LOCK).exists()
 
 
-def test_compare_without_solo_learn() -> None:
-    code = "    from solo_bridge.cli import main\n    sys.exit(main(['compare']))"
+def test_compare_without_solo_learn_and_what_it_needs() -> None:
+    code = """
+    sys.modules['omegaconf'] = sys.modules['lightning'] = None
+    from solo_bridge.cli import main
+    sys.exit(main(['compare']))
+    """
     done = without_solo_learn.run(without_solo_learn.HIDE + code)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert (
-        "needs solo-learn. In a checkout of this project: pip install -e '.[solo]'" in done.stderr
-    )
+    assert "In a checkout of this project: pip install -e '.[solo]' && pip " in done.stderr
 
 
 def test_the_command_of_a_record_has_what_is_not_usual_and_not_the_seed() -> None:

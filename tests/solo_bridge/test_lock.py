@@ -51,7 +51,7 @@ def test_what_a_dead_process_left_does_not_count(tmp_path: Path) -> None:
         pass  # the number is another process's by now
     for other in (text.replace(" on ", " on another-"), "", "unknown"):
         (tmp_path / LOCK).write_text(other, encoding="utf-8")
-        with pytest.raises(RecordError, match="remove .*running"):
+        with pytest.raises(RecordError, match=r"remove .*running"):
             locked(tmp_path).__enter__()
 
 

@@ -26,6 +26,7 @@ from solo_bridge.cli import main
 from solo_bridge.comparison import Comparison, compare
 from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
+from solo_bridge.titles import TITLES
 from tests.selfsupervised import method, strategy, stream, weights
 
 SETTINGS: dict[str, Any] = {"train_mb_size": 20, "optimizer": "sgd", "lr": 0.1, "evaluator": None}
@@ -50,6 +51,10 @@ def test_a_specification_makes_its_plugins() -> None:
     found = {type(p): p for p in made.plugins}
     assert found[CaSSLePlugin]._weight == 3.0 and BranchTuningPlugin in found
     assert specification.title("branch_tuning+cassle") == "Branch-tuning + CaSSLe"
+
+
+def test_the_table_of_titles_is_the_registry() -> None:
+    assert {name: specification.title(name) for name in specification.names()} == TITLES
 
 
 def test_a_strategy_can_be_a_part() -> None:
