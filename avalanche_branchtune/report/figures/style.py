@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
 import textwrap
 import warnings
@@ -15,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.colors import hsv_to_rgb, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -96,7 +97,8 @@ def _colour(i: int) -> str:
     if i < len(COLOURS):
         return COLOURS[i]
     value = (0.45, 0.62, 0.78)[i % 3]
-    return str(to_hex(hsv_to_rgb((i * 0.618034 % 1, 0.75, value))))
+    red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.75, value)
+    return str(to_hex((red, green, blue)))
 
 
 def looks_in_order(count: int) -> list[Look]:
