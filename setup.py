@@ -48,6 +48,7 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.7",  # legends outside of the axes
         "numpy>=1.24",
+        "psutil>=5.9",
         "pydantic>=2",
         "scikit-learn>=1.2",
         "torch>=2.1",

@@ -6,6 +6,9 @@ exception a user would already be catching (``ValueError``, ``OSError`` …).
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BranchTuneError(Exception):
     """Base class of every error this project raises on purpose."""
@@ -96,4 +99,18 @@ def expected_one_of(argument: str, value: object, known: list[str]) -> UnknownOp
     :param known: the values that are known.
     :return: the error, to be raised by the caller.
     """
-    return UnknownOptionError(f"{argument}: expected one of {', '.join(known)}; got {value!r}")
+    meant = did_you_mean(value, known)
+    return UnknownOptionError(
+        f"{argument}: expected one of {', '.join(known)}; got {value!r}{meant}"
+    )
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Return the end of a message: the known name that is most like what was given, or nothing.
+
+    :param value: what was given.
+    :param known: the names that are known.
+    """
+    named = {name.lower(): name for name in known} if isinstance(value, str) else {}
+    near = difflib.get_close_matches(str(value).strip().lower(), named, 1)
+    return f"; did you mean {named[near[0]]}?" if near else ""

@@ -17,7 +17,7 @@ from avalanche_branchtune.evaluation.probe import sentence
 from avalanche_branchtune.records import Run
 from avalanche_branchtune.report import group_runs
 from avalanche_branchtune.report.formats import markdown
-from avalanche_branchtune.report.tables import overall_table, summary_table
+from avalanche_branchtune.report.tables import cost_table, overall_table, summary_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "comparison-digits.json"
@@ -69,7 +69,8 @@ def main() -> None:
     groups = group_runs([options.runs])
     runs = [run for group in groups for run in group.runs]
     protocols = {name: p.protocol for run in runs for name, p in run.probes.items()}
-    settings = {k: v for k, v in runs[0].settings.items() if k != "strategy"}
+    own = ("strategy", "specification", "command", "caveat")
+    settings = {k: v for k, v in runs[0].settings.items() if k not in own}
     content = {
         "settings": settings,
         "seed": runs[0].seed,
@@ -109,6 +110,7 @@ def page(groups: Any, content: dict[str, Any]) -> str:
             markdown(overall_table(groups, probe)),
         ]
         lines.append("")
+    lines += [markdown(cost_table(groups)), ""]
     return "\n".join(lines)
 
 

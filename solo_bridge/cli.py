@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from avalanche_branchtune import __version__
 from avalanche_branchtune.errors import BranchTuneError
+from solo_bridge.apart import Stopped, stoppable
+from solo_bridge.titles import TITLES
 
 DEMO = ("fine_tuning", "branch_tuning", "joint")
-HONEST = (
-    "A schedule this short favours fine-tuning; it shows that everything runs, and supports no "
-    "claim of a paper."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,14 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: command line without the program's name.
     :return: exit status: 0 if all went well, 1 if the bridge does not work
-        (``doctor``), 2 for wrong arguments or input, 130 if it was interrupted.
+        (``doctor``), 2 for wrong arguments or input, 130 if it was interrupted
+        (128 and the number of the signal).
     """
     options = parser().parse_args(arguments)
     try:
-        status: int = options.run(options)
+        with stoppable():
+            status: int = options.run(options)
         return status
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"branchtune {options.command}: {error or 'interrupted'}", file=sys.stderr)
+        return 128 + getattr(error, "number", signal.SIGINT)
     except (BranchTuneError, OSError) as error:
         print(f"branchtune {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -43,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         description="Continual self-supervised learning with Branch-tuning.",
         epilog="branchtune COMMAND --help says more about a command.",
     )
+    top.add_argument("--version", action="version", version=f"branchtune {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     compare = commands.add_parser(
         "compare", help="compare any strategies, each in a process of its own"
@@ -71,8 +76,18 @@ def parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--list", action="store_true", help="list the names and do nothing else")
     compare.add_argument("--method", default="simclr", help="name of a solo-learn method")
+    compare.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that registers strategies or plugins of your own by @register; it is "
+        "run; may be given several times",
+    )
     compare.add_argument("--data", help="folder with train/<class> and test/<class> images")
     compare.add_argument("--size", type=int, help="side of the images in pixels (default: 16; 32)")
+    compare.add_argument("--experiences", type=int, default=5, help="of the stream (default: 5)")
     compare.add_argument("--workers", type=int, default=1, help="of the data loader")
     report.add_argument(
         "runs",
@@ -112,24 +127,60 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    return _run(options, list(DEMO), separate=False)
+    from solo_bridge.compat import load
+
+    load()
+    return _run(options, list(DEMO), separate=False, imports=[])
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from solo_bridge.comparison import everything
-    from solo_bridge.specification import entries, names
-
     if options.list:
-        for name in names():
-            print(f"{name:<22}{entries(name)[0].title}")
+        titles = _titles(options.imports)
+        width = max(map(len, titles))
+        for name in sorted(titles):
+            print(f"{name:<{width}}  {titles[name]}")
         return 0
-    specs = options.strategies.split(",") if options.strategies else everything()
-    size = options.size or (16 if options.data is None else 32)
-    settings = {"method": options.method, "data": options.data, "workers": options.workers}
-    return _run(options, specs, separate=True, size=size, **settings)
+    from solo_bridge.compat import load
+
+    load()
+    from solo_bridge.comparison import everything
+    from solo_bridge.registry import import_file
+
+    for file in options.imports:
+        import_file(file)
+    specs = options.strategies.split(",") if options.strategies is not None else everything()
+    return _run(
+        options,
+        [spec.replace(" ", "") for spec in specs],
+        separate=True,
+        imports=options.imports,
+        method=options.method,
+        data=options.data,
+        workers=options.workers,
+        experiences=options.experiences,
+        size=options.size if options.size is not None else 16 if options.data is None else 32,
+    )
 
 
-def _run(options: argparse.Namespace, specs: list[str], *, separate: bool, **settings: Any) -> int:
+def _titles(imports: list[str]) -> dict[str, str]:
+    if not imports:
+        return TITLES
+    from solo_bridge.registry import import_file
+    from solo_bridge.specification import names, title
+
+    for file in imports:
+        import_file(file)
+    return {name: title(name) for name in names()}
+
+
+def _run(
+    options: argparse.Namespace,
+    specs: list[str],
+    *,
+    separate: bool,
+    imports: list[str],
+    **settings: Any,
+) -> int:
     warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
     import torch
 
@@ -144,13 +195,33 @@ def _run(options: argparse.Namespace, specs: list[str], *, separate: bool, **set
         epochs=options.epochs,
         seed=options.seed,
         device=options.device,
+        command=_command(options),
         **settings,
     )
-    runs = compare(specs, comparison, out, separate=separate)
+    done: list[Any] = []
+    try:
+        runs = compare(specs, comparison, out, separate=separate, done=done.append, imports=imports)
+    except Stopped as error:
+        names = ", ".join(run.settings["specification"] for run in done)
+        finished = f"{len(done)} of {len(specs)} strategies finished{names and f' ({names})'}"
+        error.args = (f"{error}; {finished}, records in {out}",)
+        raise
     page = write_report(runs, out, title=f"{comparison.method}, {len(specs)} strategies")
     _show(runs)
     print(f"\n{time.perf_counter() - begin:.0f} s; look at {page}")
     return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command without what differs between the runs that are averaged."""
+    words = ["branchtune", options.command]
+    words += ["--strategies", "…"] if options.command == "compare" else []
+    usual = vars(parser().parse_args([options.command]))
+    for name, value in vars(options).items():
+        if value != usual[name] and name not in ("out", "seed", "strategies"):
+            for one in value if name == "imports" else [value]:
+                words += [f"--{name.replace('imports', 'import')}", shlex.quote(str(one))]
+    return " ".join(words)
 
 
 def _show(runs: list[Any]) -> None:
@@ -163,6 +234,7 @@ def _show(runs: list[Any]) -> None:
     for protocol in protocols:
         print(f"S and P: {protocol}.")
     for key, value in runs[0].settings.items():
-        if key != "strategy":
+        if key not in ("strategy", "specification", "command", "caveat"):
             print(f"  {key}: {value}")
-    print(HONEST)
+    if "caveat" in runs[0].settings:
+        print(runs[0].settings["caveat"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +16,33 @@ from tqdm import tqdm
 
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
+from avalanche_branchtune.experiences import experience_index, stream_length
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
+from avalanche_branchtune.options import at_least
 from avalanche_branchtune.records import Run, load_run
+from avalanche_branchtune.records.run import RECORD
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
+from solo_bridge.apart import run_apart
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import save_backbone
 from solo_bridge.files import read_tensors
+from solo_bridge.lock import locked
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.references import Joint
+from solo_bridge.registry import import_file
 from solo_bridge.specification import build, entries, names, title
 from solo_bridge.strategy import SelfSupervised
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
+SHORT = 100
+"""Fewer epochs of each experience than this are few: the paper has 500."""
+CAVEAT = (
+    "A schedule this short favours fine-tuning; it shows that everything runs, and supports no "
+    "claim of a paper."
+)
 
 COMBINATIONS = (
     "branch_tuning+cassle",
@@ -45,8 +57,8 @@ COMBINATIONS = (
 """Strategies of several parts that are compared unless told otherwise."""
 
 
-class ProgressBar(SupervisedPlugin):
-    """One bar per strategy, over the epochs of all experiences.
+class Progress(SupervisedPlugin):
+    """A bar over the epochs of all experiences on a terminal; elsewhere a line per experience.
 
     :param name: what is trained.
     :param epochs: epochs in all.
@@ -57,7 +69,10 @@ class ProgressBar(SupervisedPlugin):
     def __init__(self, name: str, epochs: int) -> None:
         """See the class."""
         super().__init__()
-        self.bar = tqdm(total=epochs, desc=f"{name:<14}", unit="epoch")
+        self.name = name
+        self.bar = tqdm(
+            total=epochs, desc=f"{name:<14}", unit="epoch", disable=not sys.stderr.isatty()
+        )
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Advance by one epoch."""
@@ -65,9 +80,16 @@ class ProgressBar(SupervisedPlugin):
         self.bar.set_postfix(experience=experience, loss=f"{float(strategy.loss):.3f}")
         self.bar.update()
 
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Say that an experience is done."""
+        if self.bar.disable:
+            done, length = experience_index(strategy) + 1, stream_length(strategy)
+            loss = f"loss {float(strategy.loss):.3f}"
+            print(f"{self.name}: experience {done} of {length}, {loss}", file=sys.stderr)
+
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Leave the bar on the screen when all epochs are done."""
-        if self.bar.n >= self.bar.total:
+        if self.bar.n >= (self.bar.total or 0):
             self.bar.close()
 
 
@@ -89,6 +111,8 @@ class Comparison:
     :param device: where to train.
     :param workers: of the data loader.
     :param options: name → arguments of its plugin, see :func:`solo_bridge.specification.build`.
+    :param command: that the comparison was asked for by, for its records; ``…`` in it stands for
+        the specifications of all of them.
     """
 
     method: str = "simclr"
@@ -104,6 +128,7 @@ class Comparison:
     device: str = "cpu"
     workers: int = 1
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    command: str | None = None
 
     def stream(self) -> Any:
         """Return the stream."""
@@ -154,19 +179,34 @@ class Comparison:
             "backbone": f"small_resnet({self.width})",
             "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
             **{f"options of {name}": str(given) for name, given in self.options.items()},
+            **({"command": self.command} if self.command else {}),
+            **({"caveat": CAVEAT} if self.epochs < SHORT else {}),
         }
 
     def check(self) -> None:
         """Refuse what cannot work, before anything is trained.
 
-        :raises BranchTuneError: for data, a method or a device that is not there.
+        :raises BranchTuneError: for data, a method or a device that is not there, and for numbers
+            that cannot be.
         """
+        for name in ("samples", "size", "experiences", "epochs", "width", "batch"):
+            at_least(1, name, getattr(self, name))
+        for name in ("seed", "workers"):
+            at_least(0, name, getattr(self, name))
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise UnknownOptionError(f"device {self.device!r} cannot be used: {reason}") from error
         self.network(self.stream())
+
+    def folder(self, spec: str, out: str | Path) -> Path:
+        """Return the folder of a strategy's record.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        :param out: folder of all of them.
+        """
+        return Path(out) / f"{spec}-{self.seed}"
 
     def run(self, spec: str, out: str | Path, *, bar: bool = True) -> Run:
         """Train and measure one strategy.
@@ -181,7 +221,10 @@ class Comparison:
         out, name, stream = Path(out), title(spec), self.stream()
         method = self.network(stream)
         recorder = RunRecorder(
-            out / f"{spec}-{self.seed}", name, seed=self.seed, settings=self.facts()
+            self.folder(spec, out),
+            name,
+            seed=self.seed,
+            settings={**self.facts(), "specification": spec},
         )
         evaluator = EvaluationPlugin(loggers=[recorder])
         parts = {e.name for e in entries(spec)}
@@ -192,7 +235,7 @@ class Comparison:
             spec,
             method,
             options=options,
-            plugins=[ProgressBar(name, epochs)] if bar else [],
+            plugins=[Progress(name, epochs)] if bar else [],
             optimizer="sgd",
             lr=self.lr,
             weight_decay=5e-4,
@@ -207,7 +250,7 @@ class Comparison:
             strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
             strategy.eval(stream.test_stream, loss=False)
         if spec == "joint":
-            save_backbone(method, out / f"joint-{self.seed}" / REFERENCE)
+            save_backbone(method, self.folder(spec, out) / REFERENCE)
         return recorder.run
 
     def _metrics(self, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
@@ -218,7 +261,7 @@ class Comparison:
                 probes.append(StreamProbe(ClassifierProbe(), *streams, backbone=plugin.network))
         if isinstance(strategy, Joint):
             return run_metrics(probes)
-        reference, joint = out / f"joint-{self.seed}" / REFERENCE, None
+        reference, joint = self.folder("joint", out) / REFERENCE, None
         if reference.is_file():
             joint = self.network(stream).backbone
             joint.load_state_dict(read_tensors(reference))
@@ -232,47 +275,46 @@ def compare(
     *,
     separate: bool = False,
     done: Callable[[Run], None] | None = None,
+    imports: Sequence[str] = (),
 ) -> list[Run]:
     """Train and measure strategies one after the other, joint training first.
 
     :param specs: see :func:`solo_bridge.specification.build`.
     :param comparison: what they are compared on.
-    :param out: folder of the records.
+    :param out: folder of the records, for this comparison alone while it lasts.
     :param separate: run each in a process of its own, so that its peak memory
-        is its own.
+        is its own; they end with this one.
     :param done: called with each record.
+    :param imports: files that register names of one's own, for those processes as well.
     :return: the records, in the order of ``specs``.
-    :raises BranchTuneError: before training for what is not there, and for a
-        strategy whose process fails.
+    :raises BranchTuneError: before training for what is not there, for a
+        record that is there already and for a folder that another process
+        uses; and for a strategy that fails.
     """
+    for file in imports:
+        import_file(file)
     for spec in specs:
         title(spec)  # unknown names fail before anything is trained
+        if specs.count(spec) > 1:
+            raise UnknownOptionError(f"strategy {spec!r} is given twice")
     comparison.check()
     runs: dict[str, Run] = {}
-    for spec in sorted(specs, key=lambda s: s != "joint"):
-        if separate:
-            process = multiprocessing.get_context("spawn").Process(
-                target=_alone,
-                args=(
-                    comparison,
-                    spec,
-                    str(out),
-                    torch.get_num_threads(),
-                    multiprocessing.get_start_method(),
-                ),
-            )
-            process.start()
-            process.join()
-            if process.exitcode:
+    with locked(Path(out)):
+        for spec in specs:
+            if (comparison.folder(spec, out) / RECORD).exists():
                 raise RecordError(
-                    f"{spec}: its process ended with status {process.exitcode}, for the reason "
-                    "above; what it finished is recorded"
+                    f"{comparison.folder(spec, out)} holds the record of a run already: choose "
+                    "another folder (--out) or another seed (--seed), or remove it"
                 )
-            runs[spec] = load_run(Path(out) / f"{spec}-{comparison.seed}")
-        else:
-            runs[spec] = comparison.run(spec, out)
-        if done is not None:
-            done(runs[spec])
+        for spec in sorted(specs, key=lambda s: s != "joint"):
+            if separate:
+                threads = torch.get_num_threads()
+                run_apart(spec, _alone, comparison, spec, str(out), threads, tuple(imports))
+                runs[spec] = load_run(comparison.folder(spec, out))
+            else:
+                runs[spec] = comparison.run(spec, out)
+            if done is not None:
+                done(runs[spec])
     return [runs[spec] for spec in specs]
 
 
@@ -281,8 +323,11 @@ def everything() -> list[str]:
     return [*(n for n in names() if not n.endswith("_paper")), *COMBINATIONS]
 
 
-def _alone(comparison: Comparison, spec: str, out: str, threads: int, start: str) -> None:
-    multiprocessing.set_start_method(start, force=True)  # else loaders start as slowly as this did
+def _alone(
+    comparison: Comparison, spec: str, out: str, threads: int, imports: tuple[str, ...]
+) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(threads)
+    for file in imports:
+        import_file(file)
     comparison.run(spec, out)

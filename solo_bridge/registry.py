@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from avalanche_branchtune.errors import NameTakenError, UnknownOptionError
@@ -71,3 +75,35 @@ def register(name: str, title: str | None = None, **fixed: Any) -> Callable[[T],
         return make
 
     return keep
+
+
+def import_file(path: str | Path) -> None:
+    """Run a file of one's own that registers names; once, however often it is asked for.
+
+    It is imported under its own name, and may import what lies beside it.
+
+    :param path: of a Python file.
+    :raises UnknownOptionError: if there is no such file, another module has its name, or it fails.
+    """
+    path = Path(path).resolve()
+    if path.suffix != ".py" or not path.stem.isidentifier() or not path.is_file():
+        raise UnknownOptionError(f"import {path}: expected a Python file, such as mine.py")
+    known = sys.modules.get(path.stem)
+    if known is not None and Path(getattr(known, "__file__", None) or "") == path:
+        return
+    if known is not None or path.stem in sys.stdlib_module_names:
+        raise UnknownOptionError(f"import {path}: another module has this name: rename the file")
+    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[path.stem]
+        sys.path.remove(str(path.parent))
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = own[-1] if own else getattr(error, "lineno", None)
+        where = f"{path}, line {line}" if line else path
+        raise UnknownOptionError(f"import {where}: {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ from avalanche.core import BasePlugin
 
 import solo_bridge.plugins  # these give the names
 import solo_bridge.references  # noqa: F401
-from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.errors import UnknownOptionError, did_you_mean
 from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.registry import ENTRIES, Entry
 from solo_bridge.registry import register as register
@@ -37,6 +37,7 @@ def entries(spec: str) -> list[Entry]:
         if name not in ENTRIES:
             raise UnknownOptionError(
                 f"strategy {spec!r}: {name!r} is unknown; known are {', '.join(names())}"
+                f"{did_you_mean(name, names())}"
             )
         found.append(ENTRIES[name])
     given = [e.name for e in found]
@@ -83,6 +84,7 @@ def build(
     if strange:
         raise UnknownOptionError(
             f"strategy {spec!r}: options for {strange[0]!r}, which is not part of it"
+            f"{did_you_mean(strange[0], [e.name for e in parts])}"
         )
     made = [e.make(**options.get(e.name, {})) for e in parts if not e.is_strategy]
     cls: Any = SelfSupervised

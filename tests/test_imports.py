@@ -28,7 +28,7 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("augmentation", "defaults"),
+        ("apart", "augmentation", "defaults", "lock", "titles"),
         ("compat",),
         ("views", "backbones", "optim", "lars", "files", "config"),
         ("interface",),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 MOST = 2000
 LEAST_FOR_UMAP = 10
@@ -62,6 +61,8 @@ def _pca(chosen: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     spread = float(chosen.var(axis=0).sum())
     if axes == 0 or spread == 0:
         return points, taken, "PCA: the features do not vary"
+    from sklearn.decomposition import PCA  # late: a second, for pages that have features
+
     pca = PCA(axes, svd_solver="full").fit(chosen)
     points[:, :axes] = pca.transform(chosen)
     share = float(pca.explained_variance_ratio_.sum())

@@ -22,6 +22,7 @@ class Table:
     :param rows: as wide as the head.
     :param notes: sentences below it.
     :param prose: whether the cells are text to be read, not numbers to be compared.
+    :param bold: row and column of the cells that stand out.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Table:
     rows: list[list[str]]
     notes: list[str]
     prose: bool = False
+    bold: frozenset[tuple[int, int]] = frozenset()
 
 
 def one_line(text: str) -> str:
@@ -56,6 +58,8 @@ def markdown(table: Table) -> str:
     """
     rule = ["---", *("---" if table.prose else "---:" for _ in table.head[1:])]
     head, *rows = ([markdown_text(cell) for cell in row] for row in [table.head, *table.rows])
+    for r, c in table.bold:
+        rows[r][c] = f"**{rows[r][c]}**"
     lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
     notes = "\n\n".join(markdown_text(note) for note in table.notes)
     return f"**{markdown_text(table.caption)}**\n\n" + "\n".join(lines) + f"\n\n{notes}".rstrip()

@@ -19,6 +19,9 @@ from avalanche_branchtune.records.reading import load_run
 from avalanche_branchtune.records.run import RECORD, Run
 from avalanche_branchtune.report.formats import one_line
 
+REFERENCES = ("fine-tuning", "frozen", "joint", "random")
+"""What other strategies are compared with: shown last, in shades of grey."""
+
 Layers = Literal["stability", "plasticity", "branch_norms"]
 
 
@@ -73,6 +76,11 @@ class Group:
     def at_once(self) -> bool:
         """Whether everything was learnt in one experience, or nothing was: a level line."""
         return self.n_experiences == 1
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it."""
+        return self.name in REFERENCES
 
     @property
     def shown(self) -> str:
@@ -253,7 +261,7 @@ def group_runs(runs: Sequence[Source]) -> list[Group]:
     """Put runs of one name together.
 
     :param runs: runs, folders of runs, folders that hold such folders, or groups.
-    :return: in the order in which the names first came.
+    :return: in the order in which the names first came, the references last.
     :raises RecordError: if there is no run, if a record is damaged, if runs of
         one name differ in anything but the seed or have the same seed, and if a
         probe was run under different protocols; names the setting, both values
@@ -275,7 +283,7 @@ def group_runs(runs: Sequence[Source]) -> list[Group]:
             Group(name, tuple(run for _, run in members), tuple(origin for origin, _ in members))
         )
     check_comparable(found)
-    return groups
+    return sorted(groups, key=lambda group: group.is_reference)
 
 
 def _found(source: Source) -> list[tuple[str, Run]]:

@@ -91,7 +91,12 @@ def _numbers(table: Table) -> list[str]:
     for begin in range(1, len(table.head), size):
         chosen = [0, *range(begin, min(begin + size, len(table.head)))]
         rows = [
-            [prefix + escaped(row[0]), *(escaped(row[i]) for i in chosen[1:])] for row in table.rows
+            [
+                prefix + escaped(row[0]),
+                *(rf"\textbf{{{c}}}" if (r, i) in table.bold else c for i, c in cells),
+            ]
+            for r, row in enumerate(table.rows)
+            for cells in [[(i, escaped(row[i])) for i in chosen[1:]]]
         ]
         head = [_stacked(table.head[i]) for i in chosen]
         tabulars.append(_tabular(first + "r" * (len(chosen) - 1), head, rows))

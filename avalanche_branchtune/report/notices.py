@@ -10,11 +10,12 @@ from avalanche_branchtune.report.groups import Group
 
 
 def notices(groups: Sequence[Group]) -> list[str]:
-    """Return a sentence for each partial run, and for what differs between the runs.
+    """Return the caveats of the records, and sentences about partial runs and what differs.
 
     :param groups: of the report.
     """
-    found = []
+    caveats = (run.settings.get("caveat") for group in groups for run in group.runs)
+    found = [one_line(str(text)) for text in dict.fromkeys(caveats) if text]
     for group in groups:
         for run, origin in group.partial:
             seed = "" if run.seed is None else f", seed {run.seed}"

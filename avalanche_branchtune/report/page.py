@@ -5,23 +5,27 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from avalanche_branchtune.report.figures import Picture, all_pictures, save
+from avalanche_branchtune.report.figures.style import looks
 from avalanche_branchtune.report.formats import Table, markdown, markdown_text, one_line
 from avalanche_branchtune.report.groups import Group, Source, group_runs
 from avalanche_branchtune.report.latex import latex
 from avalanche_branchtune.report.notices import notices
+from avalanche_branchtune.report.opening import opening
 from avalanche_branchtune.report.tables import (
     MEANING,
+    cost_table,
     environment_table,
     overall_table,
     probes_of,
     protocol_tables,
+    row_name,
     runs_table,
     settings_tables,
     summary_table,
@@ -30,6 +34,7 @@ from avalanche_branchtune.report.tables import (
 PAGE = "report.html"
 HEADINGS = {
     "summary": "Summary",
+    "cost": "Cost",
     "curves": "Accuracy over experiences",
     "matrices": "Accuracy matrices",
     "layers": "Stability and plasticity by layer",
@@ -37,7 +42,7 @@ HEADINGS = {
     "branch_norms": "Branch norms by layer",
     "traces": "Accuracy during training",
     "settings": "Settings and protocol",
-    "environment": "Versions, hardware, time and memory",
+    "environment": "Versions and hardware",
 }
 
 
@@ -50,6 +55,7 @@ class Image:
     :param height: the same.
     :param caption: below it.
     :param alt: in its place.
+    :param look: class of its strategy's colour, or "".
     """
 
     source: str
@@ -57,6 +63,7 @@ class Image:
     height: int
     caption: str
     alt: str
+    look: str
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,10 @@ def write_report(
     drawings = all_pictures(groups)
     folder = Path(out)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
+    colours = {f"look{i}": style.colour for i, style in enumerate(looks(groups))}
+    named = {group.name: key for group, key in zip(groups, colours, strict=True)}
     images = {
-        kind: [_image(picture, folder / "figures") for picture in pictures]
+        kind: [_image(picture, folder / "figures", named) for picture in pictures]
         for kind, pictures in drawings.items()
     }
     tables = {
@@ -107,7 +116,8 @@ def write_report(
             t(groups, p) for p in probes_of(groups) for t in (summary_table, overall_table)
         ],
         "settings": [*settings_tables(groups), *protocol_tables(groups)],
-        "environment": [environment_table(groups), runs_table(groups)],
+        "cost": [cost_table(groups), runs_table(groups)],
+        "environment": [environment_table(groups)],
     }
     tables = {kind: [t for t in some if t.rows] for kind, some in tables.items()}
     sections = [
@@ -123,9 +133,19 @@ def write_report(
     ]
     every = [table for some in tables.values() for table in some]
     said = notices(groups)
-    _write(folder / "tables.md", _markdown(title, said, every))
-    _write(folder / "tables.tex", _latex(title, said, every))
-    content = {"title": title, "lead": _lead(groups), "notices": said, "sections": sections}
+    facts = opening(groups)
+    lines = [*(f"{head}: {text}" for head, text in facts), *said]
+    _write(folder / "tables.md", _markdown(title, lines, every))
+    _write(folder / "tables.tex", _latex(title, lines, every))
+    content = {
+        "title": title,
+        "facts": facts,
+        "notices": said,
+        "sections": sections,
+        "colours": colours,
+        "looks": {row_name(group): named[group.name] for group in groups}
+        | {group.shown: named[group.name] for group in groups},
+    }
     _write(folder / PAGE, _template().render(content))
     return folder / PAGE
 
@@ -143,11 +163,12 @@ def _template() -> Template:
     return environment.get_template("page.html")
 
 
-def _image(picture: Picture, folder: Path) -> Image:
+def _image(picture: Picture, folder: Path, named: Mapping[str, str]) -> Image:
     svg = save(picture, folder)
     width, height = (96 * side for side in picture.figure.get_size_inches())
     source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
-    return Image(source, round(width), round(height), picture.caption, picture.alt)
+    look = named.get(picture.strategy or "", "")
+    return Image(source, round(width), round(height), picture.caption, picture.alt, look)
 
 
 def _title(groups: Sequence[Group]) -> str:
@@ -155,17 +176,6 @@ def _title(groups: Sequence[Group]) -> str:
     if len(names) > 4:
         return f"{len(names)} strategies compared"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _lead(groups: Sequence[Group]) -> str:
-    runs = sum(len(group.runs) for group in groups)
-    partial = sum(len(group.partial) for group in groups)
-    text = f"{_count(len(groups), 'strategy', 'strategies')}, {_count(runs, 'run', 'runs')}"
-    return f"{text}, {partial} of them partial" if partial else text
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
 
 
 def _markdown(title: str, said: Sequence[str], tables: Sequence[Table]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from avalanche_branchtune.records.comparable import flat
 from avalanche_branchtune.report.formats import MINUS, NONE, Table, one_line, plain
@@ -15,6 +15,10 @@ ACCURACIES = {
     "forward_transfer": "forward transfer",
     "backward_transfer": "backward transfer",
 }
+LESS_IS_BETTER = ("forgetting",)
+BOLD = "Bold: the best mean of a column, joint training apart."
+HEADER = ("command", "caveat")
+"""Settings that the page opens with."""
 MEANING = (
     "Accuracies in percent; forgetting and transfer in percentage points. Final accuracy: mean "
     "over the test experiences after the last training experience. Continual accuracy: mean, after "
@@ -32,29 +36,61 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
     """
     groups = [group for group in groups if group.probe(probe)]
     head = ["strategy", "runs n", *ACCURACIES.values(), "stability S", "plasticity P"]
-    head += ["training, s", "evaluation, s", "peak memory, MiB"]
-    counted = any(group.parameters("network") for group in groups)
-    head += ["extra parameters in training", "extra after"] if counted else []
     rows = []
     for group in groups:
-        extra = [group.parameters("during"), group.parameters("after")] if counted else []
         numbers, n = group.summary(probe), len(group.furthest)
         layers = (group.layer_mean("stability"), group.layer_mean("plasticity"))
-        times = (group.seconds("seconds"), group.seconds("evaluation_seconds"))
         rows.append(
             [
-                _row_name(group),
-                str(n) if n == len(group.runs) else f"{n} of {len(group.runs)}",
+                *_row_begin(group),
                 *(percent(numbers.get(name), n) for name in ACCURACIES),
                 *(shown(value, n, decimals=3) for value in layers),
-                *(shown(value, n) for value in times),
-                shown(group.peak_memory_mib, n, decimals=0),
-                *(shown(value, n, decimals=0) for value in extra),
             ]
         )
     notes = _deviation_note(groups)
     if any(group.layer_mean("stability") or group.layer_mean("plasticity") for group in groups):
         notes.append("S and P: mean over the layers, after the last experience.")
+    best = _best(
+        groups,
+        {
+            2 + i: [-x if name in LESS_IS_BETTER and x is not None else x for x in means]
+            for i, name in enumerate(ACCURACIES)
+            if (means := [_mean(group.summary(probe).get(name)) for group in groups])
+        },
+    )
+    notes += [BOLD] if best else []
+    if any(group.partial for group in groups):
+        notes.append(
+            "Partial runs: the row is over the runs that got furthest; numbers that need the whole "
+            "stream are left out where none did."
+        )
+    caption = f"Summary, probe {probe}: accuracies in percent"
+    return Table(f"summary-{probe}", caption, head, rows, notes, bold=best)
+
+
+def cost_table(groups: Sequence[Group]) -> Table:
+    """Return what whole runs cost: time, memory and parameters.
+
+    :param groups: in the order of the rows.
+    """
+    head = ["strategy", "runs n", "training, s", "evaluation, s", "peak memory, MiB"]
+    counted = any(group.parameters("network") for group in groups)
+    head += ["extra parameters in training", "extra after"] if counted else []
+    rows = []
+    for group in groups:
+        extra = [group.parameters("during"), group.parameters("after")] if counted else []
+        times, n = (
+            [group.seconds("seconds"), group.seconds("evaluation_seconds")],
+            len(group.furthest),
+        )
+        rows.append(
+            [
+                *_row_begin(group),
+                *(shown(value, n) for value in times),
+                *(shown(value, n, decimals=0) for value in [group.peak_memory_mib, *extra]),
+            ]
+        )
+    notes = _deviation_note(groups)
     if counted:
         networks = {f"{size.mean:.0f}" for g in groups if (size := g.parameters("network"))}
         notes.append(
@@ -62,14 +98,7 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
             f"({', '.join(sorted(networks))}), most at any time in training (branches, teachers, "
             "predictors, stored weights; not samples), and needed afterwards to use it."
         )
-    if any(group.partial for group in groups):
-        notes.append(
-            "Partial runs: the row is over the runs that got furthest; numbers that need the whole "
-            "stream are left out where none did."
-        )
-    return Table(
-        f"summary-{probe}", f"Summary, probe {probe}: accuracies in percent", head, rows, notes
-    )
+    return Table("cost", "Cost of a whole run", head, rows, notes)
 
 
 def overall_table(groups: Sequence[Group], probe: str) -> Table:
@@ -86,18 +115,24 @@ def overall_table(groups: Sequence[Group], probe: str) -> Table:
         gap = [NONE] * (last - len(steps))
         cells = gap + steps if group.at_once else steps + gap
         untrained = percent(group.untrained(probe), len(group.runs))
-        rows.append([_row_name(group), untrained, *cells])
+        rows.append([row_name(group), untrained, *cells])
     notes = ["On the test samples of all measured experiences together.", *_deviation_note(groups)]
     if any(group.at_once for group in groups) and last > 1:
         notes.append("What has one experience only (joint training) stands in the last column.")
     if any(group.partial and len(group.runs) > 1 for group in groups):
         notes.append("(n = …): over so many runs, because the others did not get so far.")
+    steps_of = [[] if g.at_once else g.overall(probe) for g in groups]
+    best = _best(
+        groups,
+        {2 + t: [s[t].mean if t < len(s) else None for s in steps_of] for t in range(last)},
+    )
     return Table(
         f"overall-{probe}",
         f"Accuracy in percent after each experience, probe {probe}",
         ["strategy", "untrained network", *(f"after {t}" for t in range(last))],
         rows,
-        notes,
+        [*notes, BOLD] if best else notes,
+        bold=best,
     )
 
 
@@ -107,7 +142,10 @@ def settings_tables(groups: Sequence[Group]) -> list[Table]:
     :param groups: in the order of the columns.
     """
     columns = [
-        {"experiences": str(group.n_experiences), **flat(group.runs[0].settings)}
+        {
+            "experiences": str(group.n_experiences),
+            **flat({k: v for k, v in group.runs[0].settings.items() if k not in HEADER}),
+        }
         for group in groups
     ]
     shared, different = [], []
@@ -220,21 +258,18 @@ def all_tables(groups: Sequence[Group]) -> list[Table]:
     :param groups: in the order of the rows.
     """
     measured = [f(groups, p) for p in probes_of(groups) for f in (summary_table, overall_table)]
-    rest = [*settings_tables(groups), *protocol_tables(groups)]
+    rest = [cost_table(groups), *settings_tables(groups), *protocol_tables(groups)]
     rest += [environment_table(groups), runs_table(groups)]
     return [table for table in [*measured, *rest] if table.rows]
 
 
 def text_table(groups: Sequence[Group]) -> str:
-    """Return the accuracies for a terminal: two tables for each probe.
+    """Return the accuracies for a terminal: two tables for each probe, and the cost.
 
     :param groups: in the order of the rows.
     """
-    return "\n\n".join(
-        plain(table(groups, probe))
-        for probe in probes_of(groups)
-        for table in (summary_table, overall_table)
-    )
+    tables = [f(groups, p) for p in probes_of(groups) for f in (summary_table, overall_table)]
+    return "\n\n".join(map(plain, [*tables, cost_table(groups)]))
 
 
 def shown(value: Statistic | None, n: int, *, decimals: int = 1, scale: float = 1) -> str:
@@ -267,7 +302,40 @@ def _number(value: float, decimals: int) -> str:
     return f"{MINUS}{text}" if value < 0 and float(text) else text
 
 
-def _row_name(group: Group) -> str:
+def _row_begin(group: Group) -> list[str]:
+    """Return the name and the number of runs."""
+    n, every = len(group.furthest), len(group.runs)
+    return [row_name(group), str(n) if n == every else f"{n} of {every}"]
+
+
+def _mean(value: Statistic | None) -> float | None:
+    return None if value is None else value.mean
+
+
+def _best(
+    groups: Sequence[Group], columns: Mapping[int, Sequence[float | None]]
+) -> frozenset[tuple[int, int]]:
+    """Return the cells that are the best of their column: none where a strategy has one run only.
+
+    :param groups: in the order of the rows.
+    :param columns: index → a value for each row, the larger the better, None where there is none.
+    """
+    if any(len(group.furthest) < 2 for group in groups if not group.at_once):
+        return frozenset()
+    found = set()
+    for column, values in columns.items():
+        rows = [(r, v) for r, v in enumerate(values) if v is not None and not groups[r].at_once]
+        if len(rows) > 1:
+            most = max(v for _, v in rows)
+            found |= {(r, column) for r, v in rows if v == most}
+    return frozenset(found)
+
+
+def row_name(group: Group) -> str:
+    """Return how a row of numbers is called.
+
+    :param group: of one strategy.
+    """
     return f"{group.shown} ({group.progress})" if group.progress else group.shown
 
 

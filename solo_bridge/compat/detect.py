@@ -14,13 +14,11 @@ from pathlib import Path
 
 from solo_bridge.compat.schedule import WarmupCosine
 
-COMMANDS = (
-    'pip install "avalanche-branchtune[solo]"',
-    "pip install --no-deps solo-learn==1.0.2",
-)
-"""What installs a solo-learn that works; --no-deps because 1.0.2 pins torch==1.9.1."""
+COMMANDS = ("pip install -e '.[solo]'", "pip install --no-deps solo-learn==1.0.2")
+"""What installs a solo-learn that works, in a checkout; --no-deps because 1.0.2 pins torch==1.9.1.
+"""
 
-HOW = "Install it with:\n  " + "\n  ".join(COMMANDS)
+HOW = f"In a checkout of this project: {' && '.join(COMMANDS)}"
 """Ends every message about a solo-learn that cannot be worked with."""
 
 

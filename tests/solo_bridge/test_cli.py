@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from solo_bridge import cli
+from avalanche_branchtune import __version__
+from solo_bridge import cli, comparison
+from solo_bridge.apart import Stopped
+from solo_bridge.lock import LOCK, locked
 from tests.run_records import FIRST, joint, run
+from tests.solo_bridge import without_solo_learn
 
 
 def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,14 +94,15 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "default: report, in the current folder" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["report", "missing"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--list"], ["report", "missing"]])
 def test_starts_without_solo_learn(tmp_path: Path, arguments: list[str]) -> None:
     """No traceback, no warning, and neither solo-learn nor what it needs is imported."""
     code = (
         "import sys; from solo_bridge.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'solo', 'lightning', 'omegaconf', 'solo_bridge.method'} & set(sys.modules)\n"
+        "heavy = {'solo', 'lightning', 'omegaconf', 'solo_bridge.method', 'avalanche', 'sklearn'}\n"
+        "heavy &= set(sys.modules)\n"
         "print(heavy or 'light')\n"
         "assert sys.argv[1] == 'report' or 'torch' not in sys.modules"
     )
@@ -109,3 +119,89 @@ def test_as_a_module(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "run.json" in done.stderr
+
+
+SMALL = ["--samples", "200", "--epochs", "1", "--strategies", "frozen,fine_tuning"]
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_a_folder_with_results_or_in_use_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(out: Path) -> str:
+        assert cli.main(["compare", *SMALL, "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith("branchtune compare: ")
+        return error
+
+    run().save(tmp_path / "old" / "fine_tuning-0")
+    error = said(tmp_path / "old")
+    assert "fine_tuning-0 holds the record of a run already" in error
+    assert "(--out) or another seed (--seed)" in error and "overwrite" not in error
+    with locked(tmp_path / "old"):
+        assert "another process" in said(tmp_path / "old")
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["fine_tuning-0"]
+    (tmp_path / "file").touch()
+    assert "file is a file" in said(tmp_path / "file")
+
+
+@pytest.mark.usefixtures("_threads")
+def test_an_interrupt_says_what_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apart(spec: str, *arguments: Any) -> None:
+        if spec == "fine_tuning":
+            raise Stopped(signal.SIGINT)
+        settings = {"specification": spec}
+        run(spec, settings=settings).save(tmp_path / "out" / f"{spec}-0")
+
+    monkeypatch.setattr(comparison, "run_apart", apart)
+    assert cli.main(["compare", *SMALL, "--out", str(tmp_path / "out")]) == 130
+    printed = capsys.readouterr()
+    finished = "1 of 2 strategies finished (frozen)"
+    where = f"records in {tmp_path / 'out'}"
+    assert printed.err == f"branchtune compare: interrupted by SIGINT; {finished}, {where}\n"
+    assert printed.out == "" and not (tmp_path / "out" / LOCK).exists()
+
+
+def test_compare_without_solo_learn_and_what_it_needs() -> None:
+    code = """
+    sys.modules['omegaconf'] = sys.modules['lightning'] = None
+    from solo_bridge.cli import main
+    sys.exit(main(['compare']))
+    """
+    done = without_solo_learn.run(without_solo_learn.HIDE + code)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "In a checkout of this project: pip install -e '.[solo]' && pip " in done.stderr
+
+
+def test_the_command_of_a_record_has_what_is_not_usual_and_not_the_seed() -> None:
+    def command(*words: str) -> str:
+        return cli._command(cli.parser().parse_args(words))
+
+    given = ("--epochs", "2", "--out", "x", "--seed", "3", "--data", "my images")
+    assert command("compare", *given, "--strategies", "frozen", "--import", "a.py") == (
+        "branchtune compare --strategies … --epochs 2 --import a.py --data 'my images'"
+    )
+    assert command("compare", "--epochs", "6") == "branchtune compare --strategies …"
+    assert command("demo", "--samples", "9") == "branchtune demo --samples 9"
+
+
+def test_names_are_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len({re.match(r"\w+ {2,}", line).end() for line in lines}) == 1  # type: ignore[union-attr]
+    assert any(line.endswith("  replay, first 1 %") for line in lines)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0 and capsys.readouterr().out == f"branchtune {__version__}\n"

@@ -26,6 +26,7 @@ from solo_bridge.cli import main
 from solo_bridge.comparison import Comparison, compare
 from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
+from solo_bridge.titles import TITLES
 from tests.selfsupervised import method, strategy, stream, weights
 
 SETTINGS: dict[str, Any] = {"train_mb_size": 20, "optimizer": "sgd", "lr": 0.1, "evaluator": None}
@@ -52,6 +53,10 @@ def test_a_specification_makes_its_plugins() -> None:
     assert specification.title("branch_tuning+cassle") == "Branch-tuning + CaSSLe"
 
 
+def test_the_table_of_titles_is_the_registry() -> None:
+    assert {name: specification.title(name) for name in specification.names()} == TITLES
+
+
 def test_a_strategy_can_be_a_part() -> None:
     made = specification.build("frozen+branch_tuning", method(), **SETTINGS)
     assert type(made) is Frozen and any(isinstance(p, BranchTuningPlugin) for p in made.plugins)
@@ -61,6 +66,9 @@ def test_a_strategy_can_be_a_part() -> None:
     ("spec", "message"),
     [
         ("branch_tunning", "'branch_tunning' is unknown; known are .*branch_tuning.*cassle"),
+        ("cassle+branchtuning", "; did you mean branch_tuning[?]$"),
+        ("Fine-Tuning", "; did you mean fine_tuning[?]$"),
+        ("quantum", "known are .*, si$"),
         ("cassle+", "'' is unknown"),
         ("cassle+cassle", "'cassle' is given twice"),
         ("frozen+joint", "frozen and joint are each a whole strategy"),
@@ -179,11 +187,29 @@ def test_what_a_strategy_holds_is_counted() -> None:
     assert held_parameters({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}) == 7
 
 
-def test_strategies_are_compared_each_in_its_own_process(tmp_path: Path) -> None:
+def test_strategies_are_compared_each_in_its_own_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     small = Comparison(samples=300, epochs=1, experiences=2, width=4, batch=64, workers=0)
     seen = []
-    runs = compare(["frozen", "joint"], small, tmp_path, separate=True, done=seen.append)
-    assert [r.name for r in runs] == ["frozen", "joint"] and seen[0].name == "joint"
+    file = tmp_path / "mine_of_compare.py"
+    file.write_text(
+        "from solo_bridge import Frozen, register\n"
+        "@register('mine', 'mine')\n"
+        "class Mine(Frozen): ...\n"
+    )
+    runs = compare(
+        ["mine", "joint"],
+        small,
+        tmp_path,
+        separate=True,
+        done=seen.append,
+        imports=[str(file)],
+    )
+    assert [r.name for r in runs] == ["mine", "joint"] and seen[0].name == "joint"
+    progress = capfd.readouterr().err
+    assert "mine: experience 2 of 2, loss " in progress and "joint: experience 1 of 1" in progress
+    assert progress.count("\n") == 3 and "%|" not in progress, "bars are for terminals"
     assert runs[0].complete and runs[0].plasticity[0] and runs[0].parameters["during"] == 0
     assert runs[1].n_experiences == 1 and (tmp_path / "joint-0/backbone.pt").is_file()
     with pytest.raises(UnknownOptionError, match="'cold' is unknown"):
@@ -199,6 +225,11 @@ def test_strategies_are_compared_each_in_its_own_process(tmp_path: Path) -> None
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--method", "simclear"], "expected one of .*simclr"),
         (["--strategies", "branch_tunning"], "'branch_tunning' is unknown"),
+        (["--strategies", "frozen,frozen"], "'frozen' is given twice"),
+        (["--seed", "-1"], "seed: expected a whole number of at least 0; got -1"),
+        (["--epochs", "0"], "epochs: expected a whole number of at least 1; got 0"),
+        (["--experiences", "3"], "with 10 classes: expected one of 1, 2, 5, 10; got 3"),
+        (["--import", "no/mine.py"], "no/mine.py: expected a Python file"),
     ],
 )
 def test_the_command_says_what_is_wrong_before_it_trains(
@@ -210,4 +241,27 @@ def test_the_command_says_what_is_wrong_before_it_trains(
     assert main(["compare", "--out", str(out), *small, *option]) == 2
     torch.set_num_threads(threads)
     said = capsys.readouterr().err
-    assert re.search(message, said) and "Traceback" not in said and not out.exists()
+    assert re.search(message, said) and said.count("\n") == 1 and not out.exists()
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine_registered.py"
+    file.write_text(
+        "import mine_beside\nfrom solo_bridge import Frozen, register\n"
+        "@register('mine')\nclass Mine(Frozen): ...\n"
+    )
+    with pytest.raises(UnknownOptionError, match=r"registered.py, line 1: .*'mine_beside'"):
+        registry.import_file(file)
+    (tmp_path / "mine_beside.py").touch()
+    registry.import_file(file)
+    registry.import_file(file)
+    assert "mine" in specification.names()
+    (tmp_path / "json.py").touch()
+    with pytest.raises(UnknownOptionError, match="another module has this name: rename"):
+        registry.import_file(tmp_path / "json.py")
+    with pytest.raises(UnknownOptionError, match=r"expected a Python file"):
+        registry.import_file(tmp_path / "mine.txt")
+    file = tmp_path / "mine_wrong.py"
+    file.write_text("a = 1\ndef (:\n")
+    with pytest.raises(UnknownOptionError, match=r"mine_wrong.py, line 2: SyntaxError"):
+        registry.import_file(file)

@@ -11,7 +11,7 @@ from avalanche_branchtune.report.figures.layers import (
     stability_plasticity_steps,
 )
 from avalanche_branchtune.report.figures.matrices import matrix
-from avalanche_branchtune.report.figures.scatter import embedding
+from avalanche_branchtune.report.figures.scatter import embeddings
 from avalanche_branchtune.report.figures.style import Picture, save
 from avalanche_branchtune.report.figures.traces import trace
 from avalanche_branchtune.report.groups import Group
@@ -31,7 +31,7 @@ def all_pictures(groups: Sequence[Group]) -> dict[str, list[Picture]]:
         "curves": [curves(groups, probe) for probe in probes],
         "matrices": [matrix(group, probe) for probe in probes for group in groups],
         "layers": [last_stability_plasticity(groups), stability_plasticity_steps(groups)],
-        "embeddings": [embedding(group) for group in groups],
+        "embeddings": embeddings(groups),
         "branch_norms": [branch_norms(group) for group in groups],
         "traces": [trace(group) for group in groups],
     }

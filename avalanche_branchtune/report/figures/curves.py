@@ -11,7 +11,7 @@ from avalanche_branchtune.report.figures.style import (
     figure,
     legend,
     legend_height,
-    look,
+    looks,
     styled,
     whole_ticks,
     wrapped,
@@ -29,7 +29,7 @@ def curves(groups: Sequence[Group], probe: str) -> Picture | None:
     :param probe: whose accuracies.
     :return: None if no group has more than one experience.
     """
-    shown = [(look(i), g) for i, g in enumerate(groups) if g.overall(probe)]
+    shown = [(style, g) for style, g in zip(looks(groups), groups, strict=True) if g.overall(probe)]
     last = max((group.n_experiences for _, group in shown), default=1)
     if last == 1:
         return None

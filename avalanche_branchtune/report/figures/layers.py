@@ -14,9 +14,10 @@ from avalanche_branchtune.report.figures.style import (
     figure,
     legend,
     legend_height,
-    look,
+    looks,
     looks_in_order,
     styled,
+    whole_ticks,
     wrapped,
 )
 from avalanche_branchtune.report.formats import slug
@@ -35,7 +36,7 @@ def last_stability_plasticity(groups: Sequence[Group]) -> Picture | None:
     :param groups: a line each.
     :return: None if nothing was measured.
     """
-    drawn = [(look(i), g, _steps(g)[-1]) for i, g in enumerate(groups) if _steps(g)]
+    drawn = [(s, g, _steps(g)[-1]) for s, g in zip(looks(groups), groups, strict=True) if _steps(g)]
     if not drawn:
         return None
     names = _layer_names([g.layers(kind, t) for _, g, t in drawn for kind in KINDS])
@@ -44,10 +45,13 @@ def last_stability_plasticity(groups: Sequence[Group]) -> Picture | None:
         group.label if t == last else f"{group.label}, after experience {t}"
         for _, group, t in drawn
     ]
-    drawing = figure(4.6 + _room(names) + legend_height(labels))
-    panels = drawing.subplots(2, 1, sharex=True, squeeze=False)[:, 0]
+    kinds = {
+        kind: title for kind, title in KINDS.items() if any(g.layers(kind, t) for _, g, t in drawn)
+    }
+    drawing = figure(0.8 + 1.9 * len(kinds) + _room(names) + legend_height(labels))
+    panels = drawing.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
     handles: list[Any] = []
-    for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
+    for axes, (kind, title) in zip(panels, kinds.items(), strict=True):
         handles = [_line(axes, names, g.layers(kind, t), style) for style, g, t in drawn]
         axes.set_ylabel("CKA")
         axes.set_title(title)
@@ -62,8 +66,9 @@ def last_stability_plasticity(groups: Sequence[Group]) -> Picture | None:
             if group.layers(kind, t)
         ]
     caption = (
-        f"Stability and plasticity of each layer after experience {last}, from the input (left) to "
-        "the output. Lines: mean over runs; bands: ± one standard deviation."
+        f"{' and '.join(t.split()[0] for t in kinds.values()).capitalize()} of each layer after "
+        f"experience {last}, from the input (left) to the output. Lines: mean over runs; bands: ± "
+        "one standard deviation."
     )
     return Picture("layers", drawing, caption, " ".join(alt))
 
@@ -79,23 +84,27 @@ def stability_plasticity_steps(groups: Sequence[Group]) -> Picture | None:
     if len(every) < 2:
         return None
     steps = _some(every)
-    chosen = [(look(i), group) for i, group in enumerate(groups) if _steps(group)]
+    chosen = [(s, g) for s, g in zip(looks(groups), groups, strict=True) if _steps(g)]
     names = _layer_names([g.layers(kind, t) for _, g in chosen for kind in KINDS for t in steps])
     labels = [group.label for _, group in chosen]
     drawing = figure(1.0 + 1.35 * len(steps) + legend_height(labels))
-    panels = drawing.subplots(len(steps), 2, sharex=True, sharey="col", squeeze=False)
+    kinds = [kind for kind in KINDS if any(g.layers(kind, t) for _, g in chosen for t in steps)]
+    panels = drawing.subplots(len(steps), len(kinds), sharex=True, sharey="col", squeeze=False)
     handles: list[Any] = []
-    for row, t in zip(panels, steps, strict=True):
-        for axes, kind in zip(row, KINDS, strict=True):
+    for column, kind in zip(panels.T, kinds, strict=True):
+        measured = [t for t in steps if any(g.layers(kind, t) for _, g in chosen)]
+        for axes, t in zip(column, steps, strict=True):
+            if t not in measured:  # stability after the first experience is not defined
+                axes.set_visible(False)
+                continue
             handles = [
                 _line(axes, names, g.layers(kind, t), style, small=True) for style, g in chosen
             ]
             axes.grid(axis="y")
-        row[0].set_ylabel(f"after {t}")
-    for axes, title in zip(panels[0], KINDS.values(), strict=True):
-        axes.set_title(title)
-    for axes in panels[-1]:
-        axes.set_xlabel("layer, by position")
+            whole_ticks(axes, len(names))
+            axes.set_ylabel(f"after {t}")
+            axes.set_title(KINDS[kind] if t == measured[0] else "")
+        column[steps.index(measured[-1])].set_xlabel("layer, by position")
     legend(drawing, handles, labels)
     alt = [f"Small line charts over {len(names)} layers after experiences {_listed(steps)}."]
     for kind, title in KINDS.items():
@@ -104,8 +113,10 @@ def stability_plasticity_steps(groups: Sequence[Group]) -> Picture | None:
             known = [
                 f"{m:.3f} after {t}" for m, t in zip(means, steps, strict=True) if m is not None
             ]
-            alt.append(f"Mean {title} of {group.label}: {', '.join(known)}.")
-    caption = "Stability (left) and plasticity (right) of each layer after each experience."
+            if known:
+                alt.append(f"Mean {title} of {group.label}: {', '.join(known)}.")
+    shown_kinds = " and ".join(KINDS[kind].split()[0] for kind in kinds)
+    caption = f"{shown_kinds.capitalize()} of each layer after each experience."
     if len(steps) < len(every):
         caption += f" Shown: {_listed(steps)} of {len(every)} experiences."
     return Picture("layers-experiences", drawing, caption, " ".join(alt))
@@ -144,7 +155,7 @@ def branch_norms(group: Group) -> Picture | None:
     )
     if len(steps) < len(every):
         caption += f" Shown: experiences {_listed(steps)} of {len(every)}."
-    return Picture(f"branch-norms-{slug(group.name)}", drawing, caption, " ".join(alt))
+    return Picture(f"branch-norms-{slug(group.name)}", drawing, caption, " ".join(alt), group.name)
 
 
 def _line(
@@ -171,17 +182,24 @@ def _line(
 def _name_layers(axes: Axes, names: list[str]) -> None:
     step = -(-len(names) // MOST_NAMES)
     places = range(0, len(names), step)
-    axes.set_xticks(list(places), [_short(names[i]) for i in places], rotation=90, fontsize=8)
+    short = _short(names)
+    axes.set_xticks(list(places), [short[i] for i in places], rotation=90, fontsize=8)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xlabel("layer" if step == 1 else f"layer (every {_ordinal(step)} is named)")
 
 
 def _room(names: list[str]) -> float:
-    return 0.075 * max(len(_short(name)) for name in names)
+    return 0.075 * max(map(len, _short(names)))
 
 
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"…{name[1 - most :]}"
+def _short(names: list[str], most: int = 18) -> list[str]:
+    """Return names of layers without the modules that all are in, and cut on the left."""
+    parts = [name.split(".") for name in names]
+    common = 0
+    while all(len(p) > common + 1 and p[common] == parts[0][common] for p in parts):
+        common += 1
+    rest = [".".join(p[common:]) for p in parts]
+    return [name if len(name) <= most else f"…{name[1 - most :]}" for name in rest]
 
 
 def _layer_names(parts: Sequence[dict[str, Statistic]]) -> list[str]:

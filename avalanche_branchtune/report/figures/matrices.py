@@ -78,7 +78,9 @@ def matrix(group: Group, probe: str) -> Picture | None:
         known = ["not measured" if c is None else f"{100 * c.mean:.1f}" for c in row]
         if any(c is not None for c in row):
             alt.append(f"After {name if name != 'none' else 'no training'}: {', '.join(known)}.")
-    return Picture(f"matrix-{slug(probe)}-{slug(group.name)}", drawing, caption, " ".join(alt))
+    return Picture(
+        f"matrix-{slug(probe)}-{slug(group.name)}", drawing, caption, " ".join(alt), group.name
+    )
 
 
 def _mark(axes: Axes, values: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
 import textwrap
 import warnings
@@ -15,8 +16,11 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from avalanche_branchtune.report.groups import REFERENCES, Group
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +29,8 @@ WIDTH = 4.7
 LABEL = 50  # characters of a label that fit into the width
 FORMATS = ("svg", "png", "pdf")
 # Okabe and Ito's colours, which the colour-blind can tell apart; yellow is too pale for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREYS = ("#8c8c8c", "#b3b3b3", "#000000", "#595959")  # of the references, in their order
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 GREY = "#595959"
@@ -48,12 +53,14 @@ class Picture:
     :param figure: the figure.
     :param caption: what it shows, and how to read it.
     :param alt: what it says, for those who do not see it.
+    :param strategy: that it is about alone, or None.
     """
 
     key: str
     figure: Figure
     caption: str
     alt: str
+    strategy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,24 +77,47 @@ class Look:
     dashes: Any
 
 
-def look(i: int) -> Look:
-    """Return the look of the line with a number.
+def looks(groups: Sequence[Group]) -> list[Look]:
+    """Return the look of every strategy of a page, in which no colour comes twice.
 
-    :param i: from 0.
+    :param groups: all of the page; references are grey.
     """
-    return Look(COLOURS[i % 7], MARKERS[i % 8], DASHES[i % 4])
+    found, own = [], 0
+    for i, group in enumerate(groups):
+        if group.is_reference:
+            colour = GREYS[REFERENCES.index(group.name)]
+        else:
+            colour, own = _colour(own), own + 1
+        found.append(Look(colour, MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]))
+    return found
+
+
+def _colour(i: int) -> str:
+    """Return one of many colours: beyond the first ones, hues at the golden angle."""
+    if i < len(COLOURS):
+        return COLOURS[i]
+    value = (0.45, 0.62, 0.78)[i % 3]
+    red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.75, value)
+    return str(to_hex((red, green, blue)))
 
 
 def looks_in_order(count: int) -> list[Look]:
-    """Return looks for things that follow one another, such as experiences.
+    """Return looks for things that follow one another, such as experiences: from dark to light.
 
-    :param count: how many; many get colours from dark to light.
+    :param count: how many.
     """
-    if count <= len(COLOURS):
-        return [look(i) for i in range(count)]
     colours = matplotlib.colormaps["viridis"]
-    shades = [colours(0.95 * i / (count - 1)) for i in range(count)]
+    shades = [colours(0.9 * i / max(1, count - 1)) for i in range(count)]
     return [Look(c, m, d) for c, m, d in zip(shades, cycle(MARKERS), cycle(DASHES), strict=False)]
+
+
+def looks_of_classes(count: int) -> list[Look]:
+    """Return looks for classes, which have no order.
+
+    :param count: how many; more than 20 share colours.
+    """
+    colours = matplotlib.colormaps["tab10" if count <= 10 else "tab20"]
+    return [Look(colours(i % colours.N), MARKERS[i % len(MARKERS)], "-") for i in range(count)]
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:

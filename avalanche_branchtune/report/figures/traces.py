@@ -81,4 +81,4 @@ def trace(group: Group) -> Picture | None:
         f"{group.label}: accuracy on each test experience during training, {runs}. Dashed vertical "
         "lines: a new experience begins; the numbers above them: which one is trained."
     )
-    return Picture(f"training-{slug(group.name)}", drawing, caption, " ".join(alt))
+    return Picture(f"training-{slug(group.name)}", drawing, caption, " ".join(alt), group.name)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avalanche_branchtune.report import ProbeRecord, Run, group_runs
+from avalanche_branchtune.report import FeatureSample, ProbeRecord, Run, group_runs
 from avalanche_branchtune.report.embedding import embed
 from avalanche_branchtune.report.figures import all_pictures, save
 from avalanche_branchtune.report.figures.curves import curves
@@ -24,7 +24,8 @@ from avalanche_branchtune.report.figures.layers import (
     stability_plasticity_steps,
 )
 from avalanche_branchtune.report.figures.matrices import matrix
-from avalanche_branchtune.report.figures.scatter import embedding
+from avalanche_branchtune.report.figures.scatter import embeddings
+from avalanche_branchtune.report.figures.style import looks
 from avalanche_branchtune.report.figures.traces import trace
 from tests.run_records import FIRST, PROTOCOL, SECOND, full, joint, probe, run
 
@@ -126,8 +127,7 @@ def test_embedding_by_pca(monkeypatch: pytest.MonkeyPatch) -> None:
         warnings.simplefilter("error")
         assert "do not vary" in embed(np.ones((5, 3))).method
         assert embed(np.array([[1.0], [2.0]])).points[:, 1].tolist() == [0.0, 0.0]
-    picture = embedding(group_runs([full()])[0])
-    assert picture is not None
+    (picture,) = embeddings(group_runs([full()]))
     assert "60 test samples" in picture.alt and "PCA" in picture.alt and "PCA" in picture.caption
 
 
@@ -184,3 +184,68 @@ def test_no_pyplot_state() -> None:
 
     all_pictures(group_runs([full()]))
     assert plt.get_fignums() == []
+
+
+def test_embeddings_are_coloured_by_class_on_common_axes() -> None:
+    runs = [full(), full("wider", seed=3), joint()]
+    given = [[[2.0, 0], [0, 5], [1, 1]], [[-1.0, 0], [3, 3], [0, 1]]]
+    for one, features in zip(runs[:2], given, strict=True):
+        one.sample = FeatureSample(np.array(features), np.array([4, 7, 4]), np.array([0, 0, 1]))
+    pictures = embeddings(group_runs(runs))
+    assert [picture.strategy for picture in pictures] == ["Branch-tuning", "wider"]
+    axes = [picture.figure.axes[0] for picture in pictures]
+    assert axes[0].get_xlim() == axes[1].get_xlim() and axes[0].get_ylim() == axes[1].get_ylim()
+    for one in axes:
+        first, second = (np.asarray(points.get_offsets()) for points in one.collections)
+        assert len(first) == 2 and len(second) == 1, "class 4, class 7"
+        (left, right), (low, high) = one.get_xlim(), one.get_ylim()
+        for x, y in [*first, *second]:
+            assert left < x < right and low < y < high
+    assert {"class 4", "class 7"} <= set(texts(pictures[0]))
+    unit = np.array([[1, 0], [0, 1], [0.5**0.5, 0.5**0.5]])
+    drawn = np.concatenate([points.get_offsets() for points in axes[0].collections])
+    gaps = lambda p: sorted(np.linalg.norm(p[i] - p[j]) for i, j in ((0, 1), (0, 2), (1, 2)))  # noqa: E731
+    assert gaps(drawn) == pytest.approx(gaps(unit)), "features of length 1"
+
+
+def test_one_colour_for_each_strategy_and_grey_for_references() -> None:
+    names = [*(f"s{i}" for i in range(40)), "joint", "fine-tuning", "frozen"]
+    groups = group_runs([run(name, 0) for name in names])
+    assert [group.name for group in groups][-3:] == ["joint", "fine-tuning", "frozen"]
+    colours = [matplotlib.colors.to_rgb(style.colour) for style in looks(groups)]
+    assert len(set(colours)) == len(groups)
+    assert [max(c) == min(c) for c in colours] == [False] * 40 + [True] * 3
+    two = [
+        looks(group_runs([run(n) for n in some]))[0] for some in (["a", "joint"], ["joint", "a"])
+    ]
+    assert two[0] == two[1]
+    picture = curves(groups[:2], "knn")
+    assert picture is not None
+    drawn = [line.get_color() for line in picture.figure.axes[0].lines[:2]]
+    assert drawn == [style.colour for style in looks(groups)[:2]]
+
+
+def test_no_panel_is_empty() -> None:
+    def panels(picture: Any) -> list[int]:
+        return [len(a.lines) for a in picture.figure.axes if a.get_visible()]
+
+    groups = group_runs([full(plasticity=[])])
+    last, steps = last_stability_plasticity(groups), stability_plasticity_steps(groups)
+    assert last is not None and panels(last) == [1] and "plasticity" not in last.alt
+    assert steps is not None and panels(steps) == [1, 1] and "lasticity" not in steps.caption
+    known = {"conv1": 0.5}
+    early = full(stability=[{}, known, known], plasticity=[known, known, known])
+    steps = stability_plasticity_steps(group_runs([early]))
+    assert steps is not None and panels(steps) == [1] * 5
+    assert 0 in [len(a.lines) for a in steps.figure.axes], "stability after the first experience"
+
+
+def test_names_of_layers_are_short() -> None:
+    long = [f"encoder.layer{i}.0.conv1" for i in (1, 2)] + [
+        "encoder.a_name_of_a_layer_that_is_long"
+    ]
+    layers: list[dict[str, float]] = [dict.fromkeys(long, 0.5)] * 3
+    picture = last_stability_plasticity(group_runs([full(stability=layers, plasticity=layers)]))
+    assert picture is not None
+    assert {"layer1.0.conv1", "layer2.0.conv1", "…ayer_that_is_long"} <= set(texts(picture))
+    assert not [text for text in texts(picture) if "encoder" in text]

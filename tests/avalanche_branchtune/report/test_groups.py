@@ -93,9 +93,9 @@ def test_folders_of_runs(tmp_path: Path) -> None:
     joint().save(tmp_path / "joint")
     groups = group_runs([tmp_path / "all", str(tmp_path / "joint"), full()])
     assert [(g.name, len(g.runs)) for g in groups] == [
+        ("Branch-tuning", 1),
         ("fine-tuning", 2),
         ("joint", 1),
-        ("Branch-tuning", 1),
     ]
 
 
@@ -133,4 +133,4 @@ def test_different_streams_are_said() -> None:
     longer = Run("other", 2, 0, {}, {"knn": probe([[0.5, 0.5], [0.5, 0.5]], random=None)})
     longer.environment = ENVIRONMENT
     (said,) = notices(group_runs([run(), longer]))
-    assert "different numbers of experiences (3 in fine-tuning, 2 in other)" in said
+    assert "different numbers of experiences (2 in other, 3 in fine-tuning)" in said

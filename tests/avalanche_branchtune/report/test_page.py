@@ -19,6 +19,7 @@ NASTY = "<script>alert(1)</script> & 50% a_b $x$ \\y \"q\" 'r' 微"
 HEADINGS = [
     "Before you compare",
     "Summary",
+    "Cost",
     "Accuracy over experiences",
     "Accuracy matrices",
     "Stability and plasticity by layer",
@@ -26,7 +27,7 @@ HEADINGS = [
     "Branch norms by layer",
     "Accuracy during training",
     "Settings and protocol",
-    "Versions, hardware, time and memory",
+    "Versions and hardware",
 ]
 
 
@@ -148,7 +149,7 @@ def test_files(out: Path) -> None:
 def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     page = Page(write_report([joint()], tmp_path).read_text(encoding="utf-8"))
     assert page.text["h1"] == ["joint"]
-    assert page.text["h2"] == [HEADINGS[i] for i in (1, 3, 8, 9)]
+    assert page.text["h2"] == [HEADINGS[i] for i in (1, 2, 4, 9, 10)]
 
 
 def test_refusals_write_nothing(tmp_path: Path) -> None:
@@ -168,3 +169,51 @@ def test_runs_folders_and_groups_make_one_page(tmp_path: Path) -> None:
     assert len({page.with_name("tables.md").read_text(encoding="utf-8") for page in pages}) == 1
     with pytest.raises(RecordError, match="seed 0 is there twice"):
         write_report([*groups, run(**less)], tmp_path / "out")
+
+
+def test_the_page_opens_with_what_how_often_and_by_which_command(tmp_path: Path) -> None:
+    caveat = "Too short to say <anything>."
+    shared = {"data": "digits", "stream": "3 experiences", "epochs": 2, "caveat": caveat}
+    shared["command"] = "branchtune compare --strategies … --epochs 2"
+    runs = [
+        run(name, seed, settings={**shared, "specification": spec})
+        for name, spec in (("fine-tuning", "fine_tuning"), ("Both", "branch_tuning+cassle"))
+        for seed in (0, 4)
+    ]
+    html = write_report(runs, tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
+    command = "branchtune compare --strategies branch_tuning+cassle,fine_tuning --epochs 2"
+    assert page.text["dt"] == ["Compared", "On", "Runs", "Command"]
+    assert [" ".join(text.split()) for text in page.text["dd"]] == [
+        "Both, fine-tuning",
+        "digits; 3 experiences; epochs 2",
+        "n = 2 of each strategy, seeds 0, 4",
+        command,
+    ]
+    assert page.text["li"][0] == caveat and html.index("<dl") < html.index("<table")
+    assert caveat not in page.text["td"], "once"
+    markdown = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "Too short to say &lt;anything&gt;" in markdown
+    assert "branch\\_tuning+cassle,fine\\_tuning --epochs 2" in markdown
+
+
+def test_a_strategy_has_its_colour_beside_its_name(page: Page) -> None:
+    marks = [a["class"] for tag, a in page.tags if tag == "span" and "look" in str(a.get("class"))]
+    assert {f"look look{i}" for i in range(4)} == set(marks)
+    (style,) = page.text["style"]
+    colours = re.findall(r"\.look\d+ \{ background: (#\w+); \}", style)
+    assert len(set(colours)) == len(colours) == 4
+
+
+def test_the_best_of_several_runs_is_bold(tmp_path: Path) -> None:
+    runs = [run(name, s, rows=r) for name, r in (("a", FIRST), ("b", SECOND)) for s in (0, 1)]
+    write_report([*runs, joint(), joint(1)], tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    bold = re.findall(r'<td class="best"><span>([^<]*)</span>', html)
+    # of `a` continual accuracy and forward transfer, after 0 and 1; of `b` the others
+    assert bold == ["70.0", "15.0", "60.0", "5.0", "0.0", "43.3", "70.0", "60.0"]
+    markdown = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "| b | 2 | **60.0 ± 0.0** | 66.7 ± 0.0 | **5.0 ± 0.0** |" in markdown
+    assert r"\textbf{60.0 $\pm$ 0.0}" in (tmp_path / "tables.tex").read_text(encoding="utf-8")
+    write_report([*runs[:3], joint()], tmp_path / "single")
+    assert 'class="best"' not in (tmp_path / "single/report.html").read_text(encoding="utf-8")

@@ -1,0 +1,126 @@
+"""Work in a process of its own, which never outlives the one that began it.
+
+This file imports nothing large: the new process watches its parent before it loads anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any
+
+from avalanche_branchtune.errors import BranchTuneError, RecordError
+
+
+class Stopped(KeyboardInterrupt):
+    """The user or the system asked this process to end.
+
+    :param number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        """See the class."""
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
+def run_apart(name: str, work: Callable[..., None], *arguments: Any) -> None:
+    """Run a function in a process of its own, and wait for its end.
+
+    If this process ends, in whatever way, or is interrupted, that one and its loaders' workers end.
+
+    :param name: of the work, for messages.
+    :param work: of a module, so that the process can import it.
+    :param arguments: its arguments, which can be pickled.
+    :raises BranchTuneError: which the work raised; likewise ``OSError``.
+    :raises RecordError: if the process ended in another way.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    task = pickle.dumps((work, arguments))
+    process = context.Process(
+        target=_enter, args=(there, task, multiprocessing.get_start_method()), name=name
+    )
+    with here:
+        with _deaf():  # what is interrupted here is not for the new process to decide
+            process.start()
+        there.close()
+        try:
+            process.join()
+            error = here.recv() if here.poll() else None
+        except (EOFError, OSError):
+            error = None
+        except BaseException:
+            here.close()  # the process sees it and ends
+            process.join()
+            raise
+    if error is not None:
+        raise error
+    if process.exitcode:
+        raise RecordError(
+            f"{name}: its process ended with status {process.exitcode}, for the reason above; "
+            "what it finished is recorded"
+        )
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C and a request to end raise :class:`Stopped`, in this process alone.
+
+    A worker of a data loader that was forked from it leaves the decision to it; what this process
+    was told to ignore (as a shell does to what runs in its background) it goes on ignoring.
+    """
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise Stopped(number)
+
+    with _handled(stop, signal.SIGINT, signal.SIGTERM):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are for the main thread
+        return
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [signal.signal(number, handler) for number in heard]
+    try:
+        yield
+    finally:
+        for number, old in zip(heard, before, strict=True):
+            signal.signal(number, old)
+
+
+def _deaf() -> contextlib.AbstractContextManager[None]:
+    return _handled(signal.SIG_IGN, signal.SIGINT)
+
+
+def _enter(parent: Connection, task: bytes, start: str) -> None:
+    """Do the work, in the new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    multiprocessing.set_start_method(start, force=True)  # else loaders start as slowly as this did
+    try:
+        work, arguments = pickle.loads(task)
+        work(*arguments)
+    except (BranchTuneError, OSError) as error:
+        parent.send(error)
+
+
+def _end_with(parent: Connection) -> None:
+    """Wait until the parent closes its end of the pipe or is no more, and end everything."""
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(1)

@@ -1,0 +1,89 @@
+"""Work in a process of its own ends with its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from avalanche_branchtune.errors import RecordError, UnknownOptionError
+from solo_bridge.apart import Stopped, run_apart, stoppable
+
+
+def _wait_long() -> None:
+    time.sleep(120)
+
+
+def long_work(folder: str) -> None:
+    """Have a worker, as a data loader has, and say so."""
+    worker = multiprocessing.get_context("fork").Process(target=_wait_long, daemon=True)
+    worker.start()
+    Path(folder, "part").write_text(f"{os.getpid()} {worker.pid}", encoding="utf-8")
+    Path(folder, "part").rename(Path(folder, "pids"))
+    _wait_long()
+
+
+def fail(kind: str) -> None:
+    """End in a way that is not the usual one."""
+    if kind == "refused":
+        raise UnknownOptionError("mine: expected 1; got 2")
+    if kind == "system":
+        raise OSError(28, "No space left on device", "run.json")
+    if kind == "unexpected":
+        raise ZeroDivisionError
+    os._exit(3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
+    code = (
+        "from solo_bridge.apart import Stopped, run_apart, stoppable\n"
+        "from tests.solo_bridge.test_apart import long_work\n"
+        "with stoppable():\n"
+        "    try: run_apart('long', long_work, " + repr(str(tmp_path)) + ")\n"
+        "    except Stopped as error: print(error, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "pids").exists():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        found = [psutil.Process(int(p)) for p in (tmp_path / "pids").read_text().split()]
+        process.send_signal(number)
+        said, complaint = process.communicate(timeout=20)
+        _, alive = psutil.wait_procs(found, timeout=10)
+        assert alive == []
+    finally:
+        process.kill()
+    assert said == ("" if number == signal.SIGKILL else f"interrupted by {number.name}\n")
+    assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("refused", UnknownOptionError, "^mine: expected 1; got 2$"),
+        ("system", OSError, "No space left on device: 'run.json'"),
+        ("unexpected", RecordError, "work: its process ended with status 1, .* above"),
+        ("at once", RecordError, "work: its process ended with status 3"),
+    ],
+)
+def test_what_went_wrong_is_known(kind: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run_apart("work", fail, kind)
+
+
+def test_an_interrupt_is_for_the_process_that_asked() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="SIGTERM"), stoppable():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is before
