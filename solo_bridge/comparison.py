@@ -21,8 +21,7 @@ from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
-from solo_bridge.checkpoint import save_backbone
-from solo_bridge.files import read_tensors
+from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.references import Joint
@@ -221,7 +220,7 @@ class Comparison:
         reference, joint = out / f"joint-{self.seed}" / REFERENCE, None
         if reference.is_file():
             joint = self.network(stream).backbone
-            joint.load_state_dict(read_tensors(reference))
+            load_solo_checkpoint(joint, reference, strict=True)
         return run_metrics(probes, AnalysisMetric(stream.test_stream, joint=joint))
 
 
