@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from avalanche_branchtune.writing import replacing
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -120,7 +122,8 @@ def save(picture: Picture, folder: str | os.PathLike[str]) -> bytes:
     }
     for suffix in FORMATS:
         path = Path(folder) / f"{picture.key}.{suffix}"
-        picture.figure.savefig(path, dpi=200, metadata=unsaid[suffix])
+        with replacing(path) as temporary:
+            picture.figure.savefig(temporary, dpi=200, metadata=unsaid[suffix])
         picture.figure.set_layout_engine("none")  # keep the first layout, and save its time
     return (Path(folder) / f"{picture.key}.svg").read_bytes()
 
