@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """See the class."""
         self.folder = folder
-        self._saved: dict[str, Any] | None = None
+        self._saved: dict[str, Any] = {}  # as JSON has it
         self._sample: FeatureSample | None = None
         self._key = ""
 
@@ -41,14 +41,17 @@ class Journal:
 
         :param run: the same at each save, with more in it.
         """
-        content = json.loads(json.dumps(run.content(), allow_nan=False))
-        if run.complete or not self._key:
-            if content != self._saved:
-                self._whole(content, run.complete)
-        elif content != self._saved:
-            changed = json.dumps(list(differences(self._saved, content)), ensure_ascii=False)
-            append(self.folder / JOURNAL, f"{changed}\n")
-        self._saved = content
+        content = run.content()
+        text = json.dumps(
+            list(differences(self._saved, content)), ensure_ascii=False, allow_nan=False
+        )
+        changes = json.loads(text)
+        if changes and (run.complete or not self._key):
+            self._whole(content, run.complete)
+        elif changes:
+            append(self.folder / JOURNAL, f"{text}\n")
+        for place, begin, value in changes:
+            _put(self._saved, place, begin, value)
         if run.sample is not None and run.sample is not self._sample:
             run.sample.save(self.folder)
             self._sample = run.sample
@@ -68,13 +71,16 @@ def differences(old: Any, new: Any, place: tuple[str | int, ...] = ()) -> Iterat
     """Yield what makes one record of another: places, from which item on, and what stands there.
 
     :param old: as JSON has it.
-    :param new: the same.
+    :param new: as JSON can have it.
     :param place: of both in the record.
     :return: ``[place, None, value]`` for a value, ``[place, n, items]`` for a list whose items
         differ from the n-th on.
     """
-    if isinstance(old, dict) and isinstance(new, dict) and old.keys() <= new.keys():
-        for key, value in new.items():
+    if isinstance(new, tuple):
+        new = list(new)
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() <= set(map(str, new)):
+        for name, value in new.items():
+            key = str(name)
             if key in old:
                 yield from differences(old[key], value, (*place, key))
             else:

@@ -22,15 +22,19 @@ MOST_NESTED = 50
 """Levels of a record inside one another; settings are the deepest part."""
 
 
-def _bounded(value: int) -> int:
-    if abs(value) >= 2**64:
-        raise PydanticCustomError("too_large", "an integer of 64 bits")
-    return value
+def _at_most(bits: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if abs(value) >= 2**bits:
+            raise PydanticCustomError("too_large", f"an integer of {bits} bits")
+        return value
+
+    return AfterValidator(check)
 
 
 Text = Annotated[str, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True), AfterValidator(_bounded)]
-Positive = Annotated[int, Field(strict=True, gt=0), AfterValidator(_bounded)]
+Seed = Annotated[int, Field(strict=True), _at_most(64)]
+Whole = Annotated[int, Field(strict=True), _at_most(53)]  # a float has as many
+Positive = Annotated[int, Field(strict=True, gt=0), _at_most(53)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # a whole one too
 Accuracy = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Layers = list[dict[str, Number]]
@@ -82,7 +86,7 @@ class RunFields(BaseModel):
 
     name: Text
     n_experiences: Positive
-    seed: Whole | None
+    seed: Seed | None
     settings: dict[str, Any]
     probes: dict[str, ProbeFields]
     seconds: list[Number]
@@ -225,5 +229,4 @@ def _wrong(path: Path, field: str, expected: str, value: Any) -> RecordError:
 
 
 def _kind(value: Any) -> str:
-    text = repr(value) if isinstance(value, int) and abs(value) >= 2**64 else str(value)
-    return f"{type(value).__name__} {text[:40]!r}"
+    return f"{type(value).__name__} {str(value)[:40]!r}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,10 @@ class Run:
         """
         check_limits(self)
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"}
-        content["probes"] = {name: asdict(p) for name, p in self.probes.items()}
+        content["probes"] = {name: vars(p) for name, p in self.probes.items()}
         if self.trace is not None:  # JSON has no NaN
-            rows = [[None if math.isnan(a) else a for a in r] for r in self.trace.accuracies]
-            content["trace"] = {**asdict(self.trace), "accuracies": rows}
+            rows = [[a if a == a else None for a in r] for r in self.trace.accuracies]
+            content["trace"] = {**vars(self.trace), "accuracies": rows}
         return {"format": FORMAT, "version": VERSION, **content}
 
 
@@ -122,19 +122,19 @@ def check_limits(run: Run) -> None:
     :param run: of any origin.
     :raises RecordError: naming the field.
     """
-    for field_name, text in (("name", run.name), *(("probes", name) for name in run.probes)):
+    named = [("name", run.name), *(("probes", name) for name in run.probes)]
+    for what, text in named:
         if len(text) > LONGEST_NAME:
             raise RecordError(
-                f"field {field_name!r}: {text[:40]!r}… has {len(text)} letters: expected at most "
+                f"field {what!r}: {text[:40]!r}… has {len(text)} letters: expected at most "
                 f"{LONGEST_NAME}"
             )
-    widths = [len(row) for probe in run.probes.values() for row in probe.accuracies[:1]]
-    widths += [len(row) for row in run.trace.accuracies[:1]] if run.trace else []
-    for field_name, number in (
-        ("n_experiences", run.n_experiences),
-        *(("tests", w) for w in widths),
-    ):
+    rows: list[tuple[str, Sequence[Sequence[Any]]]]
+    rows = [(f"probes.{name}", probe.accuracies) for name, probe in run.probes.items()]
+    rows += [("trace", run.trace.accuracies)] if run.trace else []
+    counted = [("n_experiences", run.n_experiences), *((n, len(r[0])) for n, r in rows if r)]
+    for what, number in counted:
         if number > MOST_EXPERIENCES:
             raise RecordError(
-                f"field {field_name!r}: {number} experiences: expected at most {MOST_EXPERIENCES}"
+                f"field {what!r}: {number} experiences: expected at most {MOST_EXPERIENCES}"
             )

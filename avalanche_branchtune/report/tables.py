@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avalanche_branchtune.records.comparable import flat
-from avalanche_branchtune.report.formats import MINUS, NONE, Table, one_line, plain
+from avalanche_branchtune.report.formats import NONE, Table, number, one_line, plain
 from avalanche_branchtune.report.groups import Group, Statistic
 
 ACCURACIES = {
@@ -56,7 +56,7 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
     if any(group.layer_mean("stability") or group.layer_mean("plasticity") for group in groups):
         notes.append("S and P: mean over the layers, after the last experience.")
     if counted:
-        networks = {f"{size.mean:.0f}" for g in groups if (size := g.parameters("network"))}
+        networks = {number(size.mean, 0) for g in groups if (size := g.parameters("network"))}
         notes.append(
             "Extra parameters: held beyond the network and the method's heads "
             f"({', '.join(sorted(networks))}), most at any time in training (branches, teachers, "
@@ -68,7 +68,11 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
             "stream are left out where none did."
         )
     return Table(
-        f"summary-{probe}", f"Summary, probe {probe}: accuracies in percent", head, rows, notes
+        f"summary-{probe}",
+        f"Summary, probe {one_line(probe)}: accuracies in percent",
+        head,
+        rows,
+        notes,
     )
 
 
@@ -94,7 +98,7 @@ def overall_table(groups: Sequence[Group], probe: str) -> Table:
         notes.append("(n = …): over so many runs, because the others did not get so far.")
     return Table(
         f"overall-{probe}",
-        f"Accuracy in percent after each experience, probe {probe}",
+        f"Accuracy in percent after each experience, probe {one_line(probe)}",
         ["strategy", "untrained network", *(f"after {t}" for t in range(last))],
         rows,
         notes,
@@ -186,9 +190,9 @@ def runs_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         for run in group.runs:
-            times = [f"{sum(t):.1f}" if t else NONE for t in (run.seconds, run.evaluation_seconds)]
-            pace = f"{sum(run.seconds) / len(run.seconds):.1f}" if run.seconds else NONE
-            memory = NONE if run.peak_memory_mib is None else f"{run.peak_memory_mib:.0f}"
+            times = [number(sum(t)) if t else NONE for t in (run.seconds, run.evaluation_seconds)]
+            pace = number(sum(run.seconds) / len(run.seconds)) if run.seconds else NONE
+            memory = NONE if run.peak_memory_mib is None else number(run.peak_memory_mib, 0)
             done = f"{run.finished} of {run.n_experiences}"
             rows.append(
                 [
@@ -247,9 +251,9 @@ def shown(value: Statistic | None, n: int, *, decimals: int = 1, scale: float = 
     """
     if value is None:
         return NONE
-    text = _number(scale * value.mean, decimals)
+    text = number(scale * value.mean, decimals)
     if value.deviation is not None:
-        text += f" ± {scale * value.deviation:.{decimals}f}"
+        text += f" ± {number(scale * value.deviation, decimals)}"
     return text if value.n == n else f"{text} (n = {value.n})"
 
 
@@ -260,11 +264,6 @@ def percent(value: Statistic | None, n: int) -> str:
     :param n: number of runs that the row is about.
     """
     return shown(value, n, scale=100)
-
-
-def _number(value: float, decimals: int) -> str:
-    text = f"{abs(value):.{decimals}f}"
-    return f"{MINUS}{text}" if value < 0 and float(text) else text
 
 
 def _row_name(group: Group) -> str:

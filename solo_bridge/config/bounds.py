@@ -92,7 +92,8 @@ def _size(content: Any, path: Path, sizes: dict[Path, int | None]) -> int:
             size += _size(content, _found(content, there)[0], sizes)
     if size > MOST_LETTERS:
         raise ConfigError(
-            f"{'.'.join(path) or 'all of it'}: more than {MOST_LETTERS} letters, with those of interpolations"
+            f"{'.'.join(path) or 'all of it'}: more than {MOST_LETTERS} letters, with those of "
+            "interpolations"
         )
     sizes[path] = size
     return size

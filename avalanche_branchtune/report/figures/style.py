@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from avalanche_branchtune.report.formats import one_line
 from avalanche_branchtune.writing import replacing
 
 P = ParamSpec("P")
@@ -56,6 +57,10 @@ class Picture:
     figure: Figure
     caption: str
     alt: str
+
+    def __post_init__(self) -> None:
+        """Leave out what a page cannot hold: names come from anywhere."""
+        self.caption, self.alt = one_line(self.caption), one_line(self.alt)
 
 
 @dataclass(frozen=True)
