@@ -28,7 +28,9 @@ from solo_bridge.compat.checkpoint_keys import (
 from solo_bridge.compat.settings import Description
 from solo_bridge.files import (
     CHECKPOINT,
+    CHECKSUM,
     WEIGHTS,
+    checksum,
     portable,
     read_tensors,
     refuse_suffix,
@@ -103,21 +105,22 @@ def load_solo_checkpoint(
     networks, queues and prototypes where names and shapes agree; solo-learn's
     online classifiers are left alone.  Any other module is taken for a backbone.
 
-    Files are read with ``weights_only=True``.  Objects that solo-learn and
-    Lightning store beside the tensors (hyper-parameters, schedulers) are
-    replaced by empty placeholders, for which nothing is imported or called;
-    files that name anything else are refused.  (Before torch 2.6 there are no
-    placeholders, and ``weights_only`` itself could be tricked, CVE-2025-32434:
-    read files of strangers with a newer torch.)
+    Objects that solo-learn and Lightning store beside the tensors
+    (hyper-parameters, schedulers) are replaced by empty placeholders, for which
+    nothing is imported or called; files that name anything else are refused.
+    Damage is found by the checksums of ``torch.save``'s archives and of our own
+    files; in others, by numbers that are not finite.
 
     :param model: a SoloMethod, or a backbone.
     :param path: the file.
     :param strict: refuse a file unless it holds exactly the model's tensors
         (parts listed under ``ignored`` do not count).
     :return: what was loaded and what was not; it is logged too.
-    :raises CheckpointError: if the file cannot be read, would run code, holds no
-        tensor of the backbone, or is not complete although ``strict``; the model
-        is not changed then.  Also for a model that is expanded.
+    :raises CheckpointError: if the file cannot be read, would run code, is
+        damaged, holds no tensor of the backbone, a tensor that the model's cannot
+        take over (sparse, quantised, integers for floats) or one that is not
+        finite, or is not complete although ``strict``; the model is not changed
+        then.  Also for a model that is expanded.
     """
     path = Path(path)
     _refuse_expanded(model, "load_solo_checkpoint")
@@ -158,7 +161,10 @@ def load_solo_checkpoint(
     )
     if strict and not report.complete:
         raise CheckpointError(f"strict, but {report}")
-    target.load_state_dict({n: found[names[n]] for n in matched}, strict=False)
+    chosen = {n: found[names[n]] for n in matched}
+    for n, tensor in chosen.items():
+        _refuse_unfit(f"{path}: {names[n]}", tensor, own[n])
+    target.load_state_dict(chosen, strict=False)
     for online, momentum, _ in copies:
         momentum.load_state_dict(online.state_dict())
     logger.log(logging.INFO if report.complete else logging.WARNING, "%s", report)
@@ -207,7 +213,7 @@ def save_solo_checkpoint(
     )
     contents = {
         path.with_name("args.json"): _merged(adapter.args(described), args or {}),
-        path: lightning_checkpoint(state, method.trainer),
+        path: {**lightning_checkpoint(state, method.trainer), CHECKSUM: checksum(state)},
     }
     for file, content in contents.items():
         write(content, file)
@@ -262,6 +268,27 @@ def _momentum_copies(solo: nn.Module, matched: list[str]) -> list[tuple[nn.Modul
         if read == [True, False]:
             copies.append((online, momentum, prefix))
     return copies
+
+
+def _refuse_unfit(what: str, there: Tensor, here: Tensor) -> None:
+    """Refuse a tensor that cannot be copied, or whose values would not be a network's."""
+    if here.layout != torch.strided or here.is_quantized or here.is_meta:
+        raise CheckpointError(f"{what}: the model's own tensor is sparse, quantised or on meta")
+    kinds = [(t.is_floating_point(), t.is_complex(), t.dtype == torch.bool) for t in (there, here)]
+    if kinds[0] != kinds[1]:
+        raise CheckpointError(f"{what} has {there.dtype}, the model's own {here.dtype}")
+    taken = there.to(here.dtype)  # what is finite may not be in half precision
+    wrong = ~torch.isfinite(taken.float() if taken.is_floating_point() else taken)
+    if wrong.any() and not _same_constant(taken, here.detach().cpu(), wrong):
+        raise CheckpointError(
+            f"{what} has {int(wrong.sum())} values of {wrong.numel()} that are not finite as "
+            f"{here.dtype}: the file is damaged, or the training that wrote it had failed"
+        )
+
+
+def _same_constant(there: Tensor, here: Tensor, wrong: Tensor) -> bool:
+    """Tell whether values that are not finite are the model's own, as in a mask."""
+    return torch.equal(there[wrong], here[wrong])  # NaN is unlike itself
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,7 @@ from avalanche_branchtune.streams import class_incremental, digits_on_photograph
 from solo_bridge.apart import run_apart
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
-from solo_bridge.checkpoint import save_backbone
-from solo_bridge.files import read_tensors
+from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
 from solo_bridge.lock import locked
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
@@ -264,7 +263,7 @@ class Comparison:
         reference, joint = self.folder("joint", out) / REFERENCE, None
         if reference.is_file():
             joint = self.network(stream).backbone
-            joint.load_state_dict(read_tensors(reference))
+            load_solo_checkpoint(joint, reference, strict=True)
         return run_metrics(probes, AnalysisMetric(stream.test_stream, joint=joint))
 
 

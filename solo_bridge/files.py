@@ -1,23 +1,23 @@
 """Files of tensors: read as data, written whole or not at all.
 
-Nothing in a file is ever imported or called, see :func:`read_tensors`.
+Nothing in a file is ever imported or called, see :mod:`solo_bridge.archives`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.torch_version import TorchVersion
 
 from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.writing import replacing
+from solo_bridge.archives import Stored, opened
 
 SHOWN = 5
 """Number of names that a message lists of each kind."""
@@ -26,37 +26,15 @@ CHECKPOINT = (".ckpt",)
 WEIGHTS = (".pt", ".pth", ".safetensors")
 """Suffixes of files with a whole method, and with tensors alone."""
 
-# Where the classes come from that real checkpoints hold beside tensors: hyper-parameters of
-# OmegaConf or argparse, schedulers (solo-learn's SimSiam stores a whole one), callbacks.
-_HARMLESS = frozenset(
-    {"argparse", "collections", "functools", "lightning", "lightning_fabric", "numpy", "omegaconf"}
-    | {"pathlib", "pytorch_lightning", "solo", "torch.optim", "typing"}
-)
-_HARMLESS_BUILTINS = frozenset(
-    {"bool", "bytes", "dict", "float", "frozenset", "getattr", "int", "list", "object", "slice"}
-    | {"str", "tuple", "type"}
-)
+MOST_SHARED = 64
+"""How often the tensors of a file may have its size: those of tied layers share their numbers."""
 
+CHECKSUM = "sha256 of tensors"
+"""Where our files have :func:`checksum`: a key of a ``.ckpt``, metadata of ``.safetensors``.
 
-class _Placeholder:
-    """Stands for an object in a checkpoint that is not read."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take and forget whatever the object was made of."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Forget the object's state."""
-
-
-def _no_items(*args: Any) -> dict[Any, Any]:
-    """Stand for a defaultdict, whose items follow."""
-    return {}
-
-
-_STAND_INS: Mapping[str, Any] = {"defaultdict": _no_items, "AttributeDict": dict}
+In a ``.pt`` there is no room for it that other libraries would not take for a tensor; the
+archive's own checksums are there.
+"""
 
 
 # ---- reading
@@ -66,71 +44,84 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file by name.
 
     :param path: the file.
-    :return: name → tensor, on the CPU.
-    :raises CheckpointError: naming file and cause.
+    :return: name → tensor, dense and on the CPU.
+    :raises CheckpointError: naming file and cause; for a file whose checksum
+        does not agree with its tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            with warnings.catch_warnings(), _placeholders(path):
-                warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors, told = (_safetensors if path.suffix == ".safetensors" else _torch)(path)
     except CheckpointError:
         raise
     except Exception as error:  # damaged files fail in a great many ways
+        cause = (str(error).strip().splitlines() or ["no details"])[0]
         raise CheckpointError(
-            f"{path} is damaged, or no checkpoint of torch.save or safetensors: {_cause(error)}"
+            f"{path} is damaged, or no checkpoint of torch.save or safetensors: "
+            f"{type(error).__name__}: {cause}"
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    named = state.items() if isinstance(state, Mapping) else ()
-    tensors = {k: t for k, t in named if isinstance(k, str) and isinstance(t, Tensor)}
-    if not tensors:
-        keys = f" with {some(list(content))}" if isinstance(content, Mapping) else ""
-        raise CheckpointError(f"{path} holds no tensors by name: {type(content).__name__}{keys}")
+    if told is not None and told != checksum(tensors):
+        raise CheckpointError(
+            f"{path}: its tensors are not those that it was written with: the file is damaged. "
+            f"If you changed them yourself, remove {CHECKSUM!r} from it"
+        )
     return tensors
 
 
-@contextmanager
-def _placeholders(path: Path) -> Iterator[None]:
-    """Let harmless objects of a checkpoint be read as placeholders; refuse all others."""
-    if TorchVersion(torch.__version__) < "2.6":
-        yield
-        return
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # not torch's zip format: torch.load will say what is wrong
-        names = []
-    refused = sorted(n for n in names if not _is_harmless(n))
-    if refused:
-        raise CheckpointError(
-            f"{path} was not loaded: it holds more than tensors, and reading the rest would run "
-            f"{some(refused)}. If you trust the file, write its tensors to another one: "
-            'torch.save(torch.load(path, weights_only=False)["state_dict"], "weights.pt")'
-        )
-    stand_ins: list[Any] = [(_STAND_INS.get(n.rpartition(".")[2], _Placeholder), n) for n in names]
-    with torch.serialization.safe_globals(stand_ins):
-        yield
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    with safe_open(path, framework="pt") as file:
+        told = (file.metadata() or {}).get(CHECKSUM)
+    tensors = load_file(path)
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors by name")
+    return tensors, told
 
 
-def _is_harmless(name: str) -> bool:
-    root, _, rest = name.partition(".")
-    if root == "builtins":
-        return rest in _HARMLESS_BUILTINS
-    return root in _HARMLESS or f"{root}.{rest.partition('.')[0]}" in _HARMLESS
+def _torch(path: Path) -> tuple[dict[str, Tensor], Any]:
+    with opened(path) as archive:
+        if archive.refused:
+            raise CheckpointError(
+                f"{path} was not loaded: it holds more than tensors, and reading the rest would "
+                f"run {some(sorted(archive.refused))}. Have its tensors alone written to another "
+                "file, where it was made: torch.save(model.state_dict(), …)"
+            )
+        content = archive.content
+        state = content.get("state_dict", content) if isinstance(content, dict) else content
+        named = state.items() if isinstance(state, dict) else ()
+        stored = {k: t for k, t in named if isinstance(k, str) and isinstance(t, Stored)}
+        if not stored:
+            keys = f" with {some(list(content))}" if isinstance(content, dict) else ""
+            kind = "Tensor" if isinstance(content, Stored) else type(content).__name__
+            raise CheckpointError(f"{path} holds no tensors by name: {kind}{keys}")
+        for name, tensor in stored.items():
+            if tensor.kind:
+                raise CheckpointError(
+                    f"{path}: {name} is a {tensor.kind} tensor: write it as a dense one"
+                )
+        size = sum(math.prod(t.size) * t.dtype.itemsize for t in stored.values())
+        if size > MOST_SHARED * archive.size:
+            raise CheckpointError(f"{path}: tensors of {size} bytes in {archive.size} of the file")
+        tensors = {name: archive.tensor(tensor) for name, tensor in stored.items()}
+    return tensors, content.get(CHECKSUM)
 
 
-def _cause(error: Exception) -> str:
-    """Return the first line of an error, without torch's advice to trust the file."""
-    _, _, inner = str(error).partition("WeightsUnpickler error: ")
-    lines = (inner or str(error)).split(" Please use ")[0].strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return a number that differs between tensors of other names, types, shapes or bytes.
+
+    :param tensors: dense ones on the CPU, in any order.
+    :return: SHA-256 in hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous()
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def some(names: Any) -> str:
@@ -182,23 +173,12 @@ def write(content: Any, path: Path) -> None:
     :param path: the file; one that is there is replaced when all went well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         if path.suffix == ".json":
             temporary.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
         elif path.suffix == ".safetensors":
             from safetensors.torch import save_file
 
-            save_file(content, temporary, metadata={"format": "pt"})
+            save_file(content, temporary, metadata={"format": "pt", CHECKSUM: checksum(content)})
         else:
             torch.save(content, temporary)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path whose file replaces the given one if all goes well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

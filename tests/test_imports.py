@@ -19,7 +19,7 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 LAYERS = {
     "avalanche_branchtune": [
         ("errors", "lazy", "keeping", "experiences", "optimizers", "branches"),
-        ("options", "parts", "lifecycle"),
+        ("options", "parts", "lifecycle", "writing"),
         ("surgery",),
         ("norms",),
         ("plain_view",),
@@ -30,7 +30,7 @@ LAYERS = {
     "solo_bridge": [
         ("apart", "augmentation", "defaults", "lock", "titles"),
         ("compat",),
-        ("views", "backbones", "optim", "lars", "files", "config"),
+        ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface",),
         ("method", "minibatch", "conflicts"),
         ("checkpoint",),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import operator
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.experiences import experience_index, stream_length
-from avalanche_branchtune.records.run import RECORD, Run
+from avalanche_branchtune.records.journal import JOURNAL, Journal
+from avalanche_branchtune.records.run import RECORD, Run, check_limits
 from avalanche_branchtune.records.sample import SAMPLE
+from avalanche_branchtune.writing import append, replacing, write_text
 
 VALUES = "metrics.csv"
 COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
@@ -32,9 +35,10 @@ COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
 class RunRecorder(BaseLogger):
     """Write every metric of a run, and the record that reports are made of.
 
-    ``run.json`` is :class:`~avalanche_branchtune.records.Run`, renewed after every
-    experience and evaluation, so that an interrupted run is there as a partial
-    one.  ``metrics.csv`` has a line for every value of every metric, also those
+    ``run.json`` is :class:`~avalanche_branchtune.records.Run`.  Until the run is
+    complete, what changed after every experience and evaluation is added to
+    ``run.changes.jsonl``, so that an interrupted run is there as a partial one.
+    ``metrics.csv`` has a line for every value of every metric, also those
     that Avalanche's CSVLogger leaves out: numbers and texts as they are,
     tensors as JSON lists, pictures as the name of a PNG file beside it.
 
@@ -76,16 +80,19 @@ class RunRecorder(BaseLogger):
             seed = None if seed is None else operator.index(seed)
         except TypeError as error:
             raise RecordError(f"RunRecorder(seed={seed!r}): expected an integer") from error
+        if seed is not None and abs(seed) >= 2**64:
+            raise RecordError(f"RunRecorder(seed={seed}): expected an integer of 64 bits")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for old in (RECORD, SAMPLE):
+        for old in (RECORD, JOURNAL, SAMPLE):
             (self.folder / old).unlink(missing_ok=True)
         plain = {str(k): _plain(v) for k, v in (settings or {}).items()}
         self.run = Run(name, n_experiences or 1, seed=seed, settings=plain)
         self._n_experiences = n_experiences
         self._begin = time.perf_counter()
         self._experience: int | str = ""
-        with (self.folder / VALUES).open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerow(COLUMNS)
+        check_limits(self.run)
+        self._journal = Journal(self.folder)
+        write_text(self.folder / VALUES, _lines([COLUMNS]))
 
     def log_metrics(self, metric_values: list[MetricValue]) -> None:
         """Append the values to ``metrics.csv``.
@@ -95,11 +102,8 @@ class RunRecorder(BaseLogger):
         if not metric_values:
             return
         seconds = f"{time.perf_counter() - self._begin:.3f}"
-        with (self.folder / VALUES).open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            for m in metric_values:
-                value = self._cell(m)
-                writer.writerow([seconds, self._experience, m.x_plot, m.name, value])
+        rows = [[seconds, self._experience, m.x_plot, m.name, self._cell(m)] for m in metric_values]
+        append(self.folder / VALUES, _lines(rows))
 
     def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Learn what is trained."""
@@ -132,7 +136,7 @@ class RunRecorder(BaseLogger):
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)
-        self.run.save(self.folder)
+        self._journal.save(self.run)
 
     def _cell(self, metric: MetricValue) -> Any:
         from matplotlib.figure import (
@@ -149,12 +153,16 @@ class RunRecorder(BaseLogger):
             value = to_pil_image(value.image)
         if isinstance(value, Image | Figure):
             file = re.sub(r"[^\w.-]+", "_", f"{metric.name}-{metric.x_plot}.png")
-            if isinstance(value, Image):
-                value.save(self.folder / file)
-            else:
-                value.savefig(self.folder / file)
+            with replacing(self.folder / file) as path:
+                value.save(path) if isinstance(value, Image) else value.savefig(path)
             return file
         return value
+
+
+def _lines(rows: Iterable[Sequence[Any]]) -> str:
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -8,17 +8,33 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from avalanche_branchtune.errors import ProbeError, RecordError
 from avalanche_branchtune.evaluation.traces import Trace, check_trace
+from avalanche_branchtune.records.journal import continued
 from avalanche_branchtune.records.probe import ProbeRecord
-from avalanche_branchtune.records.run import FORMAT, RECORD, VERSION, Run
+from avalanche_branchtune.records.run import FORMAT, RECORD, VERSION, Run, check_limits
 from avalanche_branchtune.records.sample import load_sample
 
+MOST_NESTED = 50
+"""Levels of a record inside one another; settings are the deepest part."""
+
+
+def _at_most(bits: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if abs(value) >= 2**bits:
+            raise PydanticCustomError("too_large", f"an integer of {bits} bits")
+        return value
+
+    return AfterValidator(check)
+
+
 Text = Annotated[str, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True)]
-Positive = Annotated[int, Field(strict=True, gt=0)]
+Seed = Annotated[int, Field(strict=True), _at_most(64)]
+Whole = Annotated[int, Field(strict=True), _at_most(53)]  # a float has as many
+Positive = Annotated[int, Field(strict=True, gt=0), _at_most(53)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # a whole one too
 Accuracy = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Layers = list[dict[str, Number]]
@@ -70,7 +86,7 @@ class RunFields(BaseModel):
 
     name: Text
     n_experiences: Positive
-    seed: Whole | None
+    seed: Seed | None
     settings: dict[str, Any]
     probes: dict[str, ProbeFields]
     seconds: list[Number]
@@ -103,10 +119,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise RecordError(
             f"{folder}: no record of a run: expected a file {RECORD}, as RunRecorder writes it"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise RecordError(f"{path}: expected a mapping of fields, got {_kind(content)}")
     head = _checked(HeadFields, content, path)
@@ -117,6 +130,8 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
             f"{path}: field 'version': {head.version} is newer than this package reads "
             f"({VERSION}): update avalanche-branchtune"
         )
+    content = continued(content, folder)
+    _refuse_deep(content, path)
     found = _checked(RunFields, content, path)
     parts: dict[str, Any] = {
         **dict(found),
@@ -126,7 +141,41 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         },
         "trace": None if found.trace is None else _trace(found.trace, path),
     }
-    return Run(**parts, sample=load_sample(folder))
+    run = Run(**parts, sample=load_sample(folder))
+    try:
+        check_limits(run)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    return run
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of JSON.
+
+    :param path: a file, no pipe.
+    :raises RecordError: if it cannot be read, or is nested too deep.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path} is no file")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: cannot be read: {error}") from error
+    _refuse_deep(content, path)
+    return content
+
+
+def _refuse_deep(content: Any, path: Path) -> None:
+    level, depth = [content], 0
+    while level := [
+        below
+        for part in level
+        if isinstance(part, dict | list)
+        for below in (part.values() if isinstance(part, dict) else part)
+    ]:
+        depth += 1
+        if depth > MOST_NESTED:
+            raise RecordError(f"{path}: more than {MOST_NESTED} levels inside one another")
 
 
 def _checked(kind: type[Fields], content: dict[str, Any], path: Path) -> Fields:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.evaluation.traces import Trace
 from avalanche_branchtune.records.environment import environment
 from avalanche_branchtune.records.probe import ProbeRecord
 from avalanche_branchtune.records.sample import FeatureSample
+from avalanche_branchtune.writing import write_text
 
 FORMAT = "avalanche-branchtune run"
 VERSION = 1
 RECORD = "run.json"
+LONGEST_NAME = 200
+"""Letters of the name of a run or a probe."""
+MOST_EXPERIENCES = 1000
+"""Of a run: an accuracy matrix has a row and a column for each."""
 
 
 @dataclass
@@ -82,20 +88,53 @@ class Run:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"}
-        content["probes"] = {name: asdict(p) for name, p in self.probes.items()}
-        if self.trace is not None:  # JSON has no NaN
-            rows = [[None if math.isnan(a) else a for a in r] for r in self.trace.accuracies]
-            content["trace"] = {**asdict(self.trace), "accuracies": rows}
-        text = json.dumps(
-            {"format": FORMAT, "version": VERSION, **content},
-            indent=1,
-            ensure_ascii=False,
-            allow_nan=False,
-        )
-        part = folder / f".{RECORD}.part"
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(folder / RECORD)
+        write_text(folder / RECORD, as_text(self.content()))
         if self.sample is not None:
             self.sample.save(folder)
         return folder
+
+    def content(self) -> dict[str, Any]:
+        """Return what ``run.json`` says.
+
+        :raises RecordError: for names and numbers that no page could show.
+        """
+        check_limits(self)
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"}
+        content["probes"] = {name: vars(p) for name, p in self.probes.items()}
+        if self.trace is not None:  # JSON has no NaN
+            rows = [[a if a == a else None for a in r] for r in self.trace.accuracies]
+            content["trace"] = {**vars(self.trace), "accuracies": rows}
+        return {"format": FORMAT, "version": VERSION, **content}
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """Return a record as it is written.
+
+    :param content: see :meth:`Run.content`.
+    :raises ValueError: for what JSON cannot hold.
+    """
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_limits(run: Run) -> None:
+    """Refuse what no page could show.
+
+    :param run: of any origin.
+    :raises RecordError: naming the field.
+    """
+    named = [("name", run.name), *(("probes", name) for name in run.probes)]
+    for what, text in named:
+        if len(text) > LONGEST_NAME:
+            raise RecordError(
+                f"field {what!r}: {text[:40]!r}… has {len(text)} letters: expected at most "
+                f"{LONGEST_NAME}"
+            )
+    rows: list[tuple[str, Sequence[Sequence[Any]]]]
+    rows = [(f"probes.{name}", probe.accuracies) for name, probe in run.probes.items()]
+    rows += [("trace", run.trace.accuracies)] if run.trace else []
+    counted = [("n_experiences", run.n_experiences), *((n, len(r[0])) for n, r in rows if r)]
+    for what, number in counted:
+        if number > MOST_EXPERIENCES:
+            raise RecordError(
+                f"field {what!r}: {number} experiences: expected at most {MOST_EXPERIENCES}"
+            )

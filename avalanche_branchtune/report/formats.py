@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 
 MINUS, NONE = "−", "–"
 
@@ -32,6 +33,23 @@ class Table:
     notes: list[str]
     prose: bool = False
     bold: frozenset[tuple[int, int]] = frozenset()
+
+
+def number(value: float, decimals: int = 1) -> str:
+    """Return a number as every table and figure shows it, rounded half away from zero.
+
+    Two ways to the same mean, or to the same percentage, differ in their last
+    bits: 100 · 0.2825 is 28.249999999999996, 100 · (0.28 + 0.285) / 2 is
+    28.250000000000004.  What differs so little is shown alike.
+
+    :param value: finite.
+    :param decimals: digits after the point.
+    """
+    text = f"{abs(value):.{decimals}f}"
+    if abs(value) < 10**9:  # of more digits, a float has none to spare
+        exact = Decimal(f"{abs(value):.12g}")
+        text = f"{exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP):f}"
+    return f"{MINUS}{text}" if value < 0 and float(text) else text
 
 
 def one_line(text: str) -> str:

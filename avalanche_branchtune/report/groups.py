@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.evaluation.traces import Trace
 from avalanche_branchtune.records.comparable import check_comparable, check_run, check_same
 from avalanche_branchtune.records.probe import ProbeRecord
-from avalanche_branchtune.records.reading import load_run
+from avalanche_branchtune.records.reading import load_run, read_json
 from avalanche_branchtune.records.run import RECORD, Run
 from avalanche_branchtune.report.formats import one_line
 
@@ -306,7 +305,7 @@ def _found(source: Source) -> list[tuple[str, Run]]:
 def _foreign(path: Path) -> bool:
     """Tell whether a file is called like a record and says that it is something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except RecordError:
         return False
     return not isinstance(content, dict) or "format" not in content

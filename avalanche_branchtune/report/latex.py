@@ -49,6 +49,7 @@ _LATEX = {
     "λ": r"$\lambda$",
     "τ": r"$\tau$",
     MINUS: "$-$",
+    "\ufffd": "?",
 }
 
 
@@ -79,7 +80,7 @@ def escaped(text: str) -> str:
 
     :param text: any.
     """
-    return "".join(_LATEX.get(c, c) for c in text)
+    return "".join(_LATEX.get(c, c if c.isprintable() else "?") for c in text)
 
 
 def _numbers(table: Table) -> list[str]:

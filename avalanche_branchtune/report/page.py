@@ -30,6 +30,7 @@ from avalanche_branchtune.report.tables import (
     settings_tables,
     summary_table,
 )
+from avalanche_branchtune.writing import write_text
 
 PAGE = "report.html"
 HEADINGS = {
@@ -197,4 +198,4 @@ def _latex(title: str, said: Sequence[str], tables: Sequence[Table]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(re.sub(r"[ \t]+\n", "\n", text).rstrip() + "\n", encoding="utf-8")
+    write_text(path, re.sub(r"[ \t]+\n", "\n", text).rstrip() + "\n")

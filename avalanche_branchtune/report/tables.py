@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from avalanche_branchtune.records.comparable import flat
-from avalanche_branchtune.report.formats import MINUS, NONE, Table, one_line, plain
+from avalanche_branchtune.report.formats import NONE, Table, number, one_line, plain
 from avalanche_branchtune.report.groups import Group, Statistic
 
 ACCURACIES = {
@@ -64,7 +64,7 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
             "Partial runs: the row is over the runs that got furthest; numbers that need the whole "
             "stream are left out where none did."
         )
-    caption = f"Summary, probe {probe}: accuracies in percent"
+    caption = f"Summary, probe {one_line(probe)}: accuracies in percent"
     return Table(f"summary-{probe}", caption, head, rows, notes, bold=best)
 
 
@@ -92,7 +92,7 @@ def cost_table(groups: Sequence[Group]) -> Table:
         )
     notes = _deviation_note(groups)
     if counted:
-        networks = {f"{size.mean:.0f}" for g in groups if (size := g.parameters("network"))}
+        networks = {number(size.mean, 0) for g in groups if (size := g.parameters("network"))}
         notes.append(
             "Extra parameters: held beyond the network and the method's heads "
             f"({', '.join(sorted(networks))}), most at any time in training (branches, teachers, "
@@ -128,7 +128,7 @@ def overall_table(groups: Sequence[Group], probe: str) -> Table:
     )
     return Table(
         f"overall-{probe}",
-        f"Accuracy in percent after each experience, probe {probe}",
+        f"Accuracy in percent after each experience, probe {one_line(probe)}",
         ["strategy", "untrained network", *(f"after {t}" for t in range(last))],
         rows,
         [*notes, BOLD] if best else notes,
@@ -224,9 +224,9 @@ def runs_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         for run in group.runs:
-            times = [f"{sum(t):.1f}" if t else NONE for t in (run.seconds, run.evaluation_seconds)]
-            pace = f"{sum(run.seconds) / len(run.seconds):.1f}" if run.seconds else NONE
-            memory = NONE if run.peak_memory_mib is None else f"{run.peak_memory_mib:.0f}"
+            times = [number(sum(t)) if t else NONE for t in (run.seconds, run.evaluation_seconds)]
+            pace = number(sum(run.seconds) / len(run.seconds)) if run.seconds else NONE
+            memory = NONE if run.peak_memory_mib is None else number(run.peak_memory_mib, 0)
             done = f"{run.finished} of {run.n_experiences}"
             rows.append(
                 [
@@ -282,9 +282,9 @@ def shown(value: Statistic | None, n: int, *, decimals: int = 1, scale: float = 
     """
     if value is None:
         return NONE
-    text = _number(scale * value.mean, decimals)
+    text = number(scale * value.mean, decimals)
     if value.deviation is not None:
-        text += f" ± {scale * value.deviation:.{decimals}f}"
+        text += f" ± {number(scale * value.deviation, decimals)}"
     return text if value.n == n else f"{text} (n = {value.n})"
 
 
@@ -295,11 +295,6 @@ def percent(value: Statistic | None, n: int) -> str:
     :param n: number of runs that the row is about.
     """
     return shown(value, n, scale=100)
-
-
-def _number(value: float, decimals: int) -> str:
-    text = f"{abs(value):.{decimals}f}"
-    return f"{MINUS}{text}" if value < 0 and float(text) else text
 
 
 def _row_begin(group: Group) -> list[str]:

@@ -9,12 +9,15 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError
 from avalanche_branchtune.streams.labels import NO_LABEL
 
 __all__ = ["ImageFiles", "image_folder", "unlabelled_folder"]
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What a file may be, whatever its name; others run programs (PostScript) or are no photographs."""
 
 
 class ImageFiles(Dataset[tuple[Image.Image, int]]):
@@ -57,9 +60,12 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Decode the file at ``index``."""
         file = self.files[index]
+        if os.path.exists(file) and not os.path.isfile(file):  # a pipe would be waited for
+            raise UnreadableImageError(f"{file} is no file: remove it")
         try:
-            return pil_loader(file), self.targets[index]
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
+            with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+                return image.convert("RGB"), self.targets[index]
+        except Exception as cause:  # damaged files fail in a great many ways
             raise UnreadableImageError(
                 f"{file}: cannot be decoded as an image ({cause}); replace or remove the file"
             ) from cause

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
 from solo_bridge.compat.config_keys import KNOWN
+from solo_bridge.config.bounds import MOST_BYTES, check_interpolations, check_yaml
 
 Config: TypeAlias = str | Path | Mapping[str, Any]
 """Path of a yaml file, or what is in one."""
@@ -34,7 +37,10 @@ def content(config: Config, ignored: list[str]) -> dict[str, Any]:
 def _loaded(config: Config) -> tuple[DictConfig, Path | None]:
     """Return a configuration and the folder that its ``defaults`` refer to."""
     if isinstance(config, Mapping):
-        return OmegaConf.create(dict(config)), None
+        try:
+            return OmegaConf.create(dict(config)), None
+        except (OmegaConfBaseException, RecursionError) as error:
+            raise ConfigError(f"no configuration: {str(error).splitlines()[0]}") from error
     path = Path(config)
     loaded = _yaml(path)
     if not isinstance(loaded, DictConfig):
@@ -45,26 +51,35 @@ def _loaded(config: Config) -> tuple[DictConfig, Path | None]:
 def _yaml(path: Path) -> DictConfig | ListConfig:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
+    if path.stat().st_size > MOST_BYTES:
+        raise ConfigError(f"{path.name} has more than {MOST_BYTES} bytes: is it a configuration?")
     try:
-        return OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text)
+        return OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"{path.name}: {error}") from error
         raise ConfigError(f"{path.name} is no valid yaml: {error}") from error
 
 
 def _plain(config: DictConfig, ignored: list[str]) -> dict[str, Any]:
     """Resolve interpolations, but for whole sections that are not read."""
-    plain: dict[str, Any] = {}
-    for key in map(str, config):
-        if KNOWN.get(key) is False:
-            ignored.append(key)
-        elif not OmegaConf.is_missing(config, key):
-            try:
-                value = config[key]
-                whole = OmegaConf.is_config(value)
-                plain[key] = OmegaConf.to_container(value, resolve=True) if whole else value
-            except OmegaConfBaseException as error:
-                raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    return plain
+    named = [k for k in map(str, config) if KNOWN.get(k) is not False]
+    ignored += [k for k in map(str, config) if k not in named]
+    read = [k for k in named if not OmegaConf.is_missing(config, k)]
+    check_interpolations(OmegaConf.to_container(config), [(key,) for key in read])
+    return {key: _resolved(partial(config.__getitem__, key), key) for key in read}
+
+
+def _resolved(get: Callable[[], Any], what: str) -> Any:
+    """Return a part of a configuration with what its interpolations stand for."""
+    try:
+        value = get()
+        whole = OmegaConf.is_config(value)
+        return OmegaConf.to_container(value, resolve=True) if whole else value
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from error
 
 
 def _with_defaults(
@@ -101,4 +116,6 @@ def _pipelines(folder: Path | None, name: str) -> Any:
     file = folder / "augmentations" / name
     if file.suffix not in (".yaml", ".yml"):
         file = file.with_name(f"{name}.yaml")
-    return OmegaConf.to_container(_yaml(file), resolve=True)
+    loaded = _yaml(file)
+    check_interpolations(OmegaConf.to_container(loaded))
+    return _resolved(lambda: loaded, name)

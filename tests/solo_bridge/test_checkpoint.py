@@ -24,6 +24,7 @@ from solo_bridge.checkpoint import (
     save_solo_checkpoint,
 )
 from solo_bridge.compat import MethodSettings, load
+from solo_bridge.files import CHECKSUM
 from tests.selfsupervised import ALL_METHODS, METHODS, backbone, method, small
 from tests.solo_bridge.states import lightning_file, same, trained, values
 
@@ -254,7 +255,8 @@ def test_solo_learns_linear_evaluation_reads_every_tensor(tmp_path: Path, name: 
         other = readers["1.0.2" if generation == "main" else "main"]
         assert set(other(path, net)) >= dict(net.named_parameters()).keys(), "so there is a choice"
         written = torch.load(path)
-        assert set(written) == {"epoch", "global_step", "pytorch-lightning_version", "state_dict"}
+        lightnings = {"epoch", "global_step", "pytorch-lightning_version", "state_dict"}
+        assert set(written) == {*lightnings, CHECKSUM}
         assert len(written["state_dict"]) == len(values(source.solo))
 
 

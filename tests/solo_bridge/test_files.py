@@ -84,7 +84,7 @@ def test_hostile_files_are_refused_and_run_nothing(tmp_path: Path, kind: str, pl
     assert not marker.exists() and same(values(model), before)
     assert str(path) in str(error.value)
     if not place.startswith(("raw", "safe")):
-        assert name in str(error.value) and "weights_only=False" in str(error.value)
+        assert name in str(error.value) and "weights_only" not in str(error.value)
 
 
 def beside_the_tensors() -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_whole_modules_are_refused(tmp_path: Path) -> None:
     torch.save(backbone(), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.") as error:
         load_solo_checkpoint(backbone(), tmp_path / "a.pt")
-    assert "weights_only=False" in str(error.value)
+    assert "weights_only" not in str(error.value)
 
 
 # ---- writing

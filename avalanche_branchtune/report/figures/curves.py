@@ -16,7 +16,7 @@ from avalanche_branchtune.report.figures.style import (
     whole_ticks,
     wrapped,
 )
-from avalanche_branchtune.report.formats import one_line, slug
+from avalanche_branchtune.report.formats import number, one_line, slug
 from avalanche_branchtune.report.groups import Group
 from avalanche_branchtune.report.tables import percent
 
@@ -85,7 +85,7 @@ def curves(groups: Sequence[Group], probe: str) -> Picture | None:
         else:
             last_known = len(known) - 1
             alt.append(f"{group.label}: {', '.join(known)} % after experience 0 to {last_known}.")
-    alt += [f"{name}: level at {100 * level:.1f} %." for name, level in levels]
+    alt += [f"{name}: level at {number(100 * level)} %." for name, level in levels]
     return Picture(f"curves-{slug(probe)}", drawing, caption, " ".join(alt))
 
 

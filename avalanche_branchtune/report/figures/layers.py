@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from avalanche_branchtune.report.figures.style import (
     whole_ticks,
     wrapped,
 )
-from avalanche_branchtune.report.formats import slug
+from avalanche_branchtune.report.formats import number, one_line, slug
 from avalanche_branchtune.report.groups import Group, Layers, Statistic
 from avalanche_branchtune.report.tables import shown
 
@@ -111,7 +112,9 @@ def stability_plasticity_steps(groups: Sequence[Group]) -> Picture | None:
         for _, group in chosen:
             means = [_mean(group.layers(kind, t)) for t in steps]
             known = [
-                f"{m:.3f} after {t}" for m, t in zip(means, steps, strict=True) if m is not None
+                f"{number(m, 3)} after {t}"
+                for m, t in zip(means, steps, strict=True)
+                if m is not None
             ]
             if known:
                 alt.append(f"Mean {title} of {group.label}: {', '.join(known)}.")
@@ -194,7 +197,7 @@ def _room(names: list[str]) -> float:
 
 def _short(names: list[str], most: int = 18) -> list[str]:
     """Return names of layers without the modules that all are in, and cut on the left."""
-    parts = [name.split(".") for name in names]
+    parts = [one_line(name).split(".") for name in names]
     common = 0
     while all(len(p) > common + 1 and p[common] == parts[0][common] for p in parts):
         common += 1
@@ -219,14 +222,15 @@ def _some(steps: list[int]) -> list[int]:
 
 
 def _mean(values: dict[str, Statistic]) -> float | None:
-    return sum(v.mean for v in values.values()) / len(values) if values else None
+    return fmean(v.mean for v in values.values()) if values else None
 
 
 def _extremes(values: dict[str, Statistic]) -> str:
     low = min(values, key=lambda name: values[name].mean)
     high = max(values, key=lambda name: values[name].mean)
     least, most = (shown(values[name], values[name].n, decimals=3) for name in (low, high))
-    return f"mean {_mean(values):.3f}, least {least} at {low}, most {most} at {high}"
+    mean = number(fmean(v.mean for v in values.values()), 3)
+    return f"mean {mean}, least {least} at {low}, most {most} at {high}"
 
 
 def _listed(steps: list[int]) -> str:

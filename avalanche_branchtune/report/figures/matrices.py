@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Patch, Rectangle
 
 from avalanche_branchtune.report.figures.style import GREY, Picture, figure, styled, wrapped
-from avalanche_branchtune.report.formats import one_line, slug
+from avalanche_branchtune.report.formats import number, one_line, slug
 from avalanche_branchtune.report.groups import Group, Statistic
 
 MOST_WITH_NUMBERS = 16
@@ -44,7 +44,7 @@ def matrix(group: Group, probe: str) -> Picture | None:
     if untrained is not None:
         rows, names = [untrained, *rows], ["none", *names]
     height, width = len(rows), len(rows[0])
-    side = min(0.55, 3.4 / width)
+    side = min(0.55, 3.4 / width, 20 / height)  # inches; a stream may have 1000 experiences
     hatched = any(c is None for row in rows for c in row)
     drawing = figure(1.15 + side * height + 0.25 * hatched, max(3.9, side * width + 0.9))
     axes = drawing.add_subplot()
@@ -75,7 +75,7 @@ def matrix(group: Group, probe: str) -> Picture | None:
         caption += " Row “none”: the network before any training."
     alt = [f"Heatmap of the accuracy matrix of {group.label}, probe {probe}, in percent."]
     for name, row in zip(names, rows, strict=True):
-        known = ["not measured" if c is None else f"{100 * c.mean:.1f}" for c in row]
+        known = ["not measured" if c is None else number(100 * c.mean) for c in row]
         if any(c is not None for c in row):
             alt.append(f"After {name if name != 'none' else 'no training'}: {', '.join(known)}.")
     return Picture(
@@ -87,19 +87,19 @@ def _mark(axes: Axes, values: np.ndarray) -> None:
     height, width = values.shape
     with_numbers = width <= MOST_WITH_NUMBERS
     for t in range(height):
-        for i in range(width):
-            if np.isnan(values[t, i]):
-                axes.add_patch(Rectangle((i - 0.5, t - 0.5), 1, 1, **NOT_MEASURED))
-            elif with_numbers:
-                axes.text(
-                    i,
-                    t,
-                    f"{values[t, i]:.{0 if width > 8 else 1}f}",
-                    ha="center",
-                    va="center_baseline",
-                    fontsize=7.5 if width > 14 else 8.5,
-                    color=_readable_on(COLOURS(SCALE(values[t, i]))),
-                )
+        edges = np.flatnonzero(np.diff(np.isnan(values[t]).astype(int), prepend=0, append=0))
+        for begin, end in edges.reshape(-1, 2):
+            axes.add_patch(Rectangle((begin - 0.5, t - 0.5), end - begin, 1, **NOT_MEASURED))
+        for i in np.flatnonzero(~np.isnan(values[t])).tolist() if with_numbers else ():
+            axes.text(
+                i,
+                t,
+                number(values[t, i], 0 if width > 8 else 1),
+                ha="center",
+                va="center_baseline",
+                fontsize=7.5 if width > 14 else 8.5,
+                color=_readable_on(COLOURS(SCALE(values[t, i]))),
+            )
     axes.set_xticks(np.arange(width + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(height + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)

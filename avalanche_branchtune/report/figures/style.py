@@ -20,7 +20,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from avalanche_branchtune.report.formats import one_line
 from avalanche_branchtune.report.groups import REFERENCES, Group
+from avalanche_branchtune.writing import replacing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +63,10 @@ class Picture:
     caption: str
     alt: str
     strategy: str | None = None
+
+    def __post_init__(self) -> None:
+        """Leave out what a page cannot hold: names come from anywhere."""
+        self.caption, self.alt = one_line(self.caption), one_line(self.alt)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ def save(picture: Picture, folder: str | os.PathLike[str]) -> bytes:
     }
     for suffix in FORMATS:
         path = Path(folder) / f"{picture.key}.{suffix}"
-        picture.figure.savefig(path, dpi=200, metadata=unsaid[suffix])
+        with replacing(path) as temporary:
+            picture.figure.savefig(temporary, dpi=200, metadata=unsaid[suffix])
         picture.figure.set_layout_engine("none")  # keep the first layout, and save its time
     return (Path(folder) / f"{picture.key}.svg").read_bytes()
 

@@ -14,7 +14,7 @@ from avalanche_branchtune.report.figures.style import (
     styled,
     wrapped,
 )
-from avalanche_branchtune.report.formats import slug
+from avalanche_branchtune.report.formats import number, slug
 from avalanche_branchtune.report.groups import Group
 
 
@@ -50,7 +50,8 @@ def trace(group: Group) -> Picture | None:
         known = [v for v in values if not math.isnan(v)]
         if known:
             alt.append(
-                f"{label}: first {known[0]:.1f}, highest {max(known):.1f}, last {known[-1]:.1f}."
+                f"{label}: first {number(known[0])}, highest {number(max(known))}, last "
+                f"{number(known[-1])}."
             )
     begins = [float(measured.iterations[0])]
     for k in range(1, len(measured.iterations)):

@@ -67,7 +67,7 @@ def test_matrix_shows_numbers_and_what_is_missing() -> None:
     assert picture is not None
     assert {"80.0", "90.0", "70.0", "not measured"} <= set(texts(picture))
     hatched = [p for p in picture.figure.axes[0].patches if p.get_hatch()]
-    assert len(hatched) == 2 + 1 + 3
+    assert sum(p.get_width() for p in hatched) == 2 + 1 + 3
     assert "After 1: 90.0, 70.0, not measured." in picture.alt
     assert "partial: 2 of 3" in picture.alt
 
@@ -249,3 +249,35 @@ def test_names_of_layers_are_short() -> None:
     assert picture is not None
     assert {"layer1.0.conv1", "layer2.0.conv1", "…ayer_that_is_long"} <= set(texts(picture))
     assert not [text for text in texts(picture) if "encoder" in text]
+
+
+def test_characters_that_cannot_be_printed_break_no_file(tmp_path: Path) -> None:
+    names = ["conv\x001", "a\x1b--b", "c\u202ed\n", "\ud800", "--><x>"]
+    layers = [{}, *[{name: 0.5 + i / 10 for i, name in enumerate(names)}] * 2]
+    odd = "p\x00\x0b"
+    groups = group_runs(
+        [
+            run(
+                "a\x00--",
+                stability=layers,
+                plasticity=layers,
+                branch_norms=layers,
+                probes={odd: probe()},
+            )
+        ]
+    )
+    pictures = [p for some in all_pictures(groups).values() for p in some]
+    assert len(pictures) == 5
+    for picture in pictures:
+        ElementTree.fromstring(save(picture, tmp_path))
+        assert all(c.isprintable() for c in picture.alt + picture.caption)
+        assert all(c.isprintable() or c == "\n" for text in texts(picture) for c in text)
+
+
+def test_a_matrix_of_which_little_was_measured_is_drawn_in_few_parts(tmp_path: Path) -> None:
+    rows: list[list[float | None]] = [[0.5, *[None] * 999]]
+    record = ProbeRecord({}, rows, [0.5])
+    (group,) = group_runs([Run("a", 1000, probes={"kNN": record})])
+    picture = matrix(group, "kNN")
+    assert picture is not None
+    assert len(picture.figure.axes[0].patches) == 1000, "not a million"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from avalanche_branchtune.records import ProbeRecord, Run
 from avalanche_branchtune.report import group_runs, text_table
-from avalanche_branchtune.report.formats import Table, markdown, plain
+from avalanche_branchtune.report.figures.matrices import matrix
+from avalanche_branchtune.report.formats import Table, markdown, number, plain
 from avalanche_branchtune.report.latex import latex
 from avalanche_branchtune.report.tables import (
     all_tables,
@@ -46,6 +50,46 @@ def test_summary_by_hand() -> None:
         "peak memory, MiB": "101 ± 1",
     }
     assert table.rows[1] == ["joint", "1", "60.0", "1.0", "–"]
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [
+        (100 * 0.2825, 1, "28.3"),  # 28.249999999999996
+        (100 * ((0.28 + 0.285) / 2), 1, "28.3"),  # 28.250000000000004
+        (28.25, 1, "28.3"),
+        (-28.25, 1, "−28.3"),
+        (28.2499, 1, "28.2"),
+        (0.5, 0, "1"),
+        (2.5, 0, "3"),
+        (-0.04, 1, "0.0"),
+        (0.0005, 3, "0.001"),
+        (11_173_962, 0, "11173962"),
+        (1e-12, 1, "0.0"),
+        (1e300, 0, f"{1e300:.0f}"),
+    ],
+)
+def test_one_way_of_rounding(value: float, decimals: int, text: str) -> None:
+    assert number(value, decimals) == text
+
+
+def test_one_number_is_the_same_in_every_table() -> None:
+    """0.2825 as a mean over experiences, and over samples."""
+    rows: list[list[float | None]] = [[0.28, 0.285]]
+    record = ProbeRecord({}, rows, [0.2825], random=None, random_overall=0.2825)
+    groups = group_runs([Run("a", 1, probes={"kNN": record})])
+    summary, overall = summary_table(groups, "kNN"), overall_table(groups, "kNN")
+    assert summary.rows[0][2] == overall.rows[0][1] == overall.rows[0][2] == "28.3"
+    picture = matrix(groups[0], "kNN")
+    assert picture is not None
+    assert [text.get_text() for text in picture.figure.axes[0].texts] == ["28.0", "28.5"]
+
+
+def test_characters_that_cannot_be_printed_are_not_written() -> None:
+    table = Table("a", "b\x00\x1b", ["c\x07", "d\n"], [["\ufffd\u202e", "1"]], ["\x85"])
+    text = latex(table)
+    assert not [c for c in text if not c.isprintable() and c != "\n"] and "\ufffd" not in text
+    assert "b??" in text and "c?" in text
 
 
 def test_overall_by_hand() -> None:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch.utils.data import DataLoader
 
 from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError
-from avalanche_branchtune.streams import ImageFiles, folders, image_folder, unlabelled_folder
+from avalanche_branchtune.streams import ImageFiles, image_folder, unlabelled_folder
 
 
 def save(path: Path, colour: tuple[int, ...] = (200, 10, 10), mode: str = "RGB") -> Path:
@@ -99,17 +100,48 @@ def test_truncated_jpeg_raises(tmp_path: Path, share: float) -> None:
     assert str(caught.value.__cause__) in str(caught.value)
 
 
-@pytest.mark.parametrize("cause", [OSError, SyntaxError, ValueError, Image.DecompressionBombError])
+@pytest.mark.parametrize("cause", [OSError, SyntaxError, KeyError, Image.DecompressionBombError])
 def test_whatever_pillow_raises_is_reported_with_the_file(
     cause: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(file: str) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
         raise cause("bad block")
 
     save(tmp_path / "a" / "x.png")
-    monkeypatch.setattr(folders, "pil_loader", fail)
+    monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UnreadableImageError, match=r"x\.png: cannot be decoded.*bad block"):
         image_folder(tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
+def test_formats_whatever_the_name(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (6, 4), (255, 255, 255)).save(tmp_path / "x.jpg", format=kind)
+    image, _ = unlabelled_folder(tmp_path)[0]
+    assert (image.mode, image.size, image.getpixel((5, 3))) == ("RGB", (6, 4), (255, 255, 255))
+
+
+def test_programs_in_a_file_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: started.append(a))
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "x.jpg").write_text(text)
+    with pytest.raises(UnreadableImageError, match=r"x\.jpg: cannot be decoded"):
+        unlabelled_folder(tmp_path)[0]
+    assert not started
+    with Image.open(tmp_path / "x.jpg") as image:  # what Pillow would make of it
+        assert image.format == "EPS"
+
+
+def test_a_few_bytes_that_say_they_are_a_large_image(tmp_path: Path) -> None:
+    (tmp_path / "x.ppm").write_bytes(b"P6 20000 20000 255\n123")
+    with pytest.raises(UnreadableImageError, match=r"x\.ppm: .*decompression bomb"):
+        unlabelled_folder(tmp_path)[0]
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match=r"x\.png is no file"):
+        unlabelled_folder(tmp_path)[0]
 
 
 def test_error_survives_loader_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

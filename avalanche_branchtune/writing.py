@@ -1,0 +1,77 @@
+"""Files that are written whole or not at all, and never through a link that lies in their place."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from avalanche_branchtune.errors import RecordError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new file beside a path, which takes its place if all goes well.
+
+    A link that is there is replaced, not followed; if anything fails, what was
+    there stays and the new file goes.
+
+    :param path: the file; its folder exists.
+    :return: an empty file with the same suffix, to be written.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, see :func:`replacing`.
+
+    :param path: the file.
+    :param text: all of it; its line ends stay as they are.
+    """
+    content = text.encode()
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def append(path: Path, text: str) -> None:
+    """Add a text to the end of a file: all of it, or nothing.
+
+    :param path: the file; made if it does not exist.
+    :param text: to be added, in UTF-8; its line ends stay as they are.
+    :raises RecordError: for a link, or anything else that is no file.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # some systems lack one
+        flags |= getattr(os, name, 0)
+    try:
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise _no_file(path) from error
+        raise
+    try:
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            raise _no_file(path)
+        rest = memoryview(text.encode())
+        try:
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        except BaseException:
+            os.ftruncate(handle, before.st_size)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _no_file(path: Path) -> RecordError:
+    return RecordError(f"{path}: expected a file, found a link or a device: remove it")
