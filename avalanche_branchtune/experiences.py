@@ -1,4 +1,5 @@
-"""Where in its stream a strategy is: the only user of Avalanche's private names.
+"""Where in its stream a strategy is, and what data is made of: alone here are Avalanche's private
+names used.
 
 An online stream cuts an experience into small ones.  Where these say to which
 one they belong (``access_task_boundaries``), *the experience* is here always
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training import JointTraining
 from avalanche.training.utils import _at_task_boundary
 
@@ -76,3 +78,19 @@ def stream_length(strategy: Any) -> int | None:
         return len(whole_experience(strategy.experience).origin_stream)
     except (AttributeError, TypeError):
         return None
+
+
+def joined_datasets(dataset: AvalancheDataset) -> list[Any]:
+    """Return the data sets that one of Avalanche's was made of, in any number of steps.
+
+    :param dataset: its samples may be a part of theirs.
+    """
+    found, new = [], [dataset._flat_data]
+    while new:
+        data = new.pop(0)
+        inner = getattr(data, "_datasets", None)
+        if inner is None:
+            found.append(data)
+        else:
+            new[:0] = inner
+    return found
