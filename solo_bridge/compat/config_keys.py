@@ -30,7 +30,7 @@ TRAINER = (  # noqa: SIM905
     "enable_model_summary enable_progress_bar fast_dev_run gradient_clip_algorithm "
     "gradient_clip_val inference_mode limit_predict_batches limit_test_batches "
     "limit_train_batches limit_val_batches log_every_n_steps logger max_steps max_time min_epochs "
-    "min_steps num_nodes num_sanity_val_steps overfit_batches plugins precision profiler "
+    "min_steps num_nodes num_sanity_val_steps overfit_batches plugins profiler "
     "reload_dataloaders_every_n_epochs strategy sync_batchnorm use_distributed_sampler "
     "val_check_interval"
 ).split()
@@ -61,7 +61,9 @@ KNOWN: Mapping[str, Any] = {
     },
     "max_epochs": True,
     **dict.fromkeys(("name", "seed", "resume_from_checkpoint", "checkpoint", "auto_resume"), False),
-    **dict.fromkeys(("wandb", "auto_umap", "dali", "hydra", "knn_eval", "performance"), False),
+    "precision": True,
+    "performance": {"disable_channel_last": True},
+    **dict.fromkeys(("wandb", "auto_umap", "dali", "hydra", "knn_eval"), False),
     **dict.fromkeys(("debug_augmentations", *TRAINER), False),
     **dict.fromkeys(("augmentations_cfg", "wandb_cfg"), False),  # left over in its own files
 }
@@ -92,6 +94,13 @@ LARS: Mapping[str, Any] = {"eta": 1e-3, "clip_lr": False, "exclude_bias_n_norm":
 
 TAU: Mapping[str, float] = {"base_tau": 0.99, "final_tau": 1.0}
 """solo-learn's defaults of ``momentum``."""
+
+PRECISIONS: Mapping[str, str] = {
+    **dict.fromkeys(("32", "32-true"), "32"),
+    **dict.fromkeys(("16", "16-mixed"), "16"),
+    **dict.fromkeys(("bf16", "bf16-mixed"), "bf16"),
+}
+"""The bridge's names of Lightning's precisions; the weights are in float32 in each."""
 
 SHARES: Mapping[str, tuple[str, float]] = {
     "crop_min_scale": ("rrc.crop_min_scale", 0.08),

@@ -22,6 +22,7 @@ from solo_bridge.compat.config_keys import (
     LARS,
     LEFT_OUT,
     PIPELINE,
+    PRECISIONS,
     SHARES,
     STALE,
     TAU,
@@ -42,8 +43,9 @@ class SoloConfig:
     :param method: arguments of :class:`solo_bridge.SoloMethod`.
     :param strategy: arguments of :class:`solo_bridge.SelfSupervised`:
         ``train_epochs``, ``train_mb_size``, ``optimizer``, ``lr``,
-        ``weight_decay``, ``optimizer_settings``; those that the configuration
-        does not set are left out.
+        ``weight_decay``, ``optimizer_settings``, ``precision``,
+        ``channels_last``; those that neither the configuration nor solo-learn's
+        defaults set are left out.
     :param ignored: keys that solo-learn knows and that have no meaning here,
         with their full path.
     """
@@ -224,4 +226,15 @@ def _strategy(values: Values) -> dict[str, Any]:
         "optimizer": optimizer.pop("name", None),
         **optimizer,
         "optimizer_settings": settings,
+        "precision": _precision(values),
+        "channels_last": not values.get("performance.disable_channel_last", bool, False),
     }
+
+
+def _precision(values: Values) -> str | None:
+    given = values.read.get("precision")
+    if given is None:
+        return None
+    if str(given) not in PRECISIONS:
+        raise expected_one_of("precision", given, list(PRECISIONS))
+    return PRECISIONS[str(given)]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from avalanche.core import SupervisedPlugin
 from omegaconf import OmegaConf
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
@@ -20,8 +22,8 @@ from solo_bridge import SelfSupervised, SoloMethod, available_methods
 from solo_bridge.compat import load
 from solo_bridge.config import SoloConfig, settings_from_config
 from solo_bridge.defaults import DEFAULTS
-from tests.selfsupervised import small
-from tests.solo_bridge.config.examples import PIPELINE, VIEW, plain, written
+from tests.selfsupervised import small, stream
+from tests.solo_bridge.config.examples import CONFIG, PIPELINE, VIEW, plain, written
 
 MAIN = load().name == "main branch"
 needs_main = pytest.mark.skipif(not MAIN, reason="solo-learn's main branch is not installed")
@@ -68,10 +70,12 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
                 "warmup_start_lr": 1e-5,
                 "min_lr": 0.0006,
             },
+            "precision": "16",
+            "channels_last": True,
         },
         ignored=(
             *("hydra", "name", "checkpoint", "auto_resume", "devices", "sync_batchnorm"),
-            *("accelerator", "strategy", "precision"),
+            *("accelerator", "strategy"),
             *("defaults.wandb", "defaults.hydra/hydra_logging"),
             *("data.train_path", "data.val_path", "data.format", "data.num_workers"),
             "optimizer.classifier_lr",
@@ -85,12 +89,98 @@ def test_it_can_be_built_and_trained(tmp_path: Path) -> None:
     assert (method.name, method.num_classes, method.large_views) == ("byol", 100, 2)
     assert method.backbone.conv1.kernel_size == (3, 3)  # type: ignore[union-attr]
     assert method.solo.momentum_updater.base_tau == 0.9
-    strategy = SelfSupervised(method, evaluator=None, **settings_from_config(path).strategy)
-    settings = strategy.optimizer_settings
-    assert settings.lr == pytest.approx(0.3 * 4 / 256) and settings.weight_decay == 1e-4
-    assert strategy.train_epochs == 200 and strategy.train_mb_size == 4
     views = method.default_views()(torch.rand(3, 8, 8))
     assert torch.isfinite(method.loss([v.expand(4, 3, 8, 8) for v in views]))
+
+
+def asked_for(strategy: SelfSupervised) -> dict[str, Any]:
+    names = ("train_epochs", "train_mb_size", "eval_mb_size", "precision", "channels_last")
+    optimizer = asdict(strategy.optimizer_settings)
+    return {**{name: getattr(strategy, name) for name in names}, **optimizer}
+
+
+def test_what_a_file_says_of_training_is_done(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    found = asked_for(SelfSupervised(SoloMethod.from_config(path), evaluator=None))
+    assert found == {
+        "train_epochs": 200,
+        "train_mb_size": 4,
+        "eval_mb_size": 4,
+        "precision": "bf16",  # of 16-mixed, on a CPU
+        "channels_last": True,
+        "name": "lars",
+        "lr": pytest.approx(0.3 * 4 / 256),
+        "weight_decay": 1e-4,
+        "momentum": 0.8,
+        "betas": (0.9, 0.999),
+        "eta": 0.02,
+        "trust": "branch",
+        "clip": True,
+        "exclude_bias_and_norm": True,
+        "scheduler": "warmup_cosine",
+        "warmup_epochs": 11,
+        "warmup_start_lr": 1e-5,
+        "min_lr": 0.0006,
+    }
+    settings = settings_from_config(path)
+    apart = SelfSupervised(SoloMethod(**settings.method), evaluator=None, **settings.strategy)
+    assert asked_for(apart) == {**found, "precision": "16"}
+
+
+def test_arguments_win_over_the_file(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "train_epochs": 2,
+        "train_mb_size": 8,
+        "eval_mb_size": 16,
+        "precision": "32",
+        "channels_last": False,
+    }
+    strategy = SelfSupervised(
+        SoloMethod.from_config(written(tmp_path)),
+        optimizer="sgd",
+        lr=0.5,
+        weight_decay=0.0,
+        scale_lr=False,
+        optimizer_settings={"momentum": 0.1},
+        evaluator=None,
+        **given,
+    )
+    settings = strategy.optimizer_settings
+    assert {name: asked_for(strategy)[name] for name in given} == given
+    assert (settings.name, settings.lr, settings.weight_decay) == ("sgd", 0.5, 0.0)
+    assert (settings.momentum, settings.min_lr) == (0.1, 0.0006), "what is not given stays"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [(None, "32"), (32, "32"), ("32-true", "32"), (16, "16"), ("bf16-mixed", "bf16")],
+)
+def test_lightnings_words_for_precisions(said: Any, meant: str) -> None:
+    found = settings_from_config(plain(precision=said)).strategy
+    assert found.get("precision", "32") == meant
+
+
+def test_a_file_is_trained_as_it_says(tmp_path: Path) -> None:
+    """Channels last, mixed precision, and the rates of its schedule."""
+    short = CONFIG.replace("warmup_epochs: 11", "warmup_epochs: 1").replace("200", "2")
+    seen: list[Any] = []
+
+    class Seen(SupervisedPlugin):  # type: ignore[misc]
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            kernel = strategy.model.backbone.layer1[0].conv1.weight
+            last = [t.is_contiguous(memory_format=torch.channels_last) for t in strategy.mb_x]
+            assert kernel.is_contiguous(memory_format=torch.channels_last) and all(last)
+            seen.append(strategy.optimizer.param_groups[0]["lr"])
+
+    method = SoloMethod.from_config(written(tmp_path, short))
+    strategy = SelfSupervised(method, evaluator=None, plugins=[Seen()])
+    strategy.train(stream(5).train_stream[0])
+    steps, base = 5, 0.3 * 4 / 256  # 20 images, minibatches of 4
+    rising = [1e-5 + t / (steps - 1) * (base - 1e-5) for t in range(steps)]
+    falling = [
+        0.0006 + (base - 0.0006) * (1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)
+    ]
+    assert seen == pytest.approx(rising + falling)
 
 
 def test_small_views_are_those_of_another_size() -> None:
@@ -150,7 +240,7 @@ def test_little_is_needed() -> None:
         "tau": (0.99, 1.0),  # solo-learn's, not the bridge's
         "warmup_teacher_temperature_epochs": 0,
     }
-    assert config.strategy == {"optimizer_settings": {}}
+    assert config.strategy == {"optimizer_settings": {}, "channels_last": True}
     assert config.augmentations == [] and config.ignored == ()
 
 
@@ -162,7 +252,11 @@ def test_lars_has_solo_learns_defaults() -> None:
         "exclude_bias_and_norm": False,
     }
     sgd = settings_from_config({"method": "simclr", "optimizer": {"name": "sgd"}})
-    assert sgd.strategy == {"optimizer": "sgd", "optimizer_settings": {}}
+    assert sgd.strategy == {
+        "optimizer": "sgd",
+        "optimizer_settings": {},
+        "channels_last": True,
+    }
 
 
 # ---- solo-learn's own reading
@@ -291,6 +385,8 @@ def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
         ({"optimizer__kwargs__clip_lr": 1}, "clip_lr: expected true or false, got 1"),
         ({"scheduler__name": "step"}, "expected one of warmup_cosine, none; got 'step'"),
         ({"max_epochs": float("inf")}, "max_epochs: expected a whole number, got inf"),
+        ({"precision": "64-true"}, "precision: expected one of 32, .*; got '64-true'"),
+        ({"performance": {"disable_channel_last": 1}}, "disable_channel_last: expected true"),
         ({"backbone__kwargs": 3}, "backbone.kwargs: expected a mapping, got 3"),
         ({"augmentations": {"rrc": 1}}, "augmentations: expected a list"),
         ({"augmentations": [3]}, r"augmentations\[0\]: expected a mapping of rrc"),
