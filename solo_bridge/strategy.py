@@ -327,9 +327,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         return self.loss_of(self.minibatch)
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which losses are computed, plugins' losses as well."""
+        """Return the context in which losses are computed, plugins' losses as well.
+
+        It keeps no copies of cast weights, whose gradients would be summed in half precision:
+        so Lightning opens it (lightning/pytorch/plugins/precision/amp.py).
+        """
         dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(self.device.type, dtype, dtype is not None, cache_enabled=False)
 
     def criterion(self) -> Tensor:
         """Return the loss that :meth:`forward` computed."""
