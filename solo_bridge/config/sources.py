@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
-from solo_bridge.compat.config_keys import KNOWN
+from solo_bridge.compat.config_keys import CHANGE_TRAINING, KNOWN
 
 Config: TypeAlias = str | Path | Mapping[str, Any]
 """Path of a yaml file, or what is in one."""
@@ -52,10 +52,10 @@ def _yaml(path: Path) -> DictConfig | ListConfig:
 
 
 def _plain(config: DictConfig, ignored: list[str]) -> dict[str, Any]:
-    """Resolve interpolations, but for whole sections that are not read."""
+    """Resolve interpolations, but for what is not looked at."""
     plain: dict[str, Any] = {}
     for key in map(str, config):
-        if KNOWN.get(key) is False:
+        if KNOWN.get(key) is False and key not in CHANGE_TRAINING:
             ignored.append(key)
         elif not OmegaConf.is_missing(config, key):
             try:

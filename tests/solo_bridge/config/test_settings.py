@@ -67,6 +67,7 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
                 "exclude_bias_and_norm": True,
                 "scheduler": "warmup_cosine",
                 "warmup_epochs": 11,
+                "unfinished_warmup": True,
                 "warmup_start_lr": 1e-5,
                 "min_lr": 0.0006,
             },
@@ -74,11 +75,11 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
             "channels_last": True,
         },
         ignored=(
-            *("hydra", "name", "checkpoint", "auto_resume", "devices", "sync_batchnorm"),
+            *("hydra", "name", "checkpoint", "auto_resume", "sync_batchnorm"),
             *("accelerator", "strategy"),
             *("defaults.wandb", "defaults.hydra/hydra_logging"),
             *("data.train_path", "data.val_path", "data.format", "data.num_workers"),
-            "optimizer.classifier_lr",
+            *("optimizer.classifier_lr", "devices"),
         ),
     )
 
@@ -119,6 +120,7 @@ def test_what_a_file_says_of_training_is_done(tmp_path: Path) -> None:
         "exclude_bias_and_norm": True,
         "scheduler": "warmup_cosine",
         "warmup_epochs": 11,
+        "unfinished_warmup": True,
         "warmup_start_lr": 1e-5,
         "min_lr": 0.0006,
     }
@@ -297,7 +299,7 @@ def agrees_with_solo_learn(config: SoloConfig, cfg: Any) -> None:
         ours, oracle = (re.sub(r" at 0x[0-9a-f]+|[()\[\]]", "", repr(p)) for p in pipelines)
         assert ours == oracle
         assert mine.num_crops == theirs.num_crops
-    built = SelfSupervised(torch_method(), evaluator=None, **strategy)
+    built = SelfSupervised(torch_method(cfg.method), evaluator=None, **strategy)
     settings, optimizer = built.optimizer_settings, cfg.optimizer
     # lr: solo-learn multiplies by the number of devices too
     assert settings.lr == pytest.approx(optimizer.lr / len(cfg.devices))
@@ -312,14 +314,18 @@ def agrees_with_solo_learn(config: SoloConfig, cfg: Any) -> None:
     assert settings.scheduler == scheduler.name
     assert settings.warmup_start_lr == scheduler.warmup_start_lr
     assert settings.min_lr == scheduler.min_lr
-    assert (settings.warmup_epochs or 10) == scheduler.warmup_epochs
+    if scheduler.name != "none":
+        assert settings.warmup_epochs == scheduler.warmup_epochs
+    if optimizer.name.startswith("adam"):
+        assert settings.betas == tuple(optimizer.kwargs.get("betas", (0.9, 0.999)))
     assert strategy["train_epochs"] == cfg.max_epochs
 
 
-def torch_method() -> Any:
+def torch_method(name: str) -> Any:
     from solo_bridge import SelfSupervisedMethod
 
     method = SelfSupervisedMethod()
+    method.optimizer_settings = DEFAULTS[name].optimizer_settings
     method.weight = torch.nn.Parameter(torch.zeros(1))
     return method
 
@@ -366,7 +372,68 @@ def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
         settings_from_config(plain())
         assert caplog.text == ""
         settings_from_config(plain(accumulate_grad_batches=4, optimizer__kwargs__nesterov=True))
-    assert "accumulate_grad_batches, optimizer.kwargs.nesterov cannot be honoured" in caplog.text
+    assert "accumulate_grad_batches: 4 cannot be honoured" in caplog.text
+    assert "optimizer.kwargs.nesterov: True cannot be honoured; pass a function" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "harmless", "advice"),
+    [
+        ("devices", [0, 1], [3], "multiply train_mb_size by it"),
+        ("devices", -1, 1, "multiply train_mb_size by it"),
+        ("num_nodes", 2, 1, "multiply train_mb_size by it"),
+        ("max_steps", 100, -1, "pass train_epochs"),
+        ("max_time", "00:01:00:00", None, "pass train_epochs"),
+        ("min_epochs", 3, 0, "pass train_epochs"),
+        ("seed", 5, None, "nothing is seeded here"),
+        ("limit_train_batches", 1, 1.0, "all data is trained on"),
+        ("data__fraction", 0.1, -1, "all data is trained on"),
+    ],
+)
+def test_each_has_a_warning_of_its_own(
+    key: str, value: Any, harmless: Any, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = key.replace("__", ".")
+    assert settings_from_config(plain(**{key: harmless})).lost == {} and not caplog.text
+    assert settings_from_config(plain(**{key: value})).lost == {path: value}
+    (record,) = (r for r in caplog.records if r.levelname == "WARNING")
+    assert f"{path}: {value} cannot be honoured" in record.message and advice in record.message
+
+
+def test_a_warmup_that_is_left_out_takes_ten_epochs() -> None:
+    named: dict[str, Any] = {"method": "simclr", "scheduler": {"name": "warmup_cosine"}}
+    assert settings_from_config(named).strategy["optimizer_settings"]["warmup_epochs"] == 10
+    none = {"method": "simclr", "scheduler": {"name": "none"}}
+    assert "warmup_epochs" not in settings_from_config(none).strategy["optimizer_settings"]
+
+
+def test_a_short_trial_of_a_file_trains_as_in_solo_learn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of eleven epochs of warm-up, and a word about it."""
+    settings = SelfSupervised(
+        SoloMethod.from_config(written(tmp_path)), train_epochs=2, evaluator=None
+    ).optimizer_settings
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=settings.lr)
+    scheduler = settings.schedule(optimizer, 5, 2)
+    assert scheduler is not None
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([1e-5 + t / 54 * (settings.lr - 1e-5) for t in range(10)])
+    assert "warm-up of 11 epochs takes all of the experience's 2" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["mae", "simclr"])
+def test_adamw_without_betas_has_solo_learns(name: str) -> None:
+    config = {"method": name, "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
+    said = settings_from_config(config).strategy
+    strategy = SelfSupervised(torch_method(name), evaluator=None, **said)
+    assert strategy.optimizer_settings.betas == (0.9, 0.999)
+    config["optimizer"]["kwargs"] = {"betas": [0.8, 0.9]}  # type: ignore[index]
+    assert settings_from_config(config).strategy["optimizer_settings"]["betas"] == (0.8, 0.9)
 
 
 @pytest.mark.parametrize(
