@@ -80,6 +80,19 @@ def stream_length(strategy: Any) -> int | None:
         return None
 
 
+def loader_workers(strategy: Any) -> int | None:
+    """Return how many processes load the data that is trained on, 0 for the strategy's own.
+
+    :param strategy: in training, with the loader of an experience.
+    :return: None for a loader that does not say.
+    """
+    loader = strategy.dataloader
+    workers = getattr(loader, "num_workers", None)  # torch's own
+    if workers is None and hasattr(loader, "loader_kwargs"):
+        workers = loader.loader_kwargs.get("num_workers", 0)
+    return None if workers is None else int(workers)
+
+
 def joined_datasets(dataset: AvalancheDataset) -> list[Any]:
     """Return the data sets that one of Avalanche's was made of, in any number of steps.
 

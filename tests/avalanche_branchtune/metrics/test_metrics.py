@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -19,7 +20,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import AlternativeValues, MetricValue
 from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger, WandBLogger
 from avalanche.training import JointTraining
-from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
@@ -41,6 +42,7 @@ from avalanche_branchtune.metrics import (
     run_metrics,
 )
 from avalanche_branchtune.records import load_run
+from avalanche_branchtune.report import group_runs
 from tests import supervised
 
 
@@ -376,6 +378,33 @@ def test_settings_are_kept_as_text_where_json_knows_no_better(tmp_path: Path) ->
     for wrong in ({"seed": "3"}, {"n_experiences": -2}, {"name": 7}):
         with pytest.raises(RecordError, match=f"{next(iter(wrong))}="):
             RunRecorder(tmp_path / "b", **{"name": "b", **wrong})
+
+
+def recorded_with(folder: Path, seed: int, *workers: int, plugins: tuple[Any, ...] = ()) -> Any:
+    """Train an experience with each number of loader processes."""
+    recorder = RunRecorder(folder / str(seed), "a", seed=seed)
+    strategy = supervised.strategy(
+        [copy.deepcopy(p) for p in plugins],
+        evaluator=EvaluationPlugin(loggers=[recorder]),
+        train_epochs=1,
+    )
+    for experience, number in zip(supervised.benchmark().train_stream, workers, strict=False):
+        strategy.train(experience, num_workers=number)
+    return load_run(folder / str(seed)).settings
+
+
+@pytest.mark.parametrize("plugin", [None, ReplayPlugin])
+def test_workers_of_the_loader_are_recorded(tmp_path: Path, plugin: Any) -> None:
+    """Each draws random numbers of its own: other workers, other weights."""
+    plugins = (plugin(8, batch_size_mem=4),) if plugin else ()
+    assert recorded_with(tmp_path, 0, 0, 0, plugins=plugins)["loader workers"] == 0
+    assert recorded_with(tmp_path, 1, 0, 1, plugins=plugins)["loader workers"] == [0, 1]
+    assert recorded_with(tmp_path, 2, 1, 1, plugins=plugins)["loader workers"] == 1
+    with pytest.raises(RecordError, match=r"settings\.loader workers is 0 in .*, but 1 in"):
+        group_runs([tmp_path / "0", tmp_path / "2"])
+    another = load_run(tmp_path / "0")
+    another.seed = 5
+    assert len(group_runs([tmp_path / "0", another])) == 1
 
 
 def test_overwriting_leaves_nothing_of_the_older_run(tmp_path: Path) -> None:
