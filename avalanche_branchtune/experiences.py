@@ -1,4 +1,5 @@
-"""Where in its stream a strategy is: the only user of Avalanche's private names.
+"""Where in its stream a strategy is, and what data is made of: alone here are Avalanche's private
+names used.
 
 An online stream cuts an experience into small ones.  Where these say to which
 one they belong (``access_task_boundaries``), *the experience* is here always
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training import JointTraining
 from avalanche.training.utils import _at_task_boundary
 
@@ -126,3 +128,32 @@ def stream_length(strategy: Any) -> int | None:
         return len(whole_experience(strategy.experience).origin_stream)
     except (AttributeError, TypeError):
         return None
+
+
+def loader_workers(strategy: Any) -> int | None:
+    """Return how many processes load the data that is trained on, 0 for the strategy's own.
+
+    :param strategy: in training, with the loader of an experience.
+    :return: None for a loader that does not say.
+    """
+    loader = strategy.dataloader
+    workers = getattr(loader, "num_workers", None)  # torch's own
+    if workers is None and hasattr(loader, "loader_kwargs"):
+        workers = loader.loader_kwargs.get("num_workers", 0)
+    return None if workers is None else int(workers)
+
+
+def joined_datasets(dataset: AvalancheDataset) -> list[Any]:
+    """Return the data sets that one of Avalanche's was made of, in any number of steps.
+
+    :param dataset: its samples may be a part of theirs.
+    """
+    found, new = [], [dataset._flat_data]
+    while new:
+        data = new.pop(0)
+        inner = getattr(data, "_datasets", None)
+        if inner is None:
+            found.append(data)
+        else:
+            new[:0] = inner
+    return found

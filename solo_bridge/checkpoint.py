@@ -21,7 +21,7 @@ from solo_bridge.compat import parts
 from solo_bridge.compat.checkpoint_keys import (
     BACKBONE_KEYS,
     GENERATIONS,
-    is_classifier,
+    is_left_alone,
     lightning_checkpoint,
     renamed,
 )
@@ -58,8 +58,9 @@ class CheckpointReport:
         file lacks altogether: they were set to the online networks', as when
         solo-learn builds a method.
     :param ignored: names, in the file, of parts that are not loaded at all:
-        solo-learn's online classifiers, and everything but the backbone for a
-        model that is one.
+        solo-learn's online classifiers, what it makes anew whenever training
+        starts (SwAV's queue, DeepClusterV2's memory), and everything but the
+        backbone for a model that is one.
     """
 
     path: Path
@@ -103,7 +104,8 @@ def load_solo_checkpoint(
     backbone's ``state_dict`` written by ``torch.save``, and ``.safetensors``.
     A :class:`SoloMethod` also takes over projector, predictor, momentum
     networks, queues and prototypes where names and shapes agree; solo-learn's
-    online classifiers are left alone.  Any other module is taken for a backbone.
+    online classifiers, and what it makes anew whenever training starts, are left
+    alone.  Any other module is taken for a backbone.
 
     Objects that solo-learn and Lightning store beside the tensors
     (hyper-parameters, schedulers) are replaced by empty placeholders, for which
@@ -125,16 +127,16 @@ def load_solo_checkpoint(
     path = Path(path)
     _refuse_expanded(model, "load_solo_checkpoint")
     found = read_tensors(path)
-    target, part, inside = model, "", ""
+    target, part, inside, name = model, "", "", ""
     if isinstance(model, SoloMethod):
-        target, part = model.solo, _name_of(model.backbone, model.solo)
+        target, part, name = model.solo, _name_of(model.backbone, model.solo), model.name
         inside = f"{part}."
-    own = {n: t for n, t in tensors(target).items() if not (part and is_classifier(n))}
+    own = {n: t for n, t in tensors(target).items() if not (part and is_left_alone(n, name))}
 
     def fits(names: Mapping[str, str]) -> list[str]:
         return [n for n, k in names.items() if n in own and own[n].shape == found[k].shape]
 
-    readings = _readings(found, part)
+    readings = _readings(found, part, name)
     names = max(readings, key=lambda reading: len(fits(reading)))
     matched = fits(names)
     # A counter of batches, which has no axes, fits any other.
@@ -177,6 +179,7 @@ def save_solo_checkpoint(
     *,
     args: Mapping[str, Any] | None = None,
     generation: str = "main",
+    device: str | torch.device | None = None,
 ) -> Path:
     """Write a checkpoint for solo-learn's own commands, with ``args.json`` beside it.
 
@@ -186,12 +189,21 @@ def save_solo_checkpoint(
     own.  They can only build solo-learn's own backbones.  A run cannot be
     resumed from this file: it holds no optimizer.
 
+    Lightning puts a method where its file's first tensor was, and ``main_knn.py``
+    brings all images to the GPU: a method for it must be written from there, as
+    solo-learn's own training on a GPU does.  Where there is none, Lightning
+    reads such files to the CPU.
+
+    Solo-learn's code: vturrisi/solo-learn 9187ea3, main_knn.py, main and extract_features.
+
     :param method: the method; it must not be expanded.
     :param path: the file to write, ending in ``.ckpt``; its folder is made.
     :param args: entries of ``args.json``, over those that the method knows:
         ``{"data": {"dataset": "imagenet100"}}``.
     :param generation: whose keys to write: ``"main"`` (``backbone.*``) or
         ``"1.0.2"`` (``encoder.*``), which load nothing from each other's files.
+    :param device: where the tensors of the file are, for example ``"cuda"`` for a
+        method that was moved to the CPU; by default where the method is.
     :return: the path.
     :raises CheckpointError: for another suffix or an expanded method.
     :raises UnknownOptionError: for an unknown generation.
@@ -202,7 +214,7 @@ def save_solo_checkpoint(
         raise expected_one_of("save_solo_checkpoint(generation=…)", generation, list(GENERATIONS))
     refuse_suffix(path, CHECKPOINT)
     adapter = GENERATIONS[generation]
-    state = {renamed(n, adapter.backbone_key): t for n, t in portable(method.solo).items()}
+    state = {renamed(n, adapter.backbone_key): t for n, t in portable(method.solo, device).items()}
     described = Description(
         method=method.name,
         settings=method.settings,
@@ -236,14 +248,15 @@ def save_backbone(model: nn.Module, path: str | Path) -> Path:
     return path
 
 
-def _readings(found: Mapping[str, Tensor], part: str) -> list[dict[str, str]]:
+def _readings(found: Mapping[str, Tensor], part: str, method: str) -> list[dict[str, str]]:
     """Return the ways in which a file's names can be meant, as name in the model → in the file.
 
     :param found: the file's tensors.
     :param part: name of the backbone in the model, or ``""`` if it is the model.
+    :param method: solo-learn's name of the method, if the model is one.
     """
     if part:
-        whole = {renamed(k, part): k for k in found if not is_classifier(k)}
+        whole = {renamed(k, part): k for k in found if not is_left_alone(k, method)}
         return [whole, {f"{part}.{k}": k for k in found}]
     prefixes = [f"{name}." for name in BACKBONE_KEYS]
     inside = [{k.removeprefix(p): k for k in found if k.startswith(p)} for p in prefixes]

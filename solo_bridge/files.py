@@ -153,14 +153,15 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
     return {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
 
 
-def portable(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's tensors on the CPU, none of which shares memory.
+def portable(module: nn.Module, device: str | torch.device | None = "cpu") -> dict[str, Tensor]:
+    """Return a module's tensors on one device, none of which shares memory.
 
     :param module: any module.
+    :param device: where they are to be; None for where they are.
     :return: name → copy.
     """
     return {
-        n: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        n: t.detach().to(device).clone(memory_format=torch.contiguous_format)
         for n, t in tensors(module).items()
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from avalanche_branchtune.parts import named_part
@@ -74,6 +75,18 @@ class SelfSupervisedMethod(nn.Module):
     weight_decay: float = 1e-4
     """Weight decay, unless the strategy is given one."""
 
+    train_epochs: int = 1
+    """Epochs of an experience, unless the strategy is given them."""
+
+    train_mb_size: int = 256
+    """Images in a minibatch, unless the strategy is given them."""
+
+    precision: str = "32"
+    """Precision, unless the strategy is given one."""
+
+    channels_last: bool | None = None
+    """Memory format, unless the strategy is given one; None for the method's own way."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let a method be called as its class, unless it says otherwise."""
         super().__init_subclass__(**kwargs)
@@ -121,6 +134,14 @@ class SelfSupervisedMethod(nn.Module):
 
     def check_views(self, views: Sequence[Tensor]) -> None:
         """Refuse views that do not fit; raises :class:`ViewsError`."""
+
+    def use_channels_last(self, use: bool) -> None:
+        """Lay kernels ``(O, I, H, W)`` out for channels that come last, or as usual.
+
+        :param use: whether channels come last; the strategy does the same to the views.
+        """
+        layout = torch.channels_last if use else torch.contiguous_format
+        self.to(memory_format=layout)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups: one entry per part, with its own settings."""

@@ -141,14 +141,25 @@ class SoloMethod(SelfSupervisedMethod):
     def from_config(cls, config: Config) -> SoloMethod:
         """Build the method that a configuration of solo-learn's main branch describes.
 
+        Its epochs, batch, optimizer, schedule, precision and memory format become the
+        method's own, by which :class:`solo_bridge.SelfSupervised` trains it unless it is
+        told otherwise.
+
         :param config: path of a yaml file, or its content as a mapping; see
-            :func:`solo_bridge.config.settings_from_config`, which also gives
-            the settings for :class:`solo_bridge.SelfSupervised`.
+            :func:`solo_bridge.config.settings_from_config`, which gives the same
+            settings without a method.
         :return: the method, newly initialised.
         :raises ConfigError: see there.
         :raises UnknownOptionError: also for settings that solo-learn refuses.
         """
-        return cls(**settings_from_config(config).method)
+        found = settings_from_config(config)
+        method = cls(**found.method)
+        training = dict(found.strategy)
+        said = training.pop("optimizer_settings")
+        method.optimizer_settings = {**method.optimizer_settings, **said}
+        for name, value in training.items():
+            setattr(method, name, value)
+        return method
 
     @property
     def backbone(self) -> nn.Module:
@@ -211,6 +222,11 @@ class SoloMethod(SelfSupervisedMethod):
     def check_views(self, views: Sequence[Tensor]) -> None:
         """Refuse views that do not fit; see :func:`solo_bridge.views.check_views`."""
         check_views(views, self.large_views, self.small_views, self.name)
+
+    def use_channels_last(self, use: bool) -> None:
+        """Lay kernels out for channels that come last, and let solo-learn do so with images."""
+        super().use_channels_last(use)
+        parts.use_channels_last(self.solo, use)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return solo-learn's groups without the online classifier, which is not trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,10 +15,16 @@ from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import not_negative, one_of
 from solo_bridge.compat import load
 from solo_bridge.compat.parts import STATIC_LR
+from solo_bridge.compat.schedule import WarmupCosine
 from solo_bridge.lars import KernelNormLARS
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "none")
+
+SHORTEST_WARMUP = 2
+"""Steps that a rising rate takes at least: the first has the warm-up's rate, the last its own."""
+
+logger = logging.getLogger(__name__)
 
 MakeOptimizer: TypeAlias = Callable[[list[dict[str, Any]]], Optimizer]
 
@@ -28,7 +35,8 @@ class OptimizerSettings:
 
     Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/args/pretrain.py, parse_cfg, and
     solo/methods/base.py, BaseMethod.configure_optimizers.
-    Differs: solo-learn warms up for 10 epochs, ours for at most a tenth of the experience.
+    Differs: solo-learn warms up for 10 epochs, ours for at most a tenth of the experience, and not
+    at all where that is less than two steps.
     Differs: CaSSLe (DonkeyShot21/cassle b5b0929, cassle/methods/base.py) and solo-learn 1.0.2 warm
     up from 0.003 and CaSSLe steps with each epoch; ours from 3e-5 with each iteration, as
     solo-learn's main branch.
@@ -51,7 +59,12 @@ class OptimizerSettings:
     :param exclude_bias_and_norm: leave parameters with one axis out of LARS.
     :param scheduler: ``"warmup_cosine"`` or ``"none"``.
     :param warmup_epochs: epochs of the linear warm-up; None for 10, but at most a
-        tenth of the experience.
+        tenth of the experience, counted in steps: a tenth of fewer than two steps
+        is none, since its first step has next to no rate (an experience of 1 to 19
+        steps begins with ``lr``); other tenths are as they are, also in parts of
+        a step.  What is left out is logged.
+    :param unfinished_warmup: whether a warm-up may be longer than the experience,
+        which then trains its first part, as in solo-learn; else it is refused.
     :param warmup_start_lr: rate of the first step.
     :param min_lr: rate of the last step.
     :raises UnknownOptionError: for an unknown optimizer or scheduler.
@@ -68,6 +81,7 @@ class OptimizerSettings:
     exclude_bias_and_norm: bool = True
     scheduler: str = "warmup_cosine"
     warmup_epochs: float | None = None
+    unfinished_warmup: bool = False
     warmup_start_lr: float = 3e-5
     min_lr: float = 0.0
 
@@ -117,15 +131,14 @@ class OptimizerSettings:
         """
         if self.scheduler == "none":
             return None
-        warmup = min(10, epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
-        if warmup > epochs:
-            raise UnknownOptionError(
-                f"SelfSupervised(warmup_epochs={warmup}): the experience has {epochs} epochs"
-            )
-        scheduler = load().warmup_cosine(
+        steps = steps_per_epoch * epochs
+        warmup = self._warmup_steps(steps_per_epoch, epochs)
+        # A sum over steps, as in solo-learn's main branch, ends too high after 2.1 of them.
+        in_parts = self.warmup_epochs is None and abs(warmup - round(warmup)) > 1e-6
+        scheduler = (WarmupCosine if in_parts else load().warmup_cosine)(
             optimizer,
-            warmup_epochs=warmup * steps_per_epoch,
-            max_epochs=steps_per_epoch * epochs,
+            warmup_epochs=warmup,
+            max_epochs=steps,
             warmup_start_lr=self.warmup_start_lr if warmup > 0 else self.lr,
             eta_min=self.min_lr,
         )
@@ -133,6 +146,32 @@ class OptimizerSettings:
         if static:  # as in solo-learn
             scheduler.get_lr = _StaticRates(scheduler.get_lr, static, self.lr)  # type: ignore[method-assign]
         return scheduler
+
+    def _warmup_steps(self, steps_per_epoch: int, epochs: int) -> float:
+        """Return the length of the warm-up; say if it is left out, or all there is."""
+        steps = steps_per_epoch * epochs
+        if self.warmup_epochs is None:
+            warmup = min(10, epochs / 10) * steps_per_epoch
+            if warmup < SHORTEST_WARMUP:
+                logger.info("no warm-up: a tenth of %d steps is less than two steps", steps)
+                return 0.0
+            return warmup
+        if self.warmup_epochs > epochs and not self.unfinished_warmup:
+            raise UnknownOptionError(
+                f"SelfSupervised(warmup_epochs={self.warmup_epochs}): the experience has {epochs} "
+                "epochs"
+            )
+        if self.warmup_epochs >= epochs:
+            logger.warning(
+                "the warm-up of %g epochs takes all of the experience's %d: the learning rate only "
+                "rises, from %g towards %g; optimizer_settings={'warmup_epochs': None} makes it a "
+                "tenth of the experience",
+                self.warmup_epochs,
+                epochs,
+                self.warmup_start_lr,
+                self.lr,
+            )
+        return self.warmup_epochs * steps_per_epoch
 
 
 class _StaticRates:

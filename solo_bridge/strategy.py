@@ -9,7 +9,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -81,9 +81,15 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param views: from an image to its views, for data whose training
         transform does not return a list; by default the method's.
     :param precision: ``"32"``, ``"bf16"`` or ``"16"`` (automatic mixed
-        precision; with loss scaling for ``"16"`` on a GPU).
-    :param train_mb_size: images in a minibatch, of which each has its views.
-    :param train_epochs: epochs of each experience.
+        precision; with loss scaling for ``"16"`` on a GPU).  By default the
+        method's; one that says ``"16"`` has bfloat16 on a CPU, as in Lightning.
+    :param channels_last: whether kernels and views lie in memory with their
+        channels last, as in solo-learn's scripts: often faster on a GPU, and equal
+        but for rounding.  By default the method's.
+    :param train_mb_size: images in a minibatch, of which each has its views; by
+        default the method's, 256 unless its configuration says otherwise.
+    :param train_epochs: epochs of each experience; by default the method's, 1
+        unless its configuration says otherwise.
     :param eval_mb_size: images in a minibatch of :meth:`eval`.
     :param device: where to train.
     :param plugins: Avalanche plugins.  One with a method ``wrap_views``, from views
@@ -118,9 +124,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         scale_lr: bool = True,
         optimizer_settings: dict[str, Any] | None = None,
         views: Views | None = None,
-        precision: str = "32",
-        train_mb_size: int = 256,
-        train_epochs: int = 1,
+        precision: str | None = None,
+        channels_last: bool | None = None,
+        train_mb_size: int | None = None,
+        train_epochs: int | None = None,
         eval_mb_size: int | None = None,
         device: str | torch.device = "cpu",
         plugins: Sequence[BasePlugin] | None = None,
@@ -129,8 +136,16 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         peval_mode: str = "epoch",
     ) -> None:
         """See the class."""
-        _check_arguments(model, optimizer, optimizer_settings or {}, train_mb_size)
+        _check_arguments(model, optimizer, optimizer_settings or {})
+        device = torch.device(device)
+        train_mb_size = model.train_mb_size if train_mb_size is None else train_mb_size
+        train_epochs = model.train_epochs if train_epochs is None else train_epochs
+        precision = _precision_of(model, device) if precision is None else precision
         one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
+        if train_mb_size < 1:
+            raise BatchSizeError(
+                f"SelfSupervised(train_mb_size={train_mb_size}): expected at least 1 (2 for BN)"
+            )
         check_plugins(plugins or [], model)
         optimizer = model.optimizer if optimizer is None else optimizer
         base_lr = not_negative("SelfSupervised(lr=…)", model.lr if lr is None else lr)
@@ -156,7 +171,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             )
         self.views = model.default_views() if views is None else views
         self.precision = precision
-        device = torch.device(device)
+        self.channels_last = model.channels_last if channels_last is None else channels_last
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=precision == "16" and device.type == "cuda"
         )
@@ -251,7 +266,11 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         :param batch: what the loader yields; the strategy is left as it is.
         :raises BranchTuneError: see :func:`solo_bridge.minibatch.unpack`.
         """
-        return unpack(batch, self.model, self.device, training=self.is_training)
+        minibatch = unpack(batch, self.model, self.device, training=self.is_training)
+        if self.channels_last:
+            views = [v.contiguous(memory_format=torch.channels_last) for v in minibatch.views]
+            return replace(minibatch, views=views)
+        return minibatch
 
     def loss_of(self, batch: Any, *, full_precision: bool = False) -> Tensor:
         """Return the method's loss on a minibatch, for plugins that take losses of their own.
@@ -292,6 +311,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Begin an experience: fresh optimizer and method counters."""
         self.model = self.model_adaptation()
+        if self.channels_last is not None:
+            self.model.use_channels_last(self.channels_last)
         self.make_optimizer()
         steps, samples = len(self.dataloader), len(self.adapted_dataset)
         self.model.start_experience(Plan(steps, self.train_epochs, samples, self.train_mb_size))
@@ -335,9 +356,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         return self.loss_of(self.minibatch)
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which losses are computed, plugins' losses as well."""
+        """Return the context in which losses are computed, plugins' losses as well.
+
+        It keeps no copies of cast weights, whose gradients would be summed in half precision:
+        so Lightning opens it (lightning/pytorch/plugins/precision/amp.py).
+        """
         dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(self.device.type, dtype, dtype is not None, cache_enabled=False)
 
     def criterion(self) -> Tensor:
         """Return the loss that :meth:`forward` computed."""
@@ -416,7 +441,15 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             self._after_eval_iteration(**kwargs)
 
 
-def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any], batch: int) -> None:
+def _precision_of(model: SelfSupervisedMethod, device: torch.device) -> str:
+    """Return the precision that a method asks for, as Lightning understands it."""
+    if model.precision == "16" and device.type == "cpu":
+        logger.warning("precision 16 of %s is bf16 on a CPU, as in Lightning", model.name)
+        return "bf16"
+    return model.precision
+
+
+def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any]) -> None:
     """Refuse what users of supervised strategies bring along."""
     if not isinstance(model, SelfSupervisedMethod):
         raise UnknownOptionError(
@@ -432,10 +465,6 @@ def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any], batch
     unknown = sorted(set(settings) - known)
     if unknown:
         raise expected_one_of("SelfSupervised(optimizer_settings=…)", unknown[0], sorted(known))
-    if batch < 1:
-        raise BatchSizeError(
-            f"SelfSupervised(train_mb_size={batch}): expected at least 1 (2 for BN)"
-        )
 
 
 def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.experiences import experience_index, stream_length
+from avalanche_branchtune.experiences import experience_index, loader_workers, stream_length
 from avalanche_branchtune.records.journal import JOURNAL, Journal
 from avalanche_branchtune.records.run import RECORD, Run, check_limits
 from avalanche_branchtune.records.sample import SAMPLE
@@ -46,8 +46,9 @@ class RunRecorder(BaseLogger):
     :param name: the strategy, as it is shown.
     :param seed: of everything random.
     :param settings: data, method, schedule; the strategy's class, epochs,
-        minibatch and device are added.  What JSON does not know (paths, devices)
-        is kept as text.
+        minibatch, device and the workers of its data loader (each draws random
+        numbers of its own, so the weights depend on them) are added.  What JSON
+        does not know (paths, devices) is kept as text.
     :param n_experiences: training experiences; by default those of the stream
         that is trained on.
     :param overwrite: whether the folder's run may be replaced.
@@ -88,6 +89,7 @@ class RunRecorder(BaseLogger):
         plain = {str(k): _plain(v) for k, v in (settings or {}).items()}
         self.run = Run(name, n_experiences or 1, seed=seed, settings=plain)
         self._n_experiences = n_experiences
+        self._workers: list[int | None] = []
         self._begin = time.perf_counter()
         self._experience: int | str = ""
         check_limits(self.run)
@@ -117,7 +119,11 @@ class RunRecorder(BaseLogger):
             "batch size": strategy.train_mb_size,
             "device": str(strategy.device),
         }
-        self.run.settings = {**found, **self.run.settings}
+        workers = loader_workers(strategy)
+        if workers not in self._workers:
+            self._workers.append(workers)
+        every = self._workers[0] if len(self._workers) == 1 else list(self._workers)
+        self.run.settings = {**found, **self.run.settings, "loader workers": every}
         self._save(strategy)  # a run that does not get further is there as well
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:

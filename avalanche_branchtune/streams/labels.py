@@ -12,6 +12,7 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from avalanche_branchtune.errors import LabelError, UnknownOptionError
+from avalanche_branchtune.experiences import joined_datasets
 
 __all__ = [
     "NO_LABEL",
@@ -19,6 +20,7 @@ __all__ = [
     "MapDataset",
     "PartlyLabelled",
     "Unlabelled",
+    "class_names",
     "find_labels",
     "hide_labels",
     "without_labels",
@@ -221,6 +223,89 @@ def find_labels(dataset: MapDataset) -> Labels:
         return Labels(nothing, nothing)
     found = _integers(dataset, [dataset[i][1] for i in range(len(dataset))])
     return Labels(found, found)
+
+
+def class_names(dataset: MapDataset) -> list[Any] | None:
+    """Find the names of the classes 0, 1 …: the attribute ``classes``, as torchvision calls it.
+
+    It is looked for in the data set, then in those that it wraps: the parts of a torch ``Subset``
+    or ``ConcatDataset``, of an AvalancheDataset, of :func:`hide_labels` and
+    :func:`without_labels`, and the ``dataset`` of any wrapper without labels of its own.
+
+    :param dataset: a map-style data set.
+    :return: the names; None where there are none.
+    :raises LabelError: when the parts have different names.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import ImageFiles, hide_labels
+        >>> from avalanche_branchtune.streams.labels import class_names
+        >>> pets = ImageFiles(["1.png", "2.png"], [0, 1], classes=["cat", "dog"])
+        >>> class_names(hide_labels(pets, share=0.5)), class_names([("image 0", 5)])
+        (['cat', 'dog'], None)
+    """
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, (list, tuple)) and names:
+        return list(names)
+    found = [(part, inner) for part in _wrapped(dataset) if (inner := class_names(part))]
+    for part, names in found[1:]:
+        refuse_other_classes(
+            f"{type(dataset).__name__}: two of its parts", found[0][1], type(part).__name__, names
+        )
+    return found[0][1] if found else None
+
+
+def refuse_other_classes(
+    argument: str, expected: list[Any] | None, name: str, found: list[Any] | None
+) -> None:
+    """Refuse class names that would give one number to two classes, or leave a class out.
+
+    :param argument: what was given, as the user wrote it.
+    :param expected: the names that count; None if they are not known.
+    :param name: of the data with the others.
+    :param found: the others.
+    :raises LabelError: naming the classes that differ.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams.labels import refuse_other_classes
+        >>> refuse_other_classes("joint(…)", ["cat", "cow", "dog"], "test", ["cat", "dog"])
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.LabelError: ...lacks 'cow', so its class 1 is 'dog' instead...
+    """
+    if expected is None or found is None or expected == found:
+        return
+    missing = [repr(n) for n in expected if n not in found]
+    more = [repr(n) for n in found if n not in expected]
+    pairs = enumerate(zip(expected, found, strict=False))
+    shifted = next(((i, a, b) for i, (a, b) in pairs if a != b), None)
+    kinds = {"lacks": missing, "has besides": more}
+    said = " and ".join(f"{kind} {_some(names)}" for kind, names in kinds.items() if names)
+    if shifted is not None:
+        i, mine, theirs = shifted
+        number = f"its class {i} is {theirs!r} instead of {mine!r}"
+        said = f"{said}, so {number}" if said else f"orders them otherwise: {number}"
+    raise LabelError(
+        f"{argument}: {name} {said}. Numbers would not mean the same classes: give all data sets "
+        "the same classes in the same order (ImageFiles(files, targets, classes) sets them by hand)"
+    )
+
+
+def _wrapped(dataset: Any) -> list[Any]:
+    """Return the data sets whose labels a data set shows."""
+    if isinstance(dataset, AvalancheDataset):
+        return joined_datasets(dataset)
+    if isinstance(dataset, ConcatDataset):
+        return list(dataset.datasets)
+    own = any(getattr(dataset, name, None) is not None for name in ("targets", "labels"))
+    if own and not isinstance(dataset, (Subset, PartlyLabelled, Unlabelled)):
+        return []
+    return [dataset.dataset] if hasattr(dataset, "dataset") else []
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _integers(dataset: MapDataset, values: Iterable[Any]) -> list[int]:

@@ -41,7 +41,13 @@ from avalanche_branchtune.errors import (
     expected_one_of,
 )
 from avalanche_branchtune.streams.digits import ArrayImages
-from avalanche_branchtune.streams.labels import NO_LABEL, MapDataset, find_labels
+from avalanche_branchtune.streams.labels import (
+    NO_LABEL,
+    MapDataset,
+    class_names,
+    find_labels,
+    refuse_other_classes,
+)
 
 __all__ = [
     "Transform",
@@ -78,7 +84,8 @@ def class_incremental(
     :return: the benchmark.
     :raises UnknownOptionError: when ``n_experiences`` does not divide the number of classes.
     :raises LabelError: when a sample has no class, ``test`` has a class that ``train`` lacks, or
-        ``class_order`` does not hold each class once.
+        ``class_order`` does not hold each class once; when both have names of classes
+        (``classes``), and these differ.
     :raises EmptyExperienceError: when a data set or an experience has no samples.
 
     Example::
@@ -91,6 +98,7 @@ def class_incremental(
         >>> [item[0] for item in benchmark.train_stream[0].dataset]
         ['image 0', 'image 3', 'image 4', 'image 7']
     """
+    _check_names("class_incremental", train, test)
     train_data = _convert("class_incremental(train=…)", train)
     test_data = _convert("class_incremental(test=…)", test)
     classes = sorted(train_data.true_targets.uniques)
@@ -140,6 +148,7 @@ def data_incremental(
     :param seed: shuffles the samples.
     :return: the benchmark.
     :raises UnknownOptionError: for ``n_experiences`` below 1.
+    :raises LabelError: when both data sets have names of classes, and these differ.
     :raises EmptyExperienceError: when a data set or an experience has no samples.
 
     Example::
@@ -156,6 +165,7 @@ def data_incremental(
         raise UnknownOptionError(
             f"data_incremental(n_experiences=…): expected at least 1; got {n_experiences}"
         )
+    _check_names("data_incremental", train, test)
     train_data = _convert("data_incremental(train=…)", train)
     test_data = _convert("data_incremental(test=…)", test)
     labels = list(train_data.true_targets)
@@ -180,6 +190,7 @@ def domain_incremental(
     :param eval_transform: transform of the group "eval".
     :return: the benchmark.
     :raises UnknownOptionError: when there are not as many test domains as training domains.
+    :raises LabelError: when two domains have names of classes, and these differ.
     :raises EmptyExperienceError: when there is no domain, or one has no samples.
 
     Example::
@@ -199,6 +210,10 @@ def domain_incremental(
     if not train_domains:
         raise EmptyExperienceError("domain_incremental(train_domains=…): there is no domain")
     streams = {"train": train_domains, "test": test_domains}
+    names = {f"{s}_domains[{i}]": class_names(x) for s in streams for i, x in enumerate(streams[s])}
+    known = next((found for found in names.values() if found is not None), None)
+    for name, found in names.items():
+        refuse_other_classes("domain_incremental", known, name, found)
     train_data, test_data = (
         [_convert(f"domain_incremental({name}_domains[{i}])", x) for i, x in enumerate(domains)]
         for name, domains in streams.items()
@@ -220,6 +235,7 @@ def joint(
     :param train_transform: transform of the group "train".
     :param eval_transform: transform of the group "eval".
     :return: the benchmark.
+    :raises LabelError: when both data sets have names of classes, and these differ.
     :raises EmptyExperienceError: when a data set has no samples.
 
     Example::
@@ -232,6 +248,7 @@ def joint(
         >>> [item[0] for item in benchmark.train_stream[0].dataset.eval()]
         ['image 0', 'image 1']
     """
+    _check_names("joint", train, test)
     train_data = _convert("joint(train=…)", train)
     test_data = _convert("joint(test=…)", test)
     return _benchmark([train_data], [test_data], train_transform, eval_transform)
@@ -270,6 +287,11 @@ def _convert(argument: str, data: MapDataset) -> Any:
     if not (isinstance(data, AvalancheDataset) and has_task_labels(data)):
         attributes.append(DataAttribute(ConstantSequence(0, len(data)), "targets_task_labels"))
     return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+
+def _check_names(function: str, train: MapDataset, test: MapDataset) -> None:
+    """Refuse test data whose class numbers do not mean what they mean in the training data."""
+    refuse_other_classes(f"{function}(test=…)", class_names(train), "test", class_names(test))
 
 
 def _check_classes(argument: str, data: Any, classes: list[int]) -> None:

@@ -34,12 +34,24 @@ def renamed(name: str, part: str) -> str:
     return head.removesuffix(online) + part + dot + rest
 
 
-def is_classifier(name: str) -> bool:
-    """Tell whether a tensor belongs to an online classifier, which is not trained here.
+MADE_IN_TRAINING: Mapping[str, frozenset[str]] = {
+    "all4one": frozenset({"pos_enc.penc.penc.cached_penc"}),
+    "deepclusterv2": frozenset({"local_memory_index", "local_memory_embeddings"}),
+    "swav": frozenset({"queue"}),
+}
+"""Tensors that solo-learn makes when training starts, by method: a checkpoint may hold them, and
+they are made anew each time."""
 
-    :param name: of a tensor in a method.
+
+def is_left_alone(name: str, method: str) -> bool:
+    """Tell whether a tensor has no meaning for a method that is to be trained here.
+
+    :param name: of a tensor in a method: an online classifier's, which is not
+        trained here, or one that training makes anew when it starts.
+    :param method: solo-learn's name of the method.
     """
-    return name.startswith(("classifier.", "momentum_classifier."))
+    of_classifier = name.startswith(("classifier.", "momentum_classifier."))
+    return of_classifier or name in MADE_IN_TRAINING.get(method, ())
 
 
 def lightning_checkpoint(state: Mapping[str, Tensor], trainer: TrainerStandIn) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and False has no meaning here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ TRAINER = (  # noqa: SIM905
     "enable_model_summary enable_progress_bar fast_dev_run gradient_clip_algorithm "
     "gradient_clip_val inference_mode limit_predict_batches limit_test_batches "
     "limit_train_batches limit_val_batches log_every_n_steps logger max_steps max_time min_epochs "
-    "min_steps num_nodes num_sanity_val_steps overfit_batches plugins precision profiler "
+    "min_steps num_nodes num_sanity_val_steps overfit_batches plugins profiler "
     "reload_dataloaders_every_n_epochs strategy sync_batchnorm use_distributed_sampler "
     "val_check_interval"
 ).split()
@@ -61,16 +61,63 @@ KNOWN: Mapping[str, Any] = {
     },
     "max_epochs": True,
     **dict.fromkeys(("name", "seed", "resume_from_checkpoint", "checkpoint", "auto_resume"), False),
-    **dict.fromkeys(("wandb", "auto_umap", "dali", "hydra", "knn_eval", "performance"), False),
+    "precision": True,
+    "performance": {"disable_channel_last": True},
+    **dict.fromkeys(("wandb", "auto_umap", "dali", "hydra", "knn_eval"), False),
     **dict.fromkeys(("debug_augmentations", *TRAINER), False),
     **dict.fromkeys(("augmentations_cfg", "wandb_cfg"), False),  # left over in its own files
 }
 
-CHANGE_TRAINING = frozenset(
-    ["accumulate_grad_batches", "gradient_clip_val", "limit_train_batches", "overfit_batches"]
-    + ["data.fraction", "optimizer.exclude_bias_n_norm_wd", "scheduler.interval"]
-    + [f"optimizer.kwargs.{name}" for name in ("eps", "amsgrad", "nesterov", "dampening")]
-)
+_LENGTH = "an experience lasts for its epochs here: pass train_epochs"
+_FEWER = "here all data is trained on: give the stream the part that is meant"
+_KWARGS = "pass a function from parameter groups to an optimizer: SelfSupervised(optimizer=…)"
+
+CHANGE_TRAINING: Mapping[str, tuple[Collection[Any], str]] = {
+    "devices": (
+        (1,),
+        "solo-learn's batch and learning rate grow with their number, which is one here: multiply "
+        "train_mb_size by it",
+    ),
+    "num_nodes": ((1,), "as with devices: multiply train_mb_size by it"),
+    "seed": ((), "nothing is seeded here: call lightning's seed_everything before all else"),
+    "max_steps": ((-1,), _LENGTH),
+    "max_time": ((), _LENGTH),
+    "min_epochs": ((0,), _LENGTH),
+    "min_steps": ((0,), _LENGTH),
+    "accumulate_grad_batches": (
+        (1,),
+        "solo-learn's batch and learning rate grow with it: multiply train_mb_size by it",
+    ),
+    "gradient_clip_val": ((0,), "gradients are not clipped here"),
+    "limit_train_batches": ((1.0,), _FEWER),
+    "overfit_batches": ((0,), _FEWER),
+    "data.fraction": ((-1,), _FEWER),
+    "optimizer.exclude_bias_n_norm_wd": ((False,), "here the weight decay is that of all"),
+    "optimizer.kwargs.eps": ((1e-8,), _KWARGS),
+    "optimizer.kwargs.amsgrad": ((False,), _KWARGS),
+    "optimizer.kwargs.nesterov": ((False,), _KWARGS),
+    "optimizer.kwargs.dampening": ((0,), _KWARGS),
+    "scheduler.interval": (("step",), "here the rate changes with each step"),
+}
+"""Keys without a meaning here that change training, by full path: values that change nothing, and
+what to do instead."""
+
+
+def changes_training(key: str, value: Any) -> bool:
+    """Tell whether a key without a meaning here would change training.
+
+    :param key: its full path.
+    :param value: its value; of ``devices`` also a list, of which only the length counts.
+    """
+    if key not in CHANGE_TRAINING:
+        return False
+    harmless, _ = CHANGE_TRAINING[key]
+    if key == "devices" and isinstance(value, list):
+        value = len(value)
+    if key == "limit_train_batches" and isinstance(value, int):
+        return True  # 1.0 is all of them, 1 is one
+    return value not in harmless
+
 
 STALE = frozenset({"base_tau_momentum", "final_tau_momentum", "momentum_classifier"})
 """Settings of release 1.0.2's that solo-learn's own files still carry under ``method_kwargs``."""
@@ -87,11 +134,25 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
 }
 """solo-learn's defaults of ``method_kwargs``, where the bridge's own differ."""
 
-LARS: Mapping[str, Any] = {"eta": 1e-3, "clip_lr": False, "exclude_bias_n_norm": False}
-"""solo-learn's defaults of ``optimizer.kwargs`` for LARS."""
+LEFT_OUT_OF_OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "lars": {"eta": 1e-3, "clip_lr": False, "exclude_bias_n_norm": False},
+    "adam": {"betas": [0.9, 0.999]},
+    "adamw": {"betas": [0.9, 0.999]},
+}
+"""solo-learn's defaults of ``optimizer.kwargs``, by optimizer."""
+
+WARMUP_EPOCHS = 10.0
+"""solo-learn's default of ``scheduler.warmup_epochs``."""
 
 TAU: Mapping[str, float] = {"base_tau": 0.99, "final_tau": 1.0}
 """solo-learn's defaults of ``momentum``."""
+
+PRECISIONS: Mapping[str, str] = {
+    **dict.fromkeys(("32", "32-true"), "32"),
+    **dict.fromkeys(("16", "16-mixed"), "16"),
+    **dict.fromkeys(("bf16", "bf16-mixed"), "bf16"),
+}
+"""The bridge's names of Lightning's precisions; the weights are in float32 in each."""
 
 SHARES: Mapping[str, tuple[str, float]] = {
     "crop_min_scale": ("rrc.crop_min_scale", 0.08),

@@ -40,6 +40,16 @@ def momentum_pairs(solo: Any) -> list[tuple[nn.Module, nn.Module]]:
     return list(getattr(solo, "momentum_pairs", ()))
 
 
+def use_channels_last(solo: Any, use: bool) -> None:
+    """Let a method bring images into the memory format of its kernels, where it does so itself.
+
+    :param solo: solo-learn's module; release 1.0.2's leave images as they are.
+    :param use: whether channels come last.
+    """
+    if hasattr(solo, "no_channel_last"):
+        solo.no_channel_last = not use
+
+
 def trained_groups(solo: Any) -> list[dict[str, Any]]:
     """Return the optimizer's parameter groups without the online classifier's.
 

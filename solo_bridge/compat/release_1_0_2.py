@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -33,7 +34,30 @@ class _TorchWithCholesky:
         return getattr(torch, name)
 
 
-_TORCH = _TorchWithCholesky()
+@cache
+def _whitening() -> Callable[[nn.Module, Tensor], Tensor]:
+    """Return solo-learn's own ``Whitening2d.forward``, which alone sees that torch."""
+    from solo.utils.whitening import Whitening2d
+
+    written: Any = inspect.unwrap(Whitening2d.forward)
+    seen = {**written.__globals__, "torch": _TorchWithCholesky()}
+    forward = FunctionType(written.__code__, seen, written.__name__)
+    whitening: Callable[[nn.Module, Tensor], Tensor] = torch.amp.custom_fwd(
+        forward, device_type="cuda", cast_inputs=torch.float32
+    )  # decorated as solo-learn's
+    return whitening
+
+
+def _whiten(layer: nn.Module, x: Tensor) -> Tensor:
+    return _whitening()(layer, x)
+
+
+def _that_whitens(module: Any) -> Any:
+    """Let W-MSE's layer find the function that torch has removed; other methods have none."""
+    layer = getattr(module, "whitening", None)
+    if layer is not None:
+        layer.forward = partial(_whiten, layer)
+    return module
 
 
 def _shared_step(module: Any, images: Tensor, targets: Any) -> dict[str, Any]:
@@ -50,9 +74,7 @@ class Release102(Generation):
 
     def construct(self, name: str, settings: MethodSettings) -> Any:
         """Call solo-learn's constructor."""
-        from solo.utils import backbones, whitening
-
-        whitening.torch = _TORCH
+        from solo.utils import backbones
 
         own = settings.backbone if isinstance(settings.backbone, nn.Module) else None
         stem = {"cifar": True} if settings.cifar_stem and own is None else {}
@@ -83,7 +105,7 @@ class Release102(Generation):
             **settings.method_kwargs,
         }
         if own is None:
-            return self.classes[name](**arguments)
+            return _that_whitens(self.classes[name](**arguments))
         host = getattr(backbones, _HOST)
         copies = iter([own])
         setattr(backbones, _HOST, lambda **kwargs: next(copies, None) or copy.deepcopy(own))
@@ -93,7 +115,7 @@ class Release102(Generation):
             setattr(backbones, _HOST, host)
         module.encoder_name = type(own).__name__
         module.base_model = None  # the function above, which cannot be pickled
-        return module
+        return _that_whitens(module)
 
     def silence_labels(self, module: Any) -> None:
         """Make the class loss exactly zero."""

@@ -19,12 +19,14 @@ from solo_bridge.compat.config_keys import (
     DATASETS,
     IMAGENET,
     KNOWN,
-    LARS,
     LEFT_OUT,
+    LEFT_OUT_OF_OPTIMIZERS,
     PIPELINE,
+    PRECISIONS,
     SHARES,
     STALE,
     TAU,
+    WARMUP_EPOCHS,
     Dataset,
 )
 from solo_bridge.config.sources import Config, content
@@ -42,15 +44,18 @@ class SoloConfig:
     :param method: arguments of :class:`solo_bridge.SoloMethod`.
     :param strategy: arguments of :class:`solo_bridge.SelfSupervised`:
         ``train_epochs``, ``train_mb_size``, ``optimizer``, ``lr``,
-        ``weight_decay``, ``optimizer_settings``; those that the configuration
-        does not set are left out.
+        ``weight_decay``, ``optimizer_settings``, ``precision``,
+        ``channels_last``; those that neither the configuration nor solo-learn's
+        defaults set are left out.
     :param ignored: keys that solo-learn knows and that have no meaning here,
         with their full path.
+    :param lost: those of them that would change training, and their values.
     """
 
     method: Mapping[str, Any]
     strategy: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    lost: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def augmentations(self) -> list[Augmentation]:
@@ -64,11 +69,11 @@ def settings_from_config(config: Config) -> SoloConfig:
     ``defaults:`` may name a file of augmentations, which is looked for in the
     folder ``augmentations`` beside the configuration.  Learning rates are for a
     batch of 256, as in solo-learn, and ``optimizer.batch_size`` is that of one
-    device.  Without ``scheduler.warmup_epochs`` the warm-up takes 10 epochs, but
-    at most a tenth of an experience (solo-learn: 10).
+    device.
 
     :param config: path of a yaml file, or what is in one.
-    :return: the settings; keys without a meaning here are logged and listed.
+    :return: the settings; keys without a meaning here are logged and listed, and
+        warned of if they would change training.
     :raises ConfigError: if the file is missing or no valid yaml, a value is of
         the wrong type, or a key is missing that is needed.
     :raises UnknownOptionError: for keys that solo-learn does not know, with
@@ -80,9 +85,9 @@ def settings_from_config(config: Config) -> SoloConfig:
     except (ConfigError, UnknownOptionError) as error:
         raise type(error)(f"{source}: {error}") from error
     logger.info("%s: no meaning here: %s", source, ", ".join(settings.ignored) or "nothing")
-    lost = [key for key in settings.ignored if key in CHANGE_TRAINING]
-    if lost:
-        logger.warning("%s: %s cannot be honoured", source, ", ".join(lost))
+    for key, value in settings.lost.items():
+        advice = CHANGE_TRAINING[key][1]
+        logger.warning("%s: %s: %s cannot be honoured; %s", source, key, value, advice)
     return settings
 
 
@@ -113,7 +118,8 @@ def _settings(config: Config) -> SoloConfig:
         **_views(values, augmentations),
         **options,
     }
-    return SoloConfig(_given(method), _given(_strategy(values)), tuple(values.ignored))
+    strategy = _given(_strategy(values))
+    return SoloConfig(_given(method), strategy, tuple(values.ignored), values.lost)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
@@ -200,19 +206,22 @@ def _strategy(values: Values) -> dict[str, Any]:
             "weight_decay": values.get("optimizer.weight_decay", float),
         }
     )
-    left_out = LARS if optimizer.get("name") == "lars" else {}
+    left_out = LEFT_OUT_OF_OPTIMIZERS.get(optimizer.get("name", ""), {})
+    scheduler = values.get("scheduler.name", str)
+    warmup = WARMUP_EPOCHS if scheduler == "warmup_cosine" else None
     kwargs = "optimizer.kwargs."
     settings = _given(
         {
             "momentum": values.get(f"{kwargs}momentum", float),
-            "betas": _betas(values.get(f"{kwargs}betas", list)),
+            "betas": _betas(values.get(f"{kwargs}betas", list, left_out.get("betas"))),
             "eta": values.get(f"{kwargs}eta", float, left_out.get("eta")),
             "clip": values.get(f"{kwargs}clip_lr", bool, left_out.get("clip_lr")),
             "exclude_bias_and_norm": values.get(
                 f"{kwargs}exclude_bias_n_norm", bool, left_out.get("exclude_bias_n_norm")
             ),
-            "scheduler": values.get("scheduler.name", str),
-            "warmup_epochs": values.get("scheduler.warmup_epochs", float),
+            "scheduler": scheduler,
+            "warmup_epochs": values.get("scheduler.warmup_epochs", float, warmup),
+            "unfinished_warmup": True if scheduler == "warmup_cosine" else None,
             "warmup_start_lr": values.get("scheduler.warmup_start_lr", float),
             "min_lr": values.get("scheduler.min_lr", float),
         }
@@ -224,4 +233,15 @@ def _strategy(values: Values) -> dict[str, Any]:
         "optimizer": optimizer.pop("name", None),
         **optimizer,
         "optimizer_settings": settings,
+        "precision": _precision(values),
+        "channels_last": not values.get("performance.disable_channel_last", bool, False),
     }
+
+
+def _precision(values: Values) -> str | None:
+    given = values.read.get("precision")
+    if given is None:
+        return None
+    if str(given) not in PRECISIONS:
+        raise expected_one_of("precision", given, list(PRECISIONS))
+    return PRECISIONS[str(given)]

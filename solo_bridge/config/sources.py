@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
-from solo_bridge.compat.config_keys import KNOWN
+from solo_bridge.compat.config_keys import CHANGE_TRAINING, KNOWN
 from solo_bridge.config.bounds import MOST_BYTES, check_interpolations, check_yaml
 
 Config: TypeAlias = str | Path | Mapping[str, Any]
@@ -64,8 +64,8 @@ def _yaml(path: Path) -> DictConfig | ListConfig:
 
 
 def _plain(config: DictConfig, ignored: list[str]) -> dict[str, Any]:
-    """Resolve interpolations, but for whole sections that are not read."""
-    named = [k for k in map(str, config) if KNOWN.get(k) is not False]
+    """Resolve interpolations, but for what is not looked at."""
+    named = [k for k in map(str, config) if KNOWN.get(k) is not False or k in CHANGE_TRAINING]
     ignored += [k for k in map(str, config) if k not in named]
     read = [k for k in named if not OmegaConf.is_missing(config, k)]
     check_interpolations(OmegaConf.to_container(config), [(key,) for key in read])

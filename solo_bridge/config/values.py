@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from avalanche_branchtune.errors import ConfigError
-from solo_bridge.compat.config_keys import KNOWN
+from solo_bridge.compat.config_keys import KNOWN, changes_training
 
 
 @dataclass
@@ -19,11 +19,13 @@ class Values:
     :param read: the values.
     :param ignored: keys that are not read.
     :param unknown: keys that nobody knows, with the likely ones that are known.
+    :param lost: those of the ignored that would change training, and their values.
     """
 
     read: dict[str, Any] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    lost: dict[str, Any] = field(default_factory=dict)
 
     def sort(self, section: Any, known: Mapping[str, Any], path: str = "") -> None:
         """Take up a section of a configuration.
@@ -40,13 +42,23 @@ class Values:
             if status == "unknown":
                 self.unknown.append(path + str(key) + suggestion(str(key), known, path))
             elif status is False:
-                self.ignored.append(f"{path}{key}")
+                self.ignore(f"{path}{key}", value)
             elif value is None or value == "???":
                 continue
             elif isinstance(status, Mapping):
                 self.sort(value, status, f"{path}{key}.")
             else:
                 self.read[f"{path}{key}"] = value
+
+    def ignore(self, key: str, value: Any) -> None:
+        """Take up a key that has no meaning here.
+
+        :param key: its full path.
+        :param value: what it says.
+        """
+        self.ignored.append(key)
+        if value is not None and changes_training(key, value):
+            self.lost[key] = value
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """Return a value of a type, or the default.

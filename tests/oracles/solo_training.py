@@ -104,12 +104,13 @@ def bare(name: str, schedule: str, net: Any = None, size: int = 8) -> Any:
     return module
 
 
-def fit_with_lightning(module: Any, loader: DataLoader[Any]) -> None:
+def fit_with_lightning(module: Any, loader: DataLoader[Any], precision: str) -> None:
     from lightning.pytorch import Trainer
 
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -120,13 +121,15 @@ def fit_with_lightning(module: Any, loader: DataLoader[Any]) -> None:
     trainer.fit(module, loader)
 
 
-def fit_with_hooks(module: Any, loader: DataLoader[Any]) -> None:
+def fit_with_hooks(module: Any, loader: DataLoader[Any], precision: str) -> None:
     module.trainer = TrainerStandIn(len(loader), EPOCHS, len(loader.dataset))  # type: ignore[arg-type]
     module.log = module.log_dict = ignore
     configured = module.configure_optimizers()
     optimizer, scheduler = configured, None
     if isinstance(configured, tuple):
         optimizer, scheduler = configured[0][0], configured[1][0]["scheduler"]
+    # As Lightning's MixedPrecision.autocast_context_manager opens it.
+    mixed = torch.autocast("cpu", torch.bfloat16, precision == "bf16-mixed", cache_enabled=False)
     module.train()
     module.on_train_start()
     for epoch in range(EPOCHS):
@@ -134,7 +137,9 @@ def fit_with_hooks(module: Any, loader: DataLoader[Any]) -> None:
         module.on_train_epoch_start()
         for i, batch in enumerate(loader):
             optimizer.zero_grad()
-            module.training_step(batch, i).backward()
+            with mixed:
+                loss = module.training_step(batch, i)
+            loss.backward()
             module.on_after_backward()
             optimizer.step()
             module.trainer.global_step += 1
@@ -143,8 +148,8 @@ def fit_with_hooks(module: Any, loader: DataLoader[Any]) -> None:
             load().end_batch(module, batch, i)
 
 
-def fit(module: Any, loader: DataLoader[Any]) -> str:
+def fit(module: Any, loader: DataLoader[Any], precision: str = "32-true") -> str:
     """Train a module as its solo-learn would; say how."""
     on_lightning = load().name == "main branch"
-    (fit_with_lightning if on_lightning else fit_with_hooks)(module, loader)
+    (fit_with_lightning if on_lightning else fit_with_hooks)(module, loader, precision)
     return "lightning Trainer" if on_lightning else "hooks written out"

@@ -37,12 +37,12 @@ def train_under_the_strategy(name: str, **settings: Any) -> Any:
     return model.solo
 
 
-def assert_identical(got: Any, oracle: Any, name: str) -> str:
+def assert_identical(got: Any, oracle: Any, name: str, precision: str = "32-true") -> str:
     """Train the oracle, compare all tensors, and say how it was trained."""
     start = {k: v.clone() for k, v in oracle.state_dict().items()}
     views = Views(True, DEFAULTS[name].large_views)
     torch.manual_seed(1)
-    how = fit(oracle, DataLoader(views, batch_size=BATCH, drop_last=True))
+    how = fit(oracle, DataLoader(views, batch_size=BATCH, drop_last=True), precision)
     expected, found = oracle.state_dict(), got.state_dict()
     assert list(expected) == list(found)
     compared = [k for k in expected if k not in NOTES]
@@ -67,3 +67,27 @@ def test_bit_identical_with_the_optimizer_that_solo_learn_configures(name: str) 
     settings = {"warmup_epochs": 0.5, **({"betas": (0.9, 0.95)} if optimizer == "adamw" else {})}
     got = train_under_the_strategy(name, optimizer=None, lr=lr, optimizer_settings=settings)
     assert_identical(got, with_its_own_optimizer(name, lr), name)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_bit_identical_in_mixed_precision(name: str) -> None:
+    settings = {"scheduler": "none"}
+    got = train_under_the_strategy(name, lr=LR, optimizer_settings=settings, precision="bf16")
+    assert_identical(got, bare(name, "none"), name, "bf16-mixed")
+
+
+@pytest.mark.skipif(load().name != "main branch", reason="release 1.0.2 does not convert images")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_bit_identical_in_either_memory_format(name: str, channels_last: bool) -> None:
+    """As solo-learn's main_pretrain.py does it, with and without disable_channel_last."""
+    settings = {"scheduler": "none"}
+    options = {"optimizer_settings": settings, "channels_last": channels_last}
+    got = train_under_the_strategy(name, lr=LR, **options)
+    oracle = bare(name, "none")
+    oracle.no_channel_last = not channels_last
+    if channels_last:
+        oracle.to(memory_format=torch.channels_last)
+    assert_identical(got, oracle, name)

@@ -24,8 +24,19 @@ from solo_bridge.checkpoint import (
     save_solo_checkpoint,
 )
 from solo_bridge.compat import MethodSettings, load
+from solo_bridge.compat.checkpoint_keys import MADE_IN_TRAINING
+from solo_bridge.defaults import DEFAULTS
 from solo_bridge.files import CHECKSUM
-from tests.selfsupervised import ALL_METHODS, METHODS, backbone, method, small
+from tests.oracles.solo_training import BATCH, Views, bare, fit
+from tests.selfsupervised import (
+    ALL_METHODS,
+    METHODS,
+    backbone,
+    method,
+    small,
+    strategy,
+    stream,
+)
 from tests.solo_bridge.states import lightning_file, same, trained, values
 
 MAIN = load().name == "main branch"
@@ -52,6 +63,32 @@ def test_a_method_comes_back_whole(tmp_path: Path, name: str, generation: str) -
     n = len(without_classifier(model))
     assert str(report).startswith(f"matched {n} of {n} tensors with {path}")
     assert report.complete and set(report.matched) == set(without_classifier(model))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_what_solo_learn_wrote_after_training_is_complete(tmp_path: Path, name: str) -> None:
+    """SwAV, DeepClusterV2 and All4One hold more then than their constructors make."""
+    module = bare(name, "none")
+    views = Views(True, DEFAULTS[name].large_views)
+    fit(module, DataLoader(views, batch_size=BATCH, drop_last=True))
+    path = tmp_path / "a.ckpt"
+    if MAIN:
+        module.trainer.save_checkpoint(path)
+    else:
+        lightning_file(path, values(module))
+    fresh, before = method(name, seed=2), method(name, seed=2)
+    report = load_solo_checkpoint(fresh, path, strict=True)
+    kept = without_classifier(fresh)
+    assert same(kept, {n: t for n, t in values(module).items() if n in kept})
+    assert kept.keys() == without_classifier(before).keys(), "nothing is added to the model"
+    made = MADE_IN_TRAINING.get(name, frozenset())
+    assert made <= set(report.ignored) and made <= values(module).keys()
+    if made:  # a method that was trained has them too, and files of others need not
+        strategy(fresh, train_epochs=1).train(stream().train_stream[0])
+        assert load_solo_checkpoint(fresh, path, strict=True).complete
+        untrained = save_solo_checkpoint(before, tmp_path / "b.ckpt")
+        assert load_solo_checkpoint(fresh, untrained, strict=True).complete
 
 
 @pytest.mark.parametrize("part", ["encoder", "backbone"])
@@ -281,6 +318,18 @@ def test_solo_learns_knn_builds_the_method_and_reads_every_tensor(
     out = model(X)
     torch.testing.assert_close(out["feats"], source(X))
     torch.testing.assert_close(out["z"], source.solo.projector(source(X)))
+
+
+@pytest.mark.parametrize(("there", "asked"), [("meta", None), ("cpu", "meta"), ("cpu", None)])
+def test_tensors_are_written_where_the_method_is(
+    tmp_path: Path, there: str, asked: str | None
+) -> None:
+    """Lightning moves a method to the device of its file; here meta stands for a GPU."""
+    source = method("byol").to(there)
+    written = torch.load(save_solo_checkpoint(source, tmp_path / "a.ckpt", device=asked))
+    devices = {t.device.type for t in written["state_dict"].values()}
+    assert devices == {asked or there}
+    assert {t.device.type for t in values(source).values()} == {there}
 
 
 def test_args_say_what_the_method_was_built_from(tmp_path: Path) -> None:

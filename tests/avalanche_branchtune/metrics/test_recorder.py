@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -16,13 +17,14 @@ import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import AlternativeValues, MetricValue
 from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger, WandBLogger
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from matplotlib.figure import Figure
 from PIL import Image
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.metrics import RunRecorder, run_metrics
 from avalanche_branchtune.records import load_run
+from avalanche_branchtune.report import group_runs
 from tests import supervised
 from tests.avalanche_branchtune.metrics.measured import analysis, probes, train
 
@@ -180,3 +182,30 @@ def test_overwriting_leaves_nothing_of_the_older_run(tmp_path: Path) -> None:
     assert (tmp_path / "features.npz").exists()
     RunRecorder(tmp_path, "b", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv"]
+
+
+def recorded_with(folder: Path, seed: int, *workers: int, plugins: tuple[Any, ...] = ()) -> Any:
+    """Train an experience with each number of loader processes."""
+    recorder = RunRecorder(folder / str(seed), "a", seed=seed)
+    strategy = supervised.strategy(
+        [copy.deepcopy(p) for p in plugins],
+        evaluator=EvaluationPlugin(loggers=[recorder]),
+        train_epochs=1,
+    )
+    for experience, number in zip(supervised.benchmark().train_stream, workers, strict=False):
+        strategy.train(experience, num_workers=number)
+    return load_run(folder / str(seed)).settings
+
+
+@pytest.mark.parametrize("plugin", [None, ReplayPlugin])
+def test_workers_of_the_loader_are_recorded(tmp_path: Path, plugin: Any) -> None:
+    """Each draws random numbers of its own: other workers, other weights."""
+    plugins = (plugin(8, batch_size_mem=4),) if plugin else ()
+    assert recorded_with(tmp_path, 0, 0, 0, plugins=plugins)["loader workers"] == 0
+    assert recorded_with(tmp_path, 1, 0, 1, plugins=plugins)["loader workers"] == [0, 1]
+    assert recorded_with(tmp_path, 2, 1, 1, plugins=plugins)["loader workers"] == 1
+    with pytest.raises(RecordError, match=r"settings\.loader workers is 0 in .*, but 1 in"):
+        group_runs([tmp_path / "0", tmp_path / "2"])
+    another = load_run(tmp_path / "0")
+    another.seed = 5
+    assert len(group_runs([tmp_path / "0", another])) == 1

@@ -409,3 +409,100 @@ def test_task_labels_can_be_set_afterwards() -> None:
     experience = benchmark.train_stream[1]
     assert isinstance(experience.dataset, AvalancheDataset)
     assert experience.task_label == 1 and experience.dataset[0][2] == 1
+
+
+# --- names of classes ----------------------------------------------------------------------
+
+
+class Named(torch.utils.data.Dataset):
+    """Two samples of each class, whose number stands for a name."""
+
+    def __init__(self, *classes: str) -> None:
+        self.classes = list(classes)
+        self.targets = [i for i in range(len(classes)) for _ in range(2)]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[str, int]:
+        return f"image of a {self.classes[self.targets[i]]}", self.targets[i]
+
+
+class Wrapper(torch.utils.data.Dataset):
+    def __init__(self, dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int):
+        return self.dataset[i]
+
+
+class Renumbered(Wrapper):
+    def __init__(self, dataset, targets) -> None:
+        super().__init__(dataset)
+        self.targets = targets
+
+
+PETS = Named("cat", "cow", "dog", "eel")
+SCENARIOS = {
+    "class_incremental": lambda train, test: class_incremental(train, test, 1),
+    "data_incremental": lambda train, test: data_incremental(train, test, 2),
+    "joint": joint,
+    "domain_incremental": lambda train, test: domain_incremental([train, TRAIN], [test, TEST]),
+}
+OTHERS = {
+    "lacks 'cow', so its class 1 is 'dog' instead of 'cow'": Named("cat", "dog", "eel"),
+    "lacks 'dog' and has besides 'pig', so its class 2 is 'pig'": Named("cat", "cow", "pig", "eel"),
+    "orders them otherwise: its class 0 is 'cow' instead of 'cat'": Named(
+        "cow", "cat", "dog", "eel"
+    ),
+    "has besides 'fox'": Named("cat", "cow", "dog", "eel", "fox"),
+    "lacks 'eel'": Named("cat", "cow", "dog"),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("message", OTHERS)
+def test_classes_of_other_names_are_refused(scenario: str, message: str) -> None:
+    SCENARIOS[scenario](PETS, Named(*PETS.classes))
+    with pytest.raises(LabelError, match=message) as error:
+        SCENARIOS[scenario](PETS, OTHERS[message])
+    assert scenario in str(error.value) and "test" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data: Subset(data, range(len(data))),
+        lambda data: Subset(Subset(data, range(len(data))), range(len(data))),
+        lambda data: torch.utils.data.ConcatDataset([data, data]),
+        lambda data: hide_labels(data, 0.5),
+        lambda data: without_labels(Subset(data, range(len(data)))),
+        as_classification_dataset,
+        lambda data: (
+            as_classification_dataset(data).subset([0, 1]).concat(as_classification_dataset(data))
+        ),
+        Wrapper,
+    ],
+)
+def test_names_of_classes_are_found_through_wrappers(wrap) -> None:
+    joint(wrap(PETS), PETS)
+    with pytest.raises(LabelError, match="lacks 'cow'"):
+        joint(PETS, wrap(OTHERS["lacks 'cow', so its class 1 is 'dog' instead of 'cow'"]))
+
+
+def test_two_folders_put_together_must_have_the_same_classes() -> None:
+    both = torch.utils.data.ConcatDataset([PETS, Named("cat", "dog")])
+    with pytest.raises(LabelError, match="two of its parts: Named lacks 'cow', 'eel'"):
+        joint(both, PETS)
+
+
+def test_what_has_no_names_is_not_compared(tmp_path: Path) -> None:
+    """Arrays, unlabelled folders, and wrappers that number the classes themselves."""
+    joint(PETS, TEST)
+    TRAIN[0][0].save(tmp_path / "x.png")
+    joint(unlabelled_folder(tmp_path), PETS)
+    other = Named("dog", "eel")
+    joint(PETS, Renumbered(other, [2, 2, 3, 3]))

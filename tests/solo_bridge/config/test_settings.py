@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from avalanche.core import SupervisedPlugin
 from omegaconf import OmegaConf
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError
@@ -20,8 +22,8 @@ from solo_bridge import SelfSupervised, SoloMethod, available_methods
 from solo_bridge.compat import load
 from solo_bridge.config import SoloConfig, settings_from_config
 from solo_bridge.defaults import DEFAULTS
-from tests.selfsupervised import small
-from tests.solo_bridge.config.examples import PIPELINE, VIEW, plain, written
+from tests.selfsupervised import small, stream
+from tests.solo_bridge.config.examples import CONFIG, PIPELINE, VIEW, plain, written
 
 MAIN = load().name == "main branch"
 needs_main = pytest.mark.skipif(not MAIN, reason="solo-learn's main branch is not installed")
@@ -65,16 +67,19 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
                 "exclude_bias_and_norm": True,
                 "scheduler": "warmup_cosine",
                 "warmup_epochs": 11,
+                "unfinished_warmup": True,
                 "warmup_start_lr": 1e-5,
                 "min_lr": 0.0006,
             },
+            "precision": "16",
+            "channels_last": True,
         },
         ignored=(
-            *("hydra", "name", "checkpoint", "auto_resume", "devices", "sync_batchnorm"),
-            *("accelerator", "strategy", "precision"),
+            *("hydra", "name", "checkpoint", "auto_resume", "sync_batchnorm"),
+            *("accelerator", "strategy"),
             *("defaults.wandb", "defaults.hydra/hydra_logging"),
             *("data.train_path", "data.val_path", "data.format", "data.num_workers"),
-            "optimizer.classifier_lr",
+            *("optimizer.classifier_lr", "devices"),
         ),
     )
 
@@ -85,12 +90,99 @@ def test_it_can_be_built_and_trained(tmp_path: Path) -> None:
     assert (method.name, method.num_classes, method.large_views) == ("byol", 100, 2)
     assert method.backbone.conv1.kernel_size == (3, 3)  # type: ignore[union-attr]
     assert method.solo.momentum_updater.base_tau == 0.9
-    strategy = SelfSupervised(method, evaluator=None, **settings_from_config(path).strategy)
-    settings = strategy.optimizer_settings
-    assert settings.lr == pytest.approx(0.3 * 4 / 256) and settings.weight_decay == 1e-4
-    assert strategy.train_epochs == 200 and strategy.train_mb_size == 4
     views = method.default_views()(torch.rand(3, 8, 8))
     assert torch.isfinite(method.loss([v.expand(4, 3, 8, 8) for v in views]))
+
+
+def asked_for(strategy: SelfSupervised) -> dict[str, Any]:
+    names = ("train_epochs", "train_mb_size", "eval_mb_size", "precision", "channels_last")
+    optimizer = asdict(strategy.optimizer_settings)
+    return {**{name: getattr(strategy, name) for name in names}, **optimizer}
+
+
+def test_what_a_file_says_of_training_is_done(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    found = asked_for(SelfSupervised(SoloMethod.from_config(path), evaluator=None))
+    assert found == {
+        "train_epochs": 200,
+        "train_mb_size": 4,
+        "eval_mb_size": 4,
+        "precision": "bf16",  # of 16-mixed, on a CPU
+        "channels_last": True,
+        "name": "lars",
+        "lr": pytest.approx(0.3 * 4 / 256),
+        "weight_decay": 1e-4,
+        "momentum": 0.8,
+        "betas": (0.9, 0.999),
+        "eta": 0.02,
+        "trust": "branch",
+        "clip": True,
+        "exclude_bias_and_norm": True,
+        "scheduler": "warmup_cosine",
+        "warmup_epochs": 11,
+        "unfinished_warmup": True,
+        "warmup_start_lr": 1e-5,
+        "min_lr": 0.0006,
+    }
+    settings = settings_from_config(path)
+    apart = SelfSupervised(SoloMethod(**settings.method), evaluator=None, **settings.strategy)
+    assert asked_for(apart) == {**found, "precision": "16"}
+
+
+def test_arguments_win_over_the_file(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "train_epochs": 2,
+        "train_mb_size": 8,
+        "eval_mb_size": 16,
+        "precision": "32",
+        "channels_last": False,
+    }
+    strategy = SelfSupervised(
+        SoloMethod.from_config(written(tmp_path)),
+        optimizer="sgd",
+        lr=0.5,
+        weight_decay=0.0,
+        scale_lr=False,
+        optimizer_settings={"momentum": 0.1},
+        evaluator=None,
+        **given,
+    )
+    settings = strategy.optimizer_settings
+    assert {name: asked_for(strategy)[name] for name in given} == given
+    assert (settings.name, settings.lr, settings.weight_decay) == ("sgd", 0.5, 0.0)
+    assert (settings.momentum, settings.min_lr) == (0.1, 0.0006), "what is not given stays"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [(None, "32"), (32, "32"), ("32-true", "32"), (16, "16"), ("bf16-mixed", "bf16")],
+)
+def test_lightnings_words_for_precisions(said: Any, meant: str) -> None:
+    found = settings_from_config(plain(precision=said)).strategy
+    assert found.get("precision", "32") == meant
+
+
+def test_a_file_is_trained_as_it_says(tmp_path: Path) -> None:
+    """Channels last, mixed precision, and the rates of its schedule."""
+    short = CONFIG.replace("warmup_epochs: 11", "warmup_epochs: 1").replace("200", "2")
+    seen: list[Any] = []
+
+    class Seen(SupervisedPlugin):  # type: ignore[misc]
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            kernel = strategy.model.backbone.layer1[0].conv1.weight
+            last = [t.is_contiguous(memory_format=torch.channels_last) for t in strategy.mb_x]
+            assert kernel.is_contiguous(memory_format=torch.channels_last) and all(last)
+            seen.append(strategy.optimizer.param_groups[0]["lr"])
+
+    method = SoloMethod.from_config(written(tmp_path, short))
+    strategy = SelfSupervised(method, evaluator=None, plugins=[Seen()])
+    strategy.train(stream(5).train_stream[0])
+    steps, base = 5, 0.3 * 4 / 256  # 20 images, minibatches of 4
+    rising = [1e-5 + t / (steps - 1) * (base - 1e-5) for t in range(steps)]
+    falling = [
+        0.0006 + (base - 0.0006) * (1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)
+    ]
+    assert seen == pytest.approx(rising + falling)
 
 
 def test_small_views_are_those_of_another_size() -> None:
@@ -150,7 +242,7 @@ def test_little_is_needed() -> None:
         "tau": (0.99, 1.0),  # solo-learn's, not the bridge's
         "warmup_teacher_temperature_epochs": 0,
     }
-    assert config.strategy == {"optimizer_settings": {}}
+    assert config.strategy == {"optimizer_settings": {}, "channels_last": True}
     assert config.augmentations == [] and config.ignored == ()
 
 
@@ -162,7 +254,11 @@ def test_lars_has_solo_learns_defaults() -> None:
         "exclude_bias_and_norm": False,
     }
     sgd = settings_from_config({"method": "simclr", "optimizer": {"name": "sgd"}})
-    assert sgd.strategy == {"optimizer": "sgd", "optimizer_settings": {}}
+    assert sgd.strategy == {
+        "optimizer": "sgd",
+        "optimizer_settings": {},
+        "channels_last": True,
+    }
 
 
 # ---- solo-learn's own reading
@@ -203,7 +299,7 @@ def agrees_with_solo_learn(config: SoloConfig, cfg: Any) -> None:
         ours, oracle = (re.sub(r" at 0x[0-9a-f]+|[()\[\]]", "", repr(p)) for p in pipelines)
         assert ours == oracle
         assert mine.num_crops == theirs.num_crops
-    built = SelfSupervised(torch_method(), evaluator=None, **strategy)
+    built = SelfSupervised(torch_method(cfg.method), evaluator=None, **strategy)
     settings, optimizer = built.optimizer_settings, cfg.optimizer
     # lr: solo-learn multiplies by the number of devices too
     assert settings.lr == pytest.approx(optimizer.lr / len(cfg.devices))
@@ -218,14 +314,18 @@ def agrees_with_solo_learn(config: SoloConfig, cfg: Any) -> None:
     assert settings.scheduler == scheduler.name
     assert settings.warmup_start_lr == scheduler.warmup_start_lr
     assert settings.min_lr == scheduler.min_lr
-    assert (settings.warmup_epochs or 10) == scheduler.warmup_epochs
+    if scheduler.name != "none":
+        assert settings.warmup_epochs == scheduler.warmup_epochs
+    if optimizer.name.startswith("adam"):
+        assert settings.betas == tuple(optimizer.kwargs.get("betas", (0.9, 0.999)))
     assert strategy["train_epochs"] == cfg.max_epochs
 
 
-def torch_method() -> Any:
+def torch_method(name: str) -> Any:
     from solo_bridge import SelfSupervisedMethod
 
     method = SelfSupervisedMethod()
+    method.optimizer_settings = DEFAULTS[name].optimizer_settings
     method.weight = torch.nn.Parameter(torch.zeros(1))
     return method
 
@@ -272,7 +372,68 @@ def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
         settings_from_config(plain())
         assert caplog.text == ""
         settings_from_config(plain(accumulate_grad_batches=4, optimizer__kwargs__nesterov=True))
-    assert "accumulate_grad_batches, optimizer.kwargs.nesterov cannot be honoured" in caplog.text
+    assert "accumulate_grad_batches: 4 cannot be honoured" in caplog.text
+    assert "optimizer.kwargs.nesterov: True cannot be honoured; pass a function" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "harmless", "advice"),
+    [
+        ("devices", [0, 1], [3], "multiply train_mb_size by it"),
+        ("devices", -1, 1, "multiply train_mb_size by it"),
+        ("num_nodes", 2, 1, "multiply train_mb_size by it"),
+        ("max_steps", 100, -1, "pass train_epochs"),
+        ("max_time", "00:01:00:00", None, "pass train_epochs"),
+        ("min_epochs", 3, 0, "pass train_epochs"),
+        ("seed", 5, None, "nothing is seeded here"),
+        ("limit_train_batches", 1, 1.0, "all data is trained on"),
+        ("data__fraction", 0.1, -1, "all data is trained on"),
+    ],
+)
+def test_each_has_a_warning_of_its_own(
+    key: str, value: Any, harmless: Any, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = key.replace("__", ".")
+    assert settings_from_config(plain(**{key: harmless})).lost == {} and not caplog.text
+    assert settings_from_config(plain(**{key: value})).lost == {path: value}
+    (record,) = (r for r in caplog.records if r.levelname == "WARNING")
+    assert f"{path}: {value} cannot be honoured" in record.message and advice in record.message
+
+
+def test_a_warmup_that_is_left_out_takes_ten_epochs() -> None:
+    named: dict[str, Any] = {"method": "simclr", "scheduler": {"name": "warmup_cosine"}}
+    assert settings_from_config(named).strategy["optimizer_settings"]["warmup_epochs"] == 10
+    none = {"method": "simclr", "scheduler": {"name": "none"}}
+    assert "warmup_epochs" not in settings_from_config(none).strategy["optimizer_settings"]
+
+
+def test_a_short_trial_of_a_file_trains_as_in_solo_learn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of eleven epochs of warm-up, and a word about it."""
+    settings = SelfSupervised(
+        SoloMethod.from_config(written(tmp_path)), train_epochs=2, evaluator=None
+    ).optimizer_settings
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=settings.lr)
+    scheduler = settings.schedule(optimizer, 5, 2)
+    assert scheduler is not None
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([1e-5 + t / 54 * (settings.lr - 1e-5) for t in range(10)])
+    assert "warm-up of 11 epochs takes all of the experience's 2" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["mae", "simclr"])
+def test_adamw_without_betas_has_solo_learns(name: str) -> None:
+    config = {"method": name, "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
+    said = settings_from_config(config).strategy
+    strategy = SelfSupervised(torch_method(name), evaluator=None, **said)
+    assert strategy.optimizer_settings.betas == (0.9, 0.999)
+    config["optimizer"]["kwargs"] = {"betas": [0.8, 0.9]}  # type: ignore[index]
+    assert settings_from_config(config).strategy["optimizer_settings"]["betas"] == (0.8, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +452,8 @@ def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
         ({"optimizer__kwargs__clip_lr": 1}, "clip_lr: expected true or false, got 1"),
         ({"scheduler__name": "step"}, "expected one of warmup_cosine, none; got 'step'"),
         ({"max_epochs": float("inf")}, "max_epochs: expected a whole number, got inf"),
+        ({"precision": "64-true"}, "precision: expected one of 32, .*; got '64-true'"),
+        ({"performance": {"disable_channel_last": 1}}, "disable_channel_last: expected true"),
         ({"backbone__kwargs": 3}, "backbone.kwargs: expected a mapping, got 3"),
         ({"augmentations": {"rrc": 1}}, "augmentations: expected a list"),
         ({"augmentations": [3]}, r"augmentations\[0\]: expected a mapping of rrc"),
