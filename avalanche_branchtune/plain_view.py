@@ -119,8 +119,8 @@ class _OnPlainView:
 
     def __call__(self, strategy: Any, *args: Any, **kwargs: Any) -> Any:
         model = strategy.model
-        strategy.model = PlainView(model)
         try:
+            strategy.model = PlainView(model)
             return getattr(type(self.plugin), self.event)(self.plugin, strategy, *args, **kwargs)
         finally:
             strategy.model = model
@@ -162,12 +162,14 @@ def show_plain(plugins: list[Any]) -> None:
                 setattr(plugin, event, _OnPlainView(plugin, event))
 
 
-def show_as_is(plugins: list[Any]) -> None:
-    """Undo :func:`show_plain`.
+def show_as_is(strategy: Any) -> None:
+    """Undo :func:`show_plain`, and what an interrupted callback left.
 
-    :param plugins: a strategy's plugins.
+    :param strategy: the strategy.
     """
-    for plugin in plugins:
+    if isinstance(strategy.model, PlainView):
+        strategy.model = strategy.model._model
+    for plugin in strategy.plugins:
         for event, callback in list(vars(plugin).items()):
             if isinstance(callback, _OnPlainView):
                 delattr(plugin, event)

@@ -20,7 +20,12 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.experiences import experience_index
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
-from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
+from avalanche_branchtune.optimizers import (
+    join_optimizer,
+    learning_branches,
+    leave_optimizer,
+    missing_parameters,
+)
 from avalanche_branchtune.options import one_of
 from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
@@ -180,13 +185,15 @@ class BranchTuningPlugin(ExperiencePlugin):
         if len(strategy.experience.dataset) == 0:
             index = experience_index(strategy)
             raise EmptyExperienceError(f"experience {index} has no samples to train on")
+        super().before_train_dataset_adaptation(strategy, *args, **kwargs)
 
     def open(self, strategy: Any, experience: int) -> ExperienceSummary:
         """Expand the network, fix its norms and let the branches join the optimizer."""
         model = strategy.model
         expansion = expand(model, self.branch, **self._options(model))
         fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
-        self._joined = join_optimizer(strategy.optimizer, model)
+        self._joined = learning_branches(model)  # first: what may have joined has to leave
+        join_optimizer(strategy.optimizer, model)
         show_plain(strategy.plugins)
         self._watching = True
         layers, skipped = len(expansion.branched), expansion.skipped
@@ -195,7 +202,7 @@ class BranchTuningPlugin(ExperiencePlugin):
 
     def rejoin(self, strategy: Any) -> None:
         """Let the branches join the optimizer, if it is another one."""
-        self._joined = join_optimizer(strategy.optimizer, strategy.model)
+        join_optimizer(strategy.optimizer, strategy.model)
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Warn, once per experience, of branches that no gradient reaches."""
@@ -217,9 +224,10 @@ class BranchTuningPlugin(ExperiencePlugin):
 
     def close(self, strategy: Any, *, finished: bool) -> None:
         """Merge the branches, with what they learnt, and put everything else back as it was."""
+        show_as_is(strategy)
         layers = {n: m for n, m in strategy.model.named_modules() if isinstance(m, Branched)}
         branches = [b for m in layers.values() for b in m.branches.values()]
-        if layers:
+        if len(self.branch_norms) < len(self.summaries):  # not yet by a call that was interrupted
             self.branch_norms.append(
                 {
                     name: float(torch.linalg.vector_norm((m.folded_weight() - m.weight).detach()))
@@ -228,10 +236,9 @@ class BranchTuningPlugin(ExperiencePlugin):
                 }
             )
         leave_optimizer(strategy.optimizer, [*branches, *self._joined])
-        self._joined = []
         compress(strategy.model)
         restore_norms(strategy.model)
-        show_as_is(strategy.plugins)
+        self._joined = []
 
     def clean(self, strategy: Any) -> None:
         """Merge branches that were there before this plugin."""
