@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from avalanche_branchtune.branches import (
@@ -272,6 +272,38 @@ def _refusal(layer: nn.Module, parent: nn.Module, users: Counter[int]) -> str | 
     if weight is not None and users[id(weight)] > 1:
         return "its weight is shared with another layer"
     return why_unbranchable(layer, parent)
+
+
+def folded_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return the ``state_dict`` that the model would have after :func:`compress`.
+
+    For what follows a model that is expanded without being expanded itself, as
+    averages of weights (EMA) do.  With ``plain``, a copy made before the
+    expansion: ``plain.load_state_dict(folded_state_dict(model))``, and then
+    ``average.update_parameters(plain)``.
+
+    :param model: any module, expanded or not; it is left as it is.
+    :return: the plain network's names in its order, with ``W + Σ pad(B)`` for
+        branched kernels; other tensors are the model's own, as in ``state_dict()``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune import expand, folded_state_dict
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False))
+        >>> expansion, layer = expand(model), model[0]
+        >>> layer.weight.data, layer.branch_1x1.data = torch.full((2, 1, 1, 1, 1), 2.5)
+        >>> {name: value.item() for name, value in folded_state_dict(model).items()}
+        {'0.weight': 5.0}
+    """
+    state = model.state_dict()
+    for name, layer in model.named_modules(remove_duplicate=False):
+        if isinstance(layer, Branched):
+            prefix = f"{name}." if name else ""
+            state[f"{prefix}weight"] = layer.folded_weight().detach()
+            for branch in layer.branches:
+                del state[f"{prefix}{branch}"]
+    return state
 
 
 def compress(model: nn.Module) -> tuple[str, ...]:
