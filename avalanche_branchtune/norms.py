@@ -38,9 +38,10 @@ def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
     """Refuse unknown norm options and resolve the layers' names.
 
     :param mode: see :func:`fix_norms`.
-    :param norms: names of :data:`NORMS`, or module classes.
+    :param norms: names of :data:`NORMS`, or classes of normalisation layers, your own too.
     :return: the classes.
-    :raises UnknownOptionError: for an unknown mode or norm.
+    :raises UnknownOptionError: for an unknown mode or norm, and for classes
+        that are torch's layers of another kind, or derived from one.
 
     Example::
 
@@ -57,10 +58,24 @@ def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
     kinds = []
     for norm in (norms,) if isinstance(norms, str | type) else norms:
         kind = NORMS.get(norm) if isinstance(norm, str) else norm
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise expected_one_of("norms", norm, [*NORMS, "a module class"])
+        if not (isinstance(kind, type) and _may_normalise(kind)):
+            raise expected_one_of("norms", norm, [*NORMS, "a class of normalisation layers"])
         kinds.append(kind)
     return tuple(kinds)
+
+
+def _may_normalise(kind: type) -> bool:
+    """Tell by the first of torch's own classes among its bases; of a user's own layer nothing."""
+    torchs = (c for c in kind.__mro__ if c.__module__.startswith("torch."))
+    base = next(torchs, None)
+    if base is nn.Module:
+        return kind is not nn.Module
+    return base is not None and base.__module__ in _NORM_MODULES
+
+
+_NORM_MODULES = tuple(
+    f"torch.nn.modules.{name}" for name in ("batchnorm", "instancenorm", "normalization")
+)
 
 
 def fix_norms(

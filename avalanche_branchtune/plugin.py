@@ -26,7 +26,7 @@ from avalanche_branchtune.optimizers import (
     leave_optimizer,
     missing_parameters,
 )
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import one_of, true_or_false
 from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
 from avalanche_branchtune.surgery import (
@@ -147,6 +147,8 @@ class BranchTuningPlugin(ExperiencePlugin):
             check_linear(linear)
             check_norms(norm_mode, norms)
             one_of("unbranchable", unbranchable, ("error", "skip"))
+            true_or_false("pretrained", pretrained)
+            true_or_false("verbose", verbose)
         except UnknownOptionError as error:
             raise UnknownOptionError(f"BranchTuningPlugin: {error}") from None
         self.branch = branch

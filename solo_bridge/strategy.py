@@ -123,6 +123,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     ) -> None:
         """See the class."""
         _check_arguments(model, optimizer, optimizer_settings or {}, train_mb_size)
+        _check_are_objects(plugins or [])
         one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
         check_plugins(plugins or [], model)
         optimizer = model.optimizer if optimizer is None else optimizer
@@ -407,6 +408,20 @@ def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any], batch
         raise BatchSizeError(
             f"SelfSupervised(train_mb_size={batch}): expected at least 1 (2 for BN)"
         )
+
+
+def _check_are_objects(plugins: Any) -> None:
+    for plugin in [plugins] if isinstance(plugins, str) else plugins:
+        if isinstance(plugin, str):
+            raise UnknownOptionError(
+                f"SelfSupervised(plugins=…): expected plugin objects; got the name {plugin!r}, of "
+                f"which solo_bridge.build makes one: build({plugin!r}, method, …)"
+            )
+        if isinstance(plugin, type):
+            raise UnknownOptionError(
+                f"SelfSupervised(plugins=…): expected plugin objects; got the class "
+                f"{plugin.__name__}: write {plugin.__name__}(…)"
+            )
 
 
 def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:

@@ -20,7 +20,7 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
-from avalanche_branchtune.options import not_negative, one_of
+from avalanche_branchtune.options import not_negative, one_of, true_or_false
 from avalanche_branchtune.parts import online_and_momentum
 from avalanche_branchtune.plugin import BranchTuningPlugin
 from avalanche_branchtune.surgery import Scope, in_scope
@@ -188,12 +188,12 @@ class CLRPlugin(ExperiencePlugin):
             not_negative("CLRPlugin(lr=…)", lr)
         self.size = size
         self.scope = scope
-        self.pointwise = pointwise
+        self.pointwise = true_or_false("CLRPlugin(pointwise=…)", pointwise)
         self.norms = one_of("CLRPlugin(norms=…)", norms, KEPT_NORMS)
-        self.heads = heads
+        self.heads = true_or_false("CLRPlugin(heads=…)", heads)
         self.lr = lr
         self.weight_decay = not_negative("CLRPlugin(weight_decay=…)", weight_decay)
-        self.pretrained = pretrained
+        self.pretrained = true_or_false("CLRPlugin(pretrained=…)", pretrained)
         self.verbose = verbose
         self.tasks: dict[int, Task] = {}
         """The tasks that were trained with maps, by the index of their experience."""

@@ -36,11 +36,13 @@ from avalanche_branchtune.evaluation import (
 )
 from avalanche_branchtune.metrics import (
     AnalysisMetric,
+    ContinualEvaluation,
     ProbeMetric,
     RunRecorder,
     run_metrics,
 )
 from avalanche_branchtune.records import load_run
+from avalanche_branchtune.streams import class_incremental
 from tests import supervised
 
 
@@ -301,6 +303,25 @@ def test_another_order_than_the_streams_is_refused(order: list[int]) -> None:
     with pytest.raises(ProbeError, match=r"experience \d is to be trained"):
         for i in order:
             strategy.train(stream.train_stream[i])
+
+
+def test_a_probe_of_another_stream_is_refused() -> None:
+    def with_order(order: list[int]) -> Any:
+        train, test = supervised.dataset(), supervised.dataset(seed=1)
+        return class_incremental(train, test, 3, class_order=order)
+
+    ours, theirs = with_order([0, 1, 2, 3, 4, 5]), with_order([4, 5, 2, 3, 0, 1])
+    for made in (
+        lambda s: ProbeMetric(StreamProbe(KNNProbe(2), s.train_stream, s.test_stream)),
+        lambda s: ContinualEvaluation(StreamProbe(KNNProbe(2), s.train_stream, s.test_stream), 9),
+    ):
+        for stream in (ours, theirs):
+            run = supervised.strategy([], evaluator=EvaluationPlugin(made(stream)), train_epochs=1)
+            if stream is ours:
+                run.train(ours.train_stream)
+            else:
+                with pytest.raises(ProbeError, match=r"with the classes \[0, 1\] …, .* \[4, 5\]"):
+                    run.train(ours.train_stream)
 
 
 def test_metrics_belong_to_one_run() -> None:
