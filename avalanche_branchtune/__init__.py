@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from avalanche_branchtune.branches import BranchConv2d, BranchLinear
     from avalanche_branchtune.norms import fix_norms, restore_norms
     from avalanche_branchtune.plugin import BranchTuningPlugin
-    from avalanche_branchtune.surgery import Expansion, compress, expand, is_expanded
+    from avalanche_branchtune.surgery import (
+        Expansion,
+        compress,
+        expand,
+        folded_state_dict,
+        is_expanded,
+    )
 
 __version__ = "0.1.0"
 
@@ -24,6 +30,7 @@ __all__ = [
     "compress",
     "expand",
     "fix_norms",
+    "folded_state_dict",
     "is_expanded",
     "restore_norms",
 ]
@@ -34,6 +41,8 @@ __getattr__ = exports(
         **dict.fromkeys(("BranchConv2d", "BranchLinear"), "branches"),
         **dict.fromkeys(("fix_norms", "restore_norms"), "norms"),
         "BranchTuningPlugin": "plugin",
-        **dict.fromkeys(("Expansion", "compress", "expand", "is_expanded"), "surgery"),
+        **dict.fromkeys(
+            ("Expansion", "compress", "expand", "folded_state_dict", "is_expanded"), "surgery"
+        ),
     },
 )

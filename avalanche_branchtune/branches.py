@@ -26,6 +26,8 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
 
+_RECORD = "_branch_record"
+
 Shape: TypeAlias = tuple[int, int]
 Branch: TypeAlias = str | Callable[[Shape], Sequence[Shape]]
 LinearBranch: TypeAlias = str | int
@@ -177,32 +179,92 @@ class Branched(nn.Module):
         """
         raise NotImplementedError
 
-    def _attach(self, branches: Mapping[str, Tensor]) -> None:
-        own = {n: p for n, p in self._parameters.items() if p is not None}
-        self._branch_record["requires_grad"] = {n: p.requires_grad for n, p in own.items()}
-        for name, value in branches.items():
-            branch = nn.Parameter(value, self.weight.requires_grad)
-            if name not in ("branch_up", "branch_down"):  # factors are not of the kernel's scale
-                branch.kernel = self.weight  # type: ignore[attr-defined]
-            self.register_parameter(name, branch)
-        for p in own.values():
-            p.requires_grad_(False)
-            p.grad = None  # a stale gradient would let weight decay move the frozen kernel
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, whose branches know the copied kernel."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        _link(self)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Put a parameter in place (``load_state_dict(assign=True)`` does), see the class."""
+        super().register_parameter(name, param)
+        _link(self)
 
     def merge(self) -> None:
         """Add the branches to the kernel and become the original class again.
 
+        The merged kernel is kept in the layer's record before anything changes,
+        so that a second call after an interruption does not add them twice.
+
         Authors' code: SmallPigPeppa/ISSL 37827a5, models/conv3x3_reparam_1x3.py, re_param.
         """
-        with torch.no_grad():
-            self.weight.copy_(self.folded_weight())
-        for name in self.branches:
-            delattr(self, name)
-        record = self._branch_record
-        del self._branch_record
-        for name, requires_grad in record["requires_grad"].items():
-            self._parameters[name].requires_grad_(requires_grad)  # type: ignore[union-attr]
-        self.__class__ = record["cls"]
+        merged = self._branch_record.setdefault("merged", self.folded_weight().detach())
+        self.weight.detach().copy_(merged)
+        take_off(self)
+
+
+def carries_branches(module: nn.Module) -> bool:
+    """Tell whether a layer has branches, or what an interruption left of them.
+
+    :param module: any module.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.branches import add_branches, carries_branches
+        >>> layer = nn.Conv2d(2, 4, 3)
+        >>> carries_branches(layer), carries_branches(add_branches(layer, "1x1", "none"))
+        (False, True)
+    """
+    return _RECORD in vars(module)
+
+
+def take_off(layer: nn.Module) -> None:
+    """Make a layer what it was before its branches, with the kernel that it has now.
+
+    :param layer: one that :func:`carries_branches`, also in part.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.branches import add_branches, take_off
+        >>> layer = add_branches(nn.Conv2d(2, 4, 3), "1x1", "none")
+        >>> take_off(layer)
+        >>> layer, [name for name, p in layer.named_parameters() if p.requires_grad]
+        (Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1)), ['weight', 'bias'])
+    """
+    record = vars(layer)[_RECORD]
+    layer.__class__ = record["cls"]
+    for name in [n for n in layer._parameters if n.startswith("branch_")]:
+        del layer._parameters[name]
+    for name, requires_grad in record["requires_grad"].items():
+        layer._parameters[name].requires_grad_(requires_grad)  # type: ignore[union-attr]
+    del vars(layer)[_RECORD]  # last: what is interrupted here is done once more
+
+
+def _put_on(
+    layer: nn.Module, kind: type[Branched], cls: type[nn.Module], branches: Mapping[str, Tensor]
+) -> None:
+    own = {n: p for n, p in layer._parameters.items() if p is not None}
+    learns = own["weight"].requires_grad
+    added = {name: nn.Parameter(value, learns) for name, value in branches.items()}
+    # The record first: from it an interrupted expansion can be taken back.
+    vars(layer)[_RECORD] = {
+        "cls": cls,
+        "requires_grad": {n: p.requires_grad for n, p in own.items()},
+    }
+    layer._parameters.update(added)
+    layer.__class__ = kind
+    _link(layer)
+    for p in own.values():
+        p.requires_grad_(False)
+        p.grad = None  # a stale gradient would let weight decay move the frozen kernel
+
+
+def _link(layer: nn.Module) -> None:
+    # Copies lose the attributes of parameters; factors are not of the kernel's scale.
+    for name, branch in layer._parameters.items():
+        if name.startswith("branch_") and name not in ("branch_up", "branch_down"):
+            branch.kernel = layer._parameters["weight"]  # type: ignore[union-attr]
 
 
 class BranchConv2d(Branched, nn.Conv2d):
@@ -241,6 +303,8 @@ class BranchConv2d(Branched, nn.Conv2d):
 
     def folded_weight(self) -> Tensor:
         """Return ``W + Σ pad(B)``, shape ``(C_out, C_in / groups, kH, kW)``."""
+        if "merged" in self._branch_record:
+            return self._branch_record["merged"]
         return _Fold.apply(self.weight, *self.branches.values())
 
     def folded_gradient(self) -> Tensor:
@@ -277,6 +341,8 @@ class BranchLinear(Branched, nn.Linear):
 
     def folded_weight(self) -> Tensor:
         """Return the weight with its branch added, shape ``(out, in)``."""
+        if "merged" in self._branch_record:
+            return self._branch_record["merged"]
         b = self.branches
         return self.weight + (
             b["branch_full"] if "branch_full" in b else b["branch_up"] @ b["branch_down"]
@@ -334,10 +400,7 @@ def _branch_conv(conv: nn.Conv2d, cls: type[nn.Module], branch: Branch) -> None:
         f"branch_{h}x{w}": kernel.new_zeros((*kernel.shape[:2], h, w)).to(memory_format=memory)
         for h, w in shapes
     }
-    conv.__class__ = BranchConv2d
-    assert isinstance(conv, BranchConv2d)
-    conv._branch_record = {"cls": cls}
-    conv._attach(branches)
+    _put_on(conv, BranchConv2d, cls, branches)
 
 
 def _branch_linear(linear: nn.Linear, cls: type[nn.Module], rank: LinearBranch) -> None:
@@ -349,10 +412,7 @@ def _branch_linear(linear: nn.Linear, cls: type[nn.Module], rank: LinearBranch) 
         branches = {"branch_up": weight.new_zeros(out_features, r), "branch_down": down.to(weight)}
     else:
         branches = {"branch_full": torch.zeros_like(weight)}
-    linear.__class__ = BranchLinear
-    assert isinstance(linear, BranchLinear)
-    linear._branch_record = {"cls": cls}
-    linear._attach(branches)
+    _put_on(linear, BranchLinear, cls, branches)
 
 
 def add_branches(layer: nn.Module, branch: Branch, linear: LinearBranch) -> Branched:

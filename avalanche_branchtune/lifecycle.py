@@ -2,8 +2,9 @@
 
 ``refuse`` before anything is trained; ``open`` when an experience begins;
 ``close`` when it has ended; and if it never ended, because training was
-interrupted, ``close`` when the next one begins.  State is kept in plain
-attributes: a strategy can be pickled in the middle of an experience.
+interrupted, ``close`` when the next one begins, before any plugin opens it.
+State is kept in plain attributes: a strategy can be pickled in the middle of
+an experience.
 """
 
 from __future__ import annotations
@@ -95,18 +96,17 @@ class ExperiencePlugin(SupervisedPlugin):
         """Refuse what cannot work."""
         self.refuse(strategy)
 
+    def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Close what was never closed, before the optimizer is made and a plugin opens."""
+        self._settle(strategy)
+
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Open the experience, after one that was never closed."""
-        if self.under_way is not None and not begins(strategy):
+        """Open the experience."""
+        self._settle(strategy)  # a template may have no data to adapt
+        if self.under_way is not None:  # a later part
             self._paused = False
             self.rejoin(strategy)
             return
-        if self.under_way is not None:
-            if not self._paused:
-                logger.warning(
-                    "%s: experience %d was not finished", type(self).__name__, self.under_way
-                )
-            self._close(strategy, finished=self._paused)
         self.clean(strategy)
         first = trained_before(strategy) == 0
         if not begins(strategy) or (first and not self.pretrained):
@@ -114,7 +114,8 @@ class ExperiencePlugin(SupervisedPlugin):
         key = experience_key(strategy)
         self.again = self._finished and key == self._key
         self._key, self._finished = key, self.again
-        self.under_way, self._paused = position(strategy), False
+        self._paused = False
+        self.under_way = position(strategy)  # from here on there may be something to close
         try:
             summary = self.open(strategy, self.under_way)
         except Exception:
@@ -133,6 +134,14 @@ class ExperiencePlugin(SupervisedPlugin):
             self._paused = True
             if ends(strategy):
                 self._close(strategy, finished=True)
+
+    def _settle(self, strategy: Any) -> None:
+        if self.under_way is not None and begins(strategy):
+            if not self._paused:
+                logger.warning(
+                    "%s: experience %d was not finished", type(self).__name__, self.under_way
+                )
+            self._close(strategy, finished=self._paused)
 
     def _close(self, strategy: Any, *, finished: bool) -> None:
         self.close(strategy, finished=finished)

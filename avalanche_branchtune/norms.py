@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -38,9 +38,10 @@ def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
     """Refuse unknown norm options and resolve the layers' names.
 
     :param mode: see :func:`fix_norms`.
-    :param norms: names of :data:`NORMS`, or module classes.
+    :param norms: names of :data:`NORMS`, or classes of normalisation layers, your own too.
     :return: the classes.
-    :raises UnknownOptionError: for an unknown mode or norm.
+    :raises UnknownOptionError: for an unknown mode or norm, and for classes
+        that are torch's layers of another kind, or derived from one.
 
     Example::
 
@@ -57,10 +58,24 @@ def check_norms(mode: str, norms: Norms) -> tuple[type[nn.Module], ...]:
     kinds = []
     for norm in (norms,) if isinstance(norms, str | type) else norms:
         kind = NORMS.get(norm) if isinstance(norm, str) else norm
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise expected_one_of("norms", norm, [*NORMS, "a module class"])
+        if not (isinstance(kind, type) and _may_normalise(kind)):
+            raise expected_one_of("norms", norm, [*NORMS, "a class of normalisation layers"])
         kinds.append(kind)
     return tuple(kinds)
+
+
+def _may_normalise(kind: type) -> bool:
+    """Tell by the first of torch's own classes among its bases; of a user's own layer nothing."""
+    torchs = (c for c in kind.__mro__ if c.__module__.startswith("torch."))
+    base = next(torchs, None)
+    if base is nn.Module:
+        return kind is not nn.Module
+    return base is not None and base.__module__ in _NORM_MODULES
+
+
+_NORM_MODULES = tuple(
+    f"torch.nn.modules.{name}" for name in ("batchnorm", "instancenorm", "normalization")
+)
 
 
 def fix_norms(
@@ -70,7 +85,7 @@ def fix_norms(
     norms: Norms = PAPER_NORMS,
     scope: Scope = None,
 ) -> tuple[str, ...]:
-    """Fix normalisation layers until :func:`restore_norms`, in place.
+    """Fix normalisation layers until :func:`restore_norms`, in place: all of them, or none.
 
     Authors' code: SmallPigPeppa/ISSL 37827a5, main_pretrain_new_fixbn.py, for ``"affine"``.
     Differs: for ``"eval"`` their main_pretrain_new_fixbneval.py sets a flag that nothing reads, and
@@ -106,20 +121,30 @@ def fix_norms(
             raise ExpansionError(
                 f"fix_norms: {name} is fixed already: call restore_norms(model) first"
             )
-    for module in chosen.values():
-        own = {n: p for n, p in module._parameters.items() if p is not None}
-        record: dict[str, Any] = {
-            "requires_grad": {n: p.requires_grad for n, p in own.items()},
-            "training": module.training,
-        }
-        for p in own.values():
-            p.requires_grad_(False)
-            p.grad = None
-        if mode == "eval":
-            record["hook"] = module.register_forward_pre_hook(_hold_eval, prepend=True)
-            module.training = False
-        setattr(module, _RECORD, record)
-    return tuple(chosen)
+    gradients = [(p, p.grad) for m in chosen.values() for p in m.parameters(recurse=False)]
+    try:
+        for module in chosen.values():
+            _fix(module, mode)
+        return tuple(chosen)
+    except BaseException:
+        _restore(chosen.values(), model)
+        for p, gradient in gradients:
+            p.grad = gradient
+        raise
+
+
+def _fix(module: nn.Module, mode: str) -> None:
+    own = {n: p for n, p in module._parameters.items() if p is not None}
+    record: dict[str, Any] = {"requires_grad": {n: p.requires_grad for n, p in own.items()}}
+    if mode == "eval":
+        record["training"] = module.training
+    vars(module)[_RECORD] = record  # first: from it an interrupted call is taken back
+    for p in own.values():
+        p.requires_grad_(False)
+        p.grad = None
+    if mode == "eval":
+        module.register_forward_pre_hook(_hold_eval, prepend=True)
+        module.training = False
 
 
 def restore_norms(model: nn.Module) -> tuple[str, ...]:
@@ -139,14 +164,21 @@ def restore_norms(model: nn.Module) -> tuple[str, ...]:
         (('0',), True, True)
     """
     fixed = {n: m for n, m in model.named_modules() if _RECORD in vars(m)}
-    for module in fixed.values():
-        record = vars(module).pop(_RECORD)
-        for name, requires_grad in record["requires_grad"].items():
-            getattr(module, name).requires_grad_(requires_grad)
-        if "hook" in record:
-            record["hook"].remove()
-            module.training = record["training"] and model.training
+    _restore(fixed.values(), model)
     return tuple(fixed)
+
+
+def _restore(modules: Collection[nn.Module], model: nn.Module) -> None:
+    for module in reversed([m for m in modules if _RECORD in vars(m)]):
+        record = vars(module)[_RECORD]
+        for name, requires_grad in record["requires_grad"].items():
+            module._parameters[name].requires_grad_(requires_grad)  # type: ignore[union-attr]
+        if "training" in record:
+            for key, hook in list(module._forward_pre_hooks.items()):
+                if hook is _hold_eval:
+                    del module._forward_pre_hooks[key]
+            module.training = record["training"] and (module is model or model.training)
+        del vars(module)[_RECORD]  # last: what is interrupted here is done once more
 
 
 def requires_grad_before(module: nn.Module) -> dict[str, bool]:

@@ -11,12 +11,20 @@ from avalanche_branchtune.branches import Branched
 from avalanche_branchtune.errors import OptimizerMismatchError
 
 
-def join_optimizer(optimizer: Optimizer, model: nn.Module) -> list[nn.Parameter]:
-    """Put the trainable branches of a model into the groups of their kernels.
+def learning_branches(model: nn.Module) -> list[nn.Parameter]:
+    """Return the branch parameters of a model that learn.
+
+    :param model: an expanded model.
+    """
+    layers = [m for m in model.modules() if isinstance(m, Branched)]
+    return [b for m in layers for b in m.branches.values() if b.requires_grad]
+
+
+def join_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
+    """Put the trainable branches of a model into the groups of their kernels, if they are in none.
 
     :param optimizer: holds the model's own parameters.
     :param model: an expanded model.
-    :return: the branch parameters, in the optimizer now.
     :raises OptimizerMismatchError: if a branched kernel is in no group.
     """
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
@@ -32,7 +40,6 @@ def join_optimizer(optimizer: Optimizer, model: nn.Module) -> list[nn.Parameter]
         for branch in branches:
             if id(branch) not in groups:
                 groups[id(layers[name].weight)]["params"].append(branch)
-    return [b for branches in trainable.values() for b in branches]
 
 
 def leave_optimizer(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> int:

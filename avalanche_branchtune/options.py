@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from numbers import Real
 from typing import TypeVar
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
@@ -84,7 +85,7 @@ def positive(argument: str, value: float) -> float:
         Traceback (most recent call last):
         avalanche_branchtune.errors.UnknownOptionError: ...a finite number above 0; got inf
     """
-    if not (value > 0 and math.isfinite(value)):
+    if not (_is_number(value) and value > 0 and math.isfinite(value)):
         raise _refused(argument, "a finite number above 0", value)
     return value
 
@@ -102,7 +103,7 @@ def not_negative(argument: str, value: float) -> float:
         >>> not_negative("Plugin(lr=…)", 0.0)
         0.0
     """
-    if not (value >= 0 and math.isfinite(value)):
+    if not (_is_number(value) and value >= 0 and math.isfinite(value)):
         raise _refused(argument, "a finite number of at least 0", value)
     return value
 
@@ -144,9 +145,32 @@ def fraction(argument: str, value: float) -> float:
         Traceback (most recent call last):
         avalanche_branchtune.errors.UnknownOptionError: ...expected a share in (0, 1]; got 0
     """
-    if not 0 < value <= 1:
+    if not (_is_number(value) and 0 < value <= 1):
         raise _refused(argument, "a share in (0, 1]", value)
     return value
+
+
+def true_or_false(argument: str, value: bool) -> bool:
+    """Return a switch: a name or a number is no answer, although Python takes it for one.
+
+    :param argument: see :func:`one_of`.
+    :param value: what was given.
+    :raises UnknownOptionError: unless it is True or False.
+
+    Example::
+
+        >>> from avalanche_branchtune.options import true_or_false
+        >>> true_or_false("Plugin(pretrained=…)", "a file")
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...expected True or False; got 'a file'
+    """
+    if not isinstance(value, bool):
+        raise _refused(argument, "True or False", value)
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _refused(argument: str, expected: str, value: object) -> UnknownOptionError:

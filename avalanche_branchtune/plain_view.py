@@ -14,7 +14,10 @@ from typing import Any
 
 import torch
 from avalanche.training.plugins import (
+    CWRStarPlugin,
     EWCPlugin,
+    FromScratchTrainingPlugin,
+    GDumbPlugin,
     MASPlugin,
     MIRPlugin,
     RWalkPlugin,
@@ -42,6 +45,8 @@ _EVENTS: dict[type, tuple[str, ...]] = {
 _REFUSED: dict[type, str] = {
     MIRPlugin: "it differentiates by all parameters, of which the kernels do not learn",
     RWalkPlugin: "it scores named parameters along the path, on which the kernels stand still",
+    FromScratchTrainingPlugin: "it puts the untrained weights back, which would then stand still",
+    GDumbPlugin: "it begins each experience with an untrained network, which would stand still",
 }
 """Plugins that cannot do their work while kernels stand still, with the reason."""
 
@@ -119,8 +124,8 @@ class _OnPlainView:
 
     def __call__(self, strategy: Any, *args: Any, **kwargs: Any) -> Any:
         model = strategy.model
-        strategy.model = PlainView(model)
         try:
+            strategy.model = PlainView(model)
             return getattr(type(self.plugin), self.event)(self.plugin, strategy, *args, **kwargs)
         finally:
             strategy.model = model
@@ -132,9 +137,10 @@ def check_plugins(plugins: list[Any], linear: Any) -> None:
     :param plugins: a strategy's plugins.
     :param linear: the branch of linear layers, see
         :func:`avalanche_branchtune.expand`.
-    :raises IncompatiblePluginError: for MIR and RWalk, and for SI beside
-        low-rank branches: SI needs the gradient of the folded weight, which
-        low-rank factors do not give.
+    :raises IncompatiblePluginError: for MIR, RWalk, FromScratchTraining and
+        GDumb; for CWR* that freezes all but the classifier, hence the branches;
+        and for SI beside low-rank branches: SI needs the gradient of the folded
+        weight, which low-rank factors do not give.
     """
     for plugin in plugins:
         for kind, reason in _REFUSED.items():
@@ -142,6 +148,11 @@ def check_plugins(plugins: list[Any], linear: Any) -> None:
                 raise IncompatiblePluginError(
                     f"{kind.__name__} beside BranchTuningPlugin: {reason}"
                 )
+        if isinstance(plugin, CWRStarPlugin) and plugin.freeze_remaining_model:
+            raise IncompatiblePluginError(
+                "CWRStarPlugin beside BranchTuningPlugin: it freezes all but the classifier, and "
+                "the branches with them; use CWRStarPlugin(freeze_remaining_model=False)"
+            )
         if isinstance(plugin, SynapticIntelligencePlugin) and isinstance(linear, int):
             raise IncompatiblePluginError(
                 "SynapticIntelligencePlugin beside low-rank branches: the gradient of the folded "
@@ -162,12 +173,14 @@ def show_plain(plugins: list[Any]) -> None:
                 setattr(plugin, event, _OnPlainView(plugin, event))
 
 
-def show_as_is(plugins: list[Any]) -> None:
-    """Undo :func:`show_plain`.
+def show_as_is(strategy: Any) -> None:
+    """Undo :func:`show_plain`, and what an interrupted callback left.
 
-    :param plugins: a strategy's plugins.
+    :param strategy: the strategy.
     """
-    for plugin in plugins:
+    if isinstance(strategy.model, PlainView):
+        strategy.model = strategy.model._model
+    for plugin in strategy.plugins:
         for event, callback in list(vars(plugin).items()):
             if isinstance(callback, _OnPlainView):
                 delattr(plugin, event)

@@ -21,8 +21,13 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.experiences import experience_index
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import PAPER_NORMS, Norms, check_norms, fix_norms, restore_norms
-from avalanche_branchtune.optimizers import join_optimizer, leave_optimizer, missing_parameters
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.optimizers import (
+    join_optimizer,
+    learning_branches,
+    leave_optimizer,
+    missing_parameters,
+)
+from avalanche_branchtune.options import one_of, true_or_false
 from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
 from avalanche_branchtune.surgery import (
@@ -143,6 +148,8 @@ class BranchTuningPlugin(ExperiencePlugin):
             check_linear(linear)
             check_norms(norm_mode, norms)
             one_of("unbranchable", unbranchable, ("error", "skip"))
+            true_or_false("pretrained", pretrained)
+            true_or_false("verbose", verbose)
         except UnknownOptionError as error:
             raise UnknownOptionError(f"BranchTuningPlugin: {error}") from None
         self.branch = branch
@@ -181,13 +188,15 @@ class BranchTuningPlugin(ExperiencePlugin):
         if len(strategy.experience.dataset) == 0:
             index = experience_index(strategy)
             raise EmptyExperienceError(f"experience {index} has no samples to train on")
+        super().before_train_dataset_adaptation(strategy, *args, **kwargs)
 
     def open(self, strategy: Any, experience: int) -> ExperienceSummary:
         """Expand the network, fix its norms and let the branches join the optimizer."""
         model = strategy.model
         expansion = expand(model, self.branch, **self._options(model))
         fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
-        self._joined = join_optimizer(strategy.optimizer, model)
+        self._joined = learning_branches(model)  # first: what may have joined has to leave
+        join_optimizer(strategy.optimizer, model)
         show_plain(strategy.plugins)
         self._watching = True
         layers, skipped = len(expansion.branched), expansion.skipped
@@ -199,7 +208,7 @@ class BranchTuningPlugin(ExperiencePlugin):
 
     def rejoin(self, strategy: Any) -> None:
         """Let the branches join the optimizer, if it is another one."""
-        self._joined = join_optimizer(strategy.optimizer, strategy.model)
+        join_optimizer(strategy.optimizer, strategy.model)
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Warn, once per experience, of branches that no gradient reaches."""
@@ -221,15 +230,16 @@ class BranchTuningPlugin(ExperiencePlugin):
 
     def close(self, strategy: Any, *, finished: bool) -> None:
         """Merge the branches, with what they learnt, and put everything else back as it was."""
+        show_as_is(strategy)
         layers = {n: m for n, m in strategy.model.named_modules() if isinstance(m, Branched)}
         branches = [b for m in layers.values() for b in m.branches.values()]
-        if finished and self.under_way is not None:
-            self.branch_norms.setdefault(self.under_way, {}).update(_branch_norms(layers))
+        place = self.under_way
+        if finished and place is not None and place not in self.branch_norms:
+            self.branch_norms[place] = _branch_norms(layers)  # before any is merged
         leave_optimizer(strategy.optimizer, [*branches, *self._joined])
-        self._joined = []
         compress(strategy.model)
         restore_norms(strategy.model)
-        show_as_is(strategy.plugins)
+        self._joined = []
 
     def clean(self, strategy: Any) -> None:
         """Merge branches that were there before this plugin."""

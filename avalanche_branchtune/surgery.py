@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from avalanche_branchtune.branches import (
@@ -17,8 +17,10 @@ from avalanche_branchtune.branches import (
     LinearBranch,
     add_branches,
     branch_shapes,
+    carries_branches,
     check_branch,
     check_linear,
+    take_off,
     why_unbranchable,
 )
 from avalanche_branchtune.errors import (
@@ -115,7 +117,7 @@ def is_expanded(model: nn.Module) -> bool:
         >>> is_expanded(model), compress(model), is_expanded(model)
         (True, ('0',), False)
     """
-    return any(isinstance(m, Branched) for m in model.modules())
+    return any(carries_branches(m) for m in model.modules())
 
 
 def _candidates(model: nn.Module, linear: LinearBranch, scope: Scope) -> dict[str, nn.Module]:
@@ -157,7 +159,7 @@ def expand(
     Authors' code: SmallPigPeppa/ISSL 37827a5, models/resnet18_cifar_reparam_1x3.py,
     ResNet.set_branchs and ResNet.fix_convs.
 
-    :param model: any module; nothing is changed if an error is raised.
+    :param model: any module; nothing is changed if an error is raised, or if this is interrupted.
     :param branch: ``"1x1"``, ``"1x3+3x1"``, ``"3x3"`` or a callable, see
         :func:`avalanche_branchtune.branches.branch_shapes`.
     :param linear: ``"none"``, ``"full"`` or a rank: the branch of linear
@@ -187,8 +189,17 @@ def expand(
     chosen, skipped = plan_expansion(
         model, branch, linear=linear, scope=scope, unbranchable=unbranchable
     )
-    branched = {n: tuple(add_branches(m, branch, linear).branches) for n, m in chosen.items()}
-    return Expansion(branched=branched, skipped=skipped)
+    gradients = [(p, p.grad) for m in chosen.values() for p in m.parameters(recurse=False)]
+    try:
+        branched = {n: tuple(add_branches(m, branch, linear).branches) for n, m in chosen.items()}
+        return Expansion(branched=branched, skipped=skipped)
+    except BaseException:
+        for layer in reversed(chosen.values()):
+            if carries_branches(layer):
+                take_off(layer)
+        for p, gradient in gradients:
+            p.grad = gradient
+        raise
 
 
 def plan_expansion(
@@ -263,12 +274,45 @@ def _refusal(layer: nn.Module, parent: nn.Module, users: Counter[int]) -> str | 
     return why_unbranchable(layer, parent)
 
 
+def folded_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return the ``state_dict`` that the model would have after :func:`compress`.
+
+    For what follows a model that is expanded without being expanded itself, as
+    averages of weights (EMA) do.  With ``plain``, a copy made before the
+    expansion: ``plain.load_state_dict(folded_state_dict(model))``, and then
+    ``average.update_parameters(plain)``.
+
+    :param model: any module, expanded or not; it is left as it is.
+    :return: the plain network's names in its order, with ``W + Σ pad(B)`` for
+        branched kernels; other tensors are the model's own, as in ``state_dict()``.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune import expand, folded_state_dict
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False))
+        >>> expansion, layer = expand(model), model[0]
+        >>> layer.weight.data, layer.branch_1x1.data = torch.full((2, 1, 1, 1, 1), 2.5)
+        >>> {name: value.item() for name, value in folded_state_dict(model).items()}
+        {'0.weight': 5.0}
+    """
+    state = model.state_dict()
+    for name, layer in model.named_modules(remove_duplicate=False):
+        if isinstance(layer, Branched):
+            prefix = f"{name}." if name else ""
+            state[f"{prefix}weight"] = layer.folded_weight().detach()
+            for branch in layer.branches:
+                del state[f"{prefix}{branch}"]
+    return state
+
+
 def compress(model: nn.Module) -> tuple[str, ...]:
     """Merge all branches into their kernels, in place: ``W ← W + Σ pad(B)``.
 
     Afterwards the model computes the same function and has its original
     classes, parameter objects, names, order and ``requires_grad``.  A model
-    without branches is left as it is, so this is safe in an exception handler.
+    without branches is left as it is, so this is safe in an exception handler;
+    interrupted, it leaves a model that computes the same, and can be called again.
 
     Authors' code: SmallPigPeppa/ISSL 37827a5, models/resnet18_cifar_reparam_1x3.py,
     ResNet.re_params.
@@ -286,7 +330,10 @@ def compress(model: nn.Module) -> tuple[str, ...]:
         >>> compress(model), layer.weight.item(), list(model.state_dict())
         (('0',), 5.0, ['0.weight', '0.bias'])
     """
-    merged = {n: m for n, m in model.named_modules() if isinstance(m, Branched)}
-    for layer in merged.values():
-        layer.merge()
-    return tuple(merged)
+    carrying = {n: m for n, m in model.named_modules() if carries_branches(m)}
+    for layer in reversed(carrying.values()):  # layers may share a bias: the first knows how it was
+        if isinstance(layer, Branched):
+            layer.merge()
+        else:  # its expansion, or its compression, was interrupted
+            take_off(layer)
+    return tuple(carrying)

@@ -141,6 +141,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         train_mb_size = model.train_mb_size if train_mb_size is None else train_mb_size
         train_epochs = model.train_epochs if train_epochs is None else train_epochs
         precision = _precision_of(model, device) if precision is None else precision
+        _check_are_objects(plugins or [])
         one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
         if train_mb_size < 1:
             raise BatchSizeError(
@@ -465,6 +466,20 @@ def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any]) -> No
     unknown = sorted(set(settings) - known)
     if unknown:
         raise expected_one_of("SelfSupervised(optimizer_settings=…)", unknown[0], sorted(known))
+
+
+def _check_are_objects(plugins: Any) -> None:
+    for plugin in [plugins] if isinstance(plugins, str) else plugins:
+        if isinstance(plugin, str):
+            raise UnknownOptionError(
+                f"SelfSupervised(plugins=…): expected plugin objects; got the name {plugin!r}, of "
+                f"which solo_bridge.build makes one: build({plugin!r}, method, …)"
+            )
+        if isinstance(plugin, type):
+            raise UnknownOptionError(
+                f"SelfSupervised(plugins=…): expected plugin objects; got the class "
+                f"{plugin.__name__}: write {plugin.__name__}(…)"
+            )
 
 
 def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.probe import Fitted, Probe, ProbeResult, run_probe
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import at_least_one, one_of, positive
 
 DISTANCES = ("cosine", "euclidean")
 EPSILON = 1e-5
@@ -53,9 +53,8 @@ def weighted_knn(
     :param chunk: test samples per comparison.
     :param bank_chunk: training samples per comparison.
     :return: predicted labels ``(M,)``.
-    :raises ProbeError: if there are fewer than k labelled training samples, or
-        k or T is not positive.
-    :raises UnknownOptionError: for another distance.
+    :raises ProbeError: if there are fewer than k labelled training samples.
+    :raises UnknownOptionError: for another distance, and if k or T is not positive.
 
     Example::
 
@@ -68,9 +67,7 @@ def weighted_knn(
         >>> weighted_knn(bank, labels, query, k=3, temperature=10).tolist()  # hardly weighted
         [7]
     """
-    if k < 1 or temperature <= 0:
-        raise ProbeError(f"weighted_knn(k={k}, temperature={temperature}): both must be positive")
-    one_of("weighted_knn(distance=…)", distance, DISTANCES)
+    _check("weighted_knn", k, temperature, distance)
     labelled = train_labels != -1
     if not labelled.all():
         train_features, train_labels = train_features[labelled], train_labels[labelled]
@@ -96,6 +93,12 @@ def weighted_knn(
         votes.scatter_add_(1, targets[nearest.indices], weights)
         predictions.append(classes[votes.argmax(dim=1)])
     return torch.cat(predictions)
+
+
+def _check(where: str, k: int, temperature: float, distance: str) -> None:
+    at_least_one(f"{where}(k=…)", k)
+    positive(f"{where}(temperature=…)", temperature)
+    one_of(f"{where}(distance=…)", distance, DISTANCES)
 
 
 class _Nearest:
@@ -132,6 +135,7 @@ class KNNProbe(Probe):
     :param k: number of neighbours.
     :param temperature: T.
     :param distance: ``"cosine"`` or ``"euclidean"``.
+    :raises UnknownOptionError: for a value that cannot be.
 
     Example::
 
@@ -149,6 +153,10 @@ class KNNProbe(Probe):
     temperature: float = 0.07
     distance: str = "cosine"
     name = "kNN"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        _check("KNNProbe", self.k, self.temperature, self.distance)
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the accuracy."""
@@ -205,4 +213,5 @@ def knn_probe(
         >>> result.accuracy, result.predictions.tolist()
         (0.5, [0, 0])
     """
+    _check("knn_probe", k, temperature, distance)
     return run_probe(KNNProbe(k, temperature, distance), model, train, test, **options)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.probe import Fitted, Probe, ProbeResult, run_probe
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.options import at_least_one, one_of, positive
 
 PROTOCOLS = ("lbfgs", "sgd")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -43,7 +43,7 @@ class LinearProbe(Probe):
     :param epochs: epochs of ``"sgd"``.
     :param batch_size: samples in a minibatch of ``"sgd"``.
     :param seed: of the held-out part and of SGD.
-    :raises UnknownOptionError: for an unknown protocol.
+    :raises UnknownOptionError: for an unknown protocol, and a number that cannot be.
 
     Example::
 
@@ -66,8 +66,8 @@ class LinearProbe(Probe):
     least_classes = 2
 
     def __post_init__(self) -> None:
-        """Check the protocol."""
-        one_of("linear_probe(protocol=…)", self.protocol, PROTOCOLS)
+        """Check the options."""
+        _check("LinearProbe", self.protocol, self.lr, self.epochs, self.batch_size)
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the accuracy."""
@@ -168,8 +168,16 @@ def linear_probe(
         >>> result.accuracy, result.settings["schedule"]
         (0.75, 'rate / 10 after 6 and 8')
     """
+    _check("linear_probe", protocol, lr, epochs, batch_size)
     probe = LinearProbe(protocol, lr, epochs, batch_size, seed)
     return run_probe(probe, model, train, test, seed=seed, batch_size=batch_size, **options)
+
+
+def _check(where: str, protocol: str, lr: float, epochs: int, batch_size: int) -> None:
+    one_of(f"{where}(protocol=…)", protocol, PROTOCOLS)
+    positive(f"{where}(lr=…)", lr)
+    at_least_one(f"{where}(epochs=…)", epochs)
+    at_least_one(f"{where}(batch_size=…)", batch_size)
 
 
 def _lbfgs(x: Tensor, y: Tensor, seed: int) -> Fitted:

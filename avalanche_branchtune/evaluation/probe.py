@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import FeatureCache
+from avalanche_branchtune.options import fraction
 
 FEATURES = "frozen backbone in eval mode, without augmentation"
 
@@ -174,8 +175,9 @@ def run_probe(
     :param cache: where features are kept for the next probe.
     :param loading: ``batch_size``, ``device``, ``num_workers`` of ``extract_features``.
     :return: accuracy, predictions and protocol.
-    :raises ProbeError: for a share outside (0, 1], a class without a labelled
-        training sample, no labelled test sample, and what the probe refuses.
+    :raises UnknownOptionError: for a share outside (0, 1].
+    :raises ProbeError: for a class without a labelled training sample, no
+        labelled test sample, and what the probe refuses.
 
     Example::
 
@@ -187,6 +189,7 @@ def run_probe(
         >>> result.accuracy, result.settings["classes"], result.settings["training images"]
         (1.0, 2, 2)
     """
+    fraction("label_share=…", label_share)
     cache = FeatureCache() if cache is None else cache
     x, y = chosen(*cache.features(model, train, **loading), classes)
     queries, truth = chosen(*cache.features(model, test, **loading), classes)
@@ -233,7 +236,7 @@ def shared_labels(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor
     :param y: labels ``(N,)``.
     :param share: in (0, 1].
     :param seed: of the choice.
-    :raises ProbeError: for another share.
+    :raises UnknownOptionError: for another share.
 
     Example::
 
@@ -244,9 +247,7 @@ def shared_labels(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor
         >>> kept.tolist()  # a quarter of eight; at least one of two
         [0, 0, 1]
     """
-    if not 0 < share <= 1:
-        raise ProbeError(f"label_share={share}: expected a share in (0, 1]")
-    if share == 1:
+    if fraction("label_share=…", share) == 1:
         return x, y
     generator = torch.Generator().manual_seed(seed)
     parts = []

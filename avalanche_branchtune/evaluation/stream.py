@@ -20,10 +20,12 @@ from avalanche_branchtune.evaluation.probe import (
     chosen,
     shared_labels,
 )
-from avalanche_branchtune.options import one_of
+from avalanche_branchtune.experiences import experience_index, stream_length, whole_experience
+from avalanche_branchtune.options import at_least_one, fraction, one_of
 from avalanche_branchtune.parts import Part, part_of
 
 SCOPES = ("all", "seen", "experience")
+LOADING = ("batch_size", "device", "num_workers")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class StreamProbe:
     :param cache: where features are kept; probes that share it extract once.
     :param loading: ``batch_size``, ``device``, ``num_workers`` of
         :func:`~avalanche_branchtune.evaluation.extract_features`.
-    :raises UnknownOptionError: for another scope.
+    :raises UnknownOptionError: for another scope, share or option of loading.
     :raises ProbeError: for streams that do not go together.
 
     Example::
@@ -132,11 +134,36 @@ class StreamProbe:
         self.scope = scope
         suffix = "" if scope == "all" else f"_{scope}"
         self.name = f"{probe.name}{suffix}" if name is None else name
-        self.label_share, self.seed = label_share, seed
+        self.label_share, self.seed = fraction("StreamProbe(label_share=…)", label_share), seed
+        for option in loading:
+            one_of("StreamProbe(…)", option, LOADING)
+        at_least_one("StreamProbe(batch_size=…)", loading.get("batch_size", 1))
         self.backbone = _whole if backbone is None and not probe.needs_training else backbone
         self.cache = cache
         self.loading = loading
         self._label_sets: dict[tuple[str, int], set[int]] = {}
+
+    def check_trained(self, strategy: Any) -> None:
+        """Refuse to judge a network by another stream than the one that it learns.
+
+        Streams of as many experiences are told apart by the classes of the
+        experience in training (two class orders, two data sets); where either
+        has no labels, or one's classes are among the other's, nothing is known.
+
+        :param strategy: in training.
+        :raises ProbeError: if this probe's experience has other classes.
+        """
+        n, index = stream_length(strategy), experience_index(strategy)
+        if n != len(self.train) or n < 2 or index >= n:
+            return
+        learnt = _labels(dataset_of(whole_experience(strategy.experience)))
+        own = _labels(self.train[index])
+        if learnt - own and own - learnt:
+            raise ProbeError(
+                f"{self.name}: experience {index} is trained with the classes "
+                f"{sorted(learnt)[:5]} …, the probe's has {sorted(own)[:5]} …: pass StreamProbe "
+                "the stream that is trained (or, for transfer, one training and one test set)"
+            )
 
     def measure(self, model: nn.Module, trained: int) -> StreamResult:
         """Judge a network.
@@ -268,6 +295,12 @@ def dataset_of(experience: Any) -> Any:
         True
     """
     return experience.dataset if isinstance(experience, CLExperience) else experience
+
+
+def _labels(dataset: Any) -> set[int]:
+    """Return the labels of a data set that says them, without −1."""
+    targets = getattr(dataset, "targets", ())
+    return {int(t) for t in getattr(targets, "uniques", targets)} - {-1}
 
 
 def _among(fitted: Fitted, labels: Tensor) -> Fitted:

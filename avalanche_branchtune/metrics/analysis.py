@@ -15,6 +15,7 @@ from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import single_images
 from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
+from avalanche_branchtune.options import at_least
 from avalanche_branchtune.parts import Part, part_of
 from avalanche_branchtune.records.run import Run
 
@@ -50,10 +51,10 @@ class AnalysisMetric(RunMetric):
         super().__init__()
         self.test = datasets_of(test)
         self.joint = None if joint is None else part_of(joint, None)
-        self.samples = samples
+        self.samples = at_least(4, "AnalysisMetric(samples=…)", samples)
         self.layers = layers
         self.backbone = backbone
-        self.batch_size = batch_size
+        self.batch_size = at_least(4, "AnalysisMetric(batch_size=…)", batch_size)
         self.stability: list[dict[str, float]] = []
         self.plasticity: list[dict[str, float]] = []
         self._networks: dict[int, nn.Module] = {}  # as they were after the last two experiences

@@ -14,6 +14,7 @@ from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.evaluation.traces import StabilityGap, Trace, stability_gap
 from avalanche_branchtune.experiences import begins, ends, experience_index
 from avalanche_branchtune.keeping import random_state_kept
+from avalanche_branchtune.options import at_least, at_least_one
 from avalanche_branchtune.records.run import Run
 
 WHERE = "train_phase/test_stream"
@@ -43,20 +44,15 @@ class ContinualEvaluation(PluginMetric):
         to the one in training.
     :param every: iterations between two measurements, counted in each experience.
     :param window: measurements in a window of WF and WP.
-    :raises ProbeError: for ``every`` below 1 or ``window`` below 2.
+    :raises UnknownOptionError: for ``every`` below 1 or ``window`` below 2.
     """
 
     def __init__(self, probe: StreamProbe, every: int, *, window: int = 10) -> None:
         """See the class."""
         super().__init__()
-        if every < 1 or window < 2:
-            raise ProbeError(
-                f"ContinualEvaluation(every={every}, window={window}): expected at least 1 "
-                "iteration and 2 measurements"
-            )
         self.probe = probe
-        self.every = every
-        self.window = window
+        self.every = at_least_one("ContinualEvaluation(every=…)", every)
+        self.window = at_least(2, "ContinualEvaluation(window=…)", window)
         self.trace = Trace()
         """All measurements so far."""
         self.seconds = 0.0
@@ -65,6 +61,7 @@ class ContinualEvaluation(PluginMetric):
 
     def before_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure the network with which an experience begins."""
+        self.probe.check_trained(strategy)
         index = experience_index(strategy)
         if not begins(strategy) and self.trace.experiences[-1:] == [index]:
             return []  # a later part of an online experience

@@ -18,6 +18,7 @@ from avalanche_branchtune.evaluation.features import extract_features
 from avalanche_branchtune.evaluation.probe import FEATURES, chosen, sentence
 from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.experiences import begins, experience_index
+from avalanche_branchtune.options import at_least_one, positive, true_or_false
 from avalanche_branchtune.parts import Part, named_part, part_of
 
 MOMENTUM = 0.9
@@ -47,7 +48,7 @@ class OnlineProbe(SupervisedPlugin):
         model's attribute ``backbone``.
     :param lr: learning rate.
     :param reset: begin with a new classifier in each experience.
-    :raises ProbeError: for no classes or a learning rate that is not positive.
+    :raises UnknownOptionError: for no classes or a learning rate that is not positive.
     """
 
     supports_distributed = False
@@ -62,15 +63,10 @@ class OnlineProbe(SupervisedPlugin):
     ) -> None:
         """See the class."""
         super().__init__()
-        if num_classes < 1 or lr <= 0:
-            raise ProbeError(
-                f"OnlineProbe({num_classes}, lr={lr}): expected at least one class and a positive "
-                "learning rate"
-            )
-        self.num_classes = num_classes
+        self.num_classes = at_least_one("OnlineProbe(num_classes=…)", num_classes)
         self.backbone = backbone
-        self.lr = lr
-        self.reset = reset
+        self.lr = positive("OnlineProbe(lr=…)", lr)
+        self.reset = true_or_false("OnlineProbe(reset=…)", reset)
         self.classifier: nn.Linear | None = None
         """The classifier; None before the first labelled minibatch."""
         self._optimizer: torch.optim.Optimizer | None = None

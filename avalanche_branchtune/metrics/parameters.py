@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.core import BasePlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
+from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
 from avalanche_branchtune.records.run import Run
 
+_NOT_PARAMETERS = (Dataset, AvalancheDataset, ExemplarsBuffer, BaseTemplate)
+
 
 class ParameterMetric(RunMetric):
     """Parameters that are held beyond the plain network: ``Extra_During`` and ``Extra_After``.
 
     During training: branches, predictors, teachers, importances, stored
-    weights, whatever tensors the model and the plugins hold; stored samples and
-    the optimizer's state are not counted.  After training: what the network
+    weights, whatever tensors the model and the plugins hold, also your own
+    plugins and their helpers; data sets, Avalanche's buffers of samples and the
+    optimizer's state are not counted (samples kept as bare tensors are: nothing
+    tells them apart).  After training: what the network
     needs beyond its own size to be used, from the plugins'
     ``lasting_parameters()`` (a classifier, a task's parameters).
     """
@@ -63,14 +69,16 @@ class ParameterMetric(RunMetric):
 def held_parameters(root: Any) -> int:
     """Count the parameters in all tensors that an object holds, buffers too, each tensor once.
 
-    :param root: modules, plugins, mappings and sequences are looked into; data
-        sets and replay buffers are not.
+    :param root: modules, mappings, sequences and plugins are looked into, and
+        objects of the packages that plugins come from; data sets, replay
+        buffers and strategies are not.
     """
+    packages = {"avalanche", "avalanche_branchtune", "solo_bridge"}
     seen: set[int] = set()
     kept: list[Any] = []  # so that no id is given to another object meanwhile
 
     def count(held: Any) -> int:
-        if id(held) in seen or isinstance(held, Dataset | AvalancheDataset | ExemplarsBuffer):
+        if id(held) in seen or isinstance(held, _NOT_PARAMETERS):
             return 0
         seen.add(id(held))
         kept.append(held)
@@ -83,10 +91,10 @@ def held_parameters(root: Any) -> int:
             return sum(map(count, list(held.values())))
         if isinstance(held, list | tuple | set):
             return sum(map(count, held))
-        module = type(held).__module__.partition(".")[0]
-        if module in ("avalanche", "avalanche_branchtune", "solo_bridge") and hasattr(
-            held, "__dict__"
-        ):
+        package = type(held).__module__.partition(".")[0]
+        if isinstance(held, BasePlugin):
+            packages.add(package)
+        if package in packages and hasattr(held, "__dict__"):
             return sum(map(count, list(vars(held).values())))
         return 0
 

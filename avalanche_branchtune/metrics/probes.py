@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import fingerprint
 from avalanche_branchtune.evaluation.stream import StreamProbe
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
+from avalanche_branchtune.options import at_least_one
 from avalanche_branchtune.records.probe import ProbeRecord
 from avalanche_branchtune.records.run import Run
 from avalanche_branchtune.records.sample import FeatureSample
@@ -44,7 +46,7 @@ class ProbeMetric(RunMetric):
         """See the class."""
         super().__init__()
         self.probe = probe
-        self.samples = samples
+        self.samples = at_least_one("ProbeMetric(samples=…)", samples)
         self._found: ProbeRecord | None = None
         self._sample: FeatureSample | None = None
         self._state: tuple[str, int, bool] | None = None
@@ -60,6 +62,11 @@ class ProbeMetric(RunMetric):
         """Drop the accuracies of an experience that is trained again."""
         if self._found is not None:
             del self._found.accuracies[experience:], self._found.overall[experience:]
+
+    def before_training_exp(self, strategy: Any) -> list[MetricValue] | None:
+        """Refuse to judge by another stream; see :class:`RunMetric`."""
+        self.probe.check_trained(strategy)
+        return super().before_training_exp(strategy)
 
     def measure(self, strategy: Any) -> dict[str, float]:
         """Judge the network, and keep the accuracies if no experience is under way."""

@@ -13,8 +13,16 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from avalanche_branchtune import BranchConv2d, BranchLinear, compress, expand, is_expanded
+from avalanche_branchtune import (
+    BranchConv2d,
+    BranchLinear,
+    compress,
+    expand,
+    folded_state_dict,
+    is_expanded,
+)
 from avalanche_branchtune.branches import branch_shapes
 from avalanche_branchtune.errors import (
     ExpansionError,
@@ -245,6 +253,30 @@ def test_copies_and_pickles_are_independent_in_every_state(expanded: bool) -> No
         with torch.no_grad():
             twin[0].weight.zero_()
     assert torch.equal(model(x), expected)
+
+
+def test_an_average_of_weights_follows_an_expanded_model() -> None:
+    model, x = net(), torch.randn(4, 3, 9, 9)
+    average, plain = AveragedModel(model, avg_fn=lambda a, w, n: 0.9 * a + 0.1 * w), net()
+    expand(model, linear=1)
+    by_hand = {n: v.clone() for n, v in model.state_dict().items() if n in plain.state_dict()}
+    assert list(folded_state_dict(plain)) == list(plain.state_dict())
+    for _ in range(3):
+        train_branches(model, x)
+        plain.load_state_dict(folded_state_dict(model))
+        if average.n_averaged == 0:
+            average.update_parameters(plain)  # the first is a copy
+            by_hand = {n: v.clone() for n, v in plain.state_dict().items()}
+            continue
+        average.update_parameters(plain)
+        merged = copy.deepcopy(model)
+        compress(merged)
+        for name, value in merged.named_parameters():
+            by_hand[name] = 0.9 * by_hand[name] + 0.1 * value.detach()
+    assert list(folded_state_dict(model)) == list(plain.state_dict()) and is_expanded(model)
+    for name, value in average.module.named_parameters():
+        assert relative_error(value.detach(), by_hand[name]) <= 1e-6
+    assert not torch.allclose(by_hand["0.weight"], net()[0].weight)
 
 
 def test_state_dict_of_an_expanded_model_loads_into_an_expanded_twin() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from avalanche_branchtune import fix_norms, restore_norms
 from avalanche_branchtune.errors import ExpansionError, UnknownOptionError
+from avalanche_branchtune.norms import check_norms
 
 
 def net() -> nn.Sequential:
@@ -136,6 +137,11 @@ def test_bad_options_and_fixing_twice() -> None:
         fix_norms(net(), "frozen")
     with pytest.raises(UnknownOptionError, match="BatchNorm2d"):
         fix_norms(net(), norms=("BatchNorm",))
+    for no_norm in (nn.Conv2d, nn.Module, nn.Sequential, type("Own", (nn.Linear,), {})):
+        with pytest.raises(UnknownOptionError, match="a class of normalisation layers"):
+            fix_norms(net(), norms=no_norm)
+    own = type("RootMeanSquare", (nn.Module,), {})
+    assert len(check_norms("eval", [own, nn.InstanceNorm2d, nn.LocalResponseNorm])) == 3
     model = net()
     fix_norms(model)
     with pytest.raises(ExpansionError, match=r"1 is fixed already"):

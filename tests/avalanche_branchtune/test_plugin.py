@@ -446,6 +446,9 @@ def test_other_strategies(template: Any) -> None:
         ({"linear": "lora"}, "none, full, a rank"),
         ({"norms": ["Batch"]}, "BatchNorm1d"),
         ({"unbranchable": "ignore"}, "error, skip"),
+        ({"norms": nn.Conv2d}, "BranchTuningPlugin: norms: .*a class of normalisation layers"),
+        ({"pretrained": "weights.ckpt"}, "BranchTuningPlugin: pretrained: expected True or F"),
+        ({"pretrained": 1}, "expected True or False; got 1"),
     ],
 )
 def test_unknown_options(options: dict[str, Any], message: str) -> None:

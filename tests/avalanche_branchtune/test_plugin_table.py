@@ -15,9 +15,12 @@ from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import (
     AGEMPlugin,
+    CWRStarPlugin,
     EarlyStoppingPlugin,
     EvaluationPlugin,
     EWCPlugin,
+    FromScratchTrainingPlugin,
+    GDumbPlugin,
     GEMPlugin,
     LRSchedulerPlugin,
     LwFPlugin,
@@ -318,3 +321,31 @@ def test_early_stopping_reloads_the_best_branches(order: str) -> None:
 def test_order_of_the_plugins_does_not_matter(make: Callable[[], Any]) -> None:
     results = [weights(train(beside(make(), order))) for order in ORDERS]
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: FromScratchTrainingPlugin(),
+        lambda model: GDumbPlugin(mem_size=8),
+        lambda model: CWRStarPlugin(model, "fc"),
+    ],
+    ids=["from scratch", "GDumb", "CWR*"],
+)
+def test_what_would_leave_kernels_or_branches_without_learning_is_refused(
+    make: Any, order: str
+) -> None:
+    model = seeded_net()
+    run = strategy(beside(make(model), order), model)
+    with pytest.raises(IncompatiblePluginError, match="beside BranchTuningPlugin: it"):
+        run.train(benchmark().train_stream[0])
+    assert not is_expanded(run.model)
+
+
+def test_cwr_that_freezes_nothing_works() -> None:
+    model = seeded_net()
+    plugins = beside(CWRStarPlugin(model, "fc", freeze_remaining_model=False), "before")
+    run = train(plugins, model=model)
+    norms = next(p for p in run.plugins if isinstance(p, BranchTuningPlugin)).branch_norms
+    assert len(norms) == 2 and all(v > 0 for norm in norms for v in norm.values())

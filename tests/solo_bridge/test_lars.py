@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -66,6 +68,25 @@ def test_first_steps_of_a_branch_by_hand() -> None:
         optimizer.step()
         assert torch.allclose(branch, expected, rtol=1e-6)
     assert not torch.equal(branch, torch.zeros_like(branch))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_an_expanded_network_learns_as_the_network_does(again: Any) -> None:
+    """Copies lose what is kept as an attribute of a parameter."""
+    model = net()
+    expand(model, linear=2, scope=["0", "3"])
+    twin = again(again(model))
+    moved = [steps(m, KernelNormLARS(list(m.parameters()), **SETTINGS)) for m in (model, twin)]
+    assert torch.equal(*moved)
+
+
+def test_branches_that_were_loaded_in_place_of_others_know_their_kernel() -> None:
+    model, twin = net(), net()
+    expand(model)
+    expand(twin)
+    twin.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    moved = [steps(m, KernelNormLARS(list(m.parameters()), **SETTINGS)) for m in (model, twin)]
+    assert torch.equal(*moved)
 
 
 def test_option_of_the_strategy() -> None:

@@ -119,6 +119,8 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         """Let the classifier learn, with the predictor."""
         if self.again:
             self._old_classifier = self._earlier_classifier
+        else:
+            self._earlier_classifier = None
         super().begin(strategy, example)
         if self.classifier is None:
             self.classifier = self._new_classifier(strategy, example)

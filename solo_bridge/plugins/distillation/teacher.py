@@ -68,21 +68,20 @@ class Kept:
 class Watch:
     """The outputs that a method's own loss makes on the way, without another forward pass.
 
-    :param model: the method that is trained.
+    :param model: the method that is trained; nothing is watched before :meth:`begin`.
     """
 
     def __init__(self, model: SelfSupervisedMethod) -> None:
         """See the class."""
         self.large_views = model.large_views
-        self._kept: dict[str, Kept] = {}
-        self._handles = []
-        for name, module in (
-            ("features", model.part("backbone")),
-            ("embeddings", model.part("projector")),
-        ):
-            if module is not None:
-                self._kept[name] = Kept()
-                self._handles.append(module.register_forward_hook(self._kept[name]))
+        parts = {"features": model.part("backbone"), "embeddings": model.part("projector")}
+        self._parts = {n: module for n, module in parts.items() if module is not None}
+        self._kept = {name: Kept() for name in self._parts}
+
+    def begin(self) -> None:
+        """Watch the modules until :meth:`remove`."""
+        for name, module in self._parts.items():
+            module.register_forward_hook(self._kept[name])
 
     def expect(self, views: int) -> None:
         """Forget the last minibatch, and keep the outputs of the next one.
@@ -114,8 +113,10 @@ class Watch:
 
     def remove(self) -> None:
         """Leave the modules as they were."""
-        for handle in self._handles:
-            handle.remove()
+        for name, module in self._parts.items():
+            for key, hook in list(module._forward_hooks.items()):
+                if hook is self._kept[name]:
+                    del module._forward_hooks[key]
         self.expect(0)
 
 
@@ -250,7 +251,10 @@ class TeacherPlugin(ExperiencePlugin):
         """Watch the network, and let what learns along join the optimizer."""
         if self.again:
             self.teacher = self._earlier  # not the network of this experience's first time
-        self._watch = Watch(strategy.model)
+        else:
+            self._earlier = None
+        self._watch = Watch(strategy.model)  # first: close() knows what is watched
+        self._watch.begin()
         example = None
         if self.teacher is not None:
             self.teacher.to(strategy.device)
@@ -259,10 +263,9 @@ class TeacherPlugin(ExperiencePlugin):
 
     def rejoin(self, strategy: Any) -> None:
         """Let what learns along join another optimizer."""
-        groups, self._groups = self._groups, []
-        for module, settings in groups:
+        for module, settings in self._groups:
             self._leave(strategy, module)
-            self.join(strategy, module, **settings)
+            self._join(strategy, module, settings)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Forget the last minibatch."""
@@ -315,9 +318,12 @@ class TeacherPlugin(ExperiencePlugin):
         :param settings: of its parameter group, for example ``lr``.
         """
         module.to(strategy.device).train()
+        self._groups.append((module, settings))  # first: close() knows what may have joined
+        self._join(strategy, module, settings)
+
+    def _join(self, strategy: Any, module: nn.Module, settings: dict[str, Any]) -> None:
         group = {"params": list(module.parameters()), "name": type(self).__name__, **settings}
         strategy.optimizer.add_param_group(group)
-        self._groups.append((module, settings))
 
     def _leave(self, strategy: Any, module: nn.Module) -> None:
         leave_optimizer(strategy.optimizer, module.parameters())

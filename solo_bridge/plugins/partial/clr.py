@@ -20,7 +20,7 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
-from avalanche_branchtune.options import not_negative, one_of
+from avalanche_branchtune.options import not_negative, one_of, true_or_false
 from avalanche_branchtune.parts import online_and_momentum
 from avalanche_branchtune.plugin import BranchTuningPlugin
 from avalanche_branchtune.surgery import Scope, in_scope
@@ -74,17 +74,15 @@ def put_maps(module: nn.Module, maps: nn.Parameter | None) -> None:
     :param module: a convolution.
     :param maps: ``(C_out, 1, k, k)``, or None.
     """
-    there = MAP in module._parameters
-    if maps is None:
-        for key, hook in list(module._forward_hooks.items()):
-            if hook is reprogram:
-                del module._forward_hooks[key]
-        if there:
-            delattr(module, MAP)
+    hooks = [key for key, hook in module._forward_hooks.items() if hook is reprogram]
+    if maps is not None:  # the maps first and last: a layer that has some is always known
+        module.register_parameter(MAP, maps)
+        if not hooks:
+            module.register_forward_hook(reprogram, prepend=True)
         return
-    if not there:
-        module.register_forward_hook(reprogram, prepend=True)
-    module.register_parameter(MAP, maps)
+    for key in hooks:
+        del module._forward_hooks[key]
+    module._parameters.pop(MAP, None)
 
 
 def reprogrammed(model: nn.Module) -> dict[str, nn.Module]:
@@ -190,12 +188,12 @@ class CLRPlugin(ExperiencePlugin):
             not_negative("CLRPlugin(lr=…)", lr)
         self.size = size
         self.scope = scope
-        self.pointwise = pointwise
+        self.pointwise = true_or_false("CLRPlugin(pointwise=…)", pointwise)
         self.norms = one_of("CLRPlugin(norms=…)", norms, KEPT_NORMS)
-        self.heads = heads
+        self.heads = true_or_false("CLRPlugin(heads=…)", heads)
         self.lr = lr
         self.weight_decay = not_negative("CLRPlugin(weight_decay=…)", weight_decay)
-        self.pretrained = pretrained
+        self.pretrained = true_or_false("CLRPlugin(pretrained=…)", pretrained)
         self.verbose = verbose
         self.tasks: dict[int, Task] = {}
         """The tasks that were trained with maps, by the index of their experience."""
@@ -307,9 +305,9 @@ class CLRPlugin(ExperiencePlugin):
             hold_statistics(model, found)
         for name, layer in layers.items():
             maps = nn.Parameter(identity_maps(layer, self.size), name in learners)
-            put_maps(layer, maps)
             if name in learners:
                 self._joined.append(maps)
+            put_maps(layer, maps)
         self._join(strategy)
         return self._summary(experience, model)
 
@@ -325,11 +323,11 @@ class CLRPlugin(ExperiencePlugin):
             maps = {n: getattr(m, MAP).detach().clone() for n, m in reprogrammed(model).items()}
             self.tasks[self.under_way or 0] = Task(maps, self._norms(model))
         leave_optimizer(strategy.optimizer, self._joined)
-        self._joined = []
         restore_norms(model)
         self._frozen.release()
         for m in reprogrammed(model).values() if finished else ():
             getattr(m, MAP).requires_grad_(False)
+        self._joined = []
 
     def clean(self, strategy: Any) -> None:
         """Take the last task's maps, which do not learn any more, from the fresh optimizer."""

@@ -28,10 +28,10 @@ class Freezer:
         :param strategy: whose optimizer they leave; None to leave them there.
         """
         new = list({id(p): p for p in parameters if p.requires_grad}.values())
+        self.parameters += new  # first: whatever is interrupted, release() knows them
         for p in new:
             p.requires_grad_(False)
             p.grad = None
-        self.parameters += new
         if strategy is not None:
             leave_optimizer(strategy.optimizer, new)
 

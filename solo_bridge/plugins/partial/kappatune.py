@@ -15,7 +15,7 @@ from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import MODES, NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
-from avalanche_branchtune.options import at_least_one, fraction, one_of
+from avalanche_branchtune.options import at_least_one, fraction, one_of, true_or_false
 from avalanche_branchtune.parts import needed_backbone, online_and_momentum
 from avalanche_branchtune.plugin import BranchTuningPlugin
 from solo_bridge.conflicts import Conflicts
@@ -160,10 +160,10 @@ class KappaTunePlugin(ExperiencePlugin):
         one_of("KappaTunePlugin(norm_mode=…)", norm_mode, MODES)
         self.share = fraction("KappaTunePlugin(share=…)", 0.2 if share is None else share)
         self.number = number
-        self.biases = biases
+        self.biases = true_or_false("KappaTunePlugin(biases=…)", biases)
         self.norm_mode = norm_mode
-        self.heads = heads
-        self.pretrained = pretrained
+        self.heads = true_or_false("KappaTunePlugin(heads=…)", heads)
+        self.pretrained = true_or_false("KappaTunePlugin(pretrained=…)", pretrained)
         self.verbose = verbose
         self.summary: KappaSummary | None = None
         """Tensors and condition numbers of the latest experience."""

@@ -114,7 +114,6 @@ class Damaged(Mean):
     [
         (Mean(), pictures(10), 20, "k=20.: there are only 10 labelled samples"),
         (Mean(), pictures(60, hidden=60), 5, "no training sample is labelled .0, 1, 2"),
-        (Mean(), pictures(60), 0, "must be positive"),
         (Mean(), pictures(0), 5, "data set is empty"),
         (Damaged(), pictures(60), 5, "not finite"),
         (nn.Conv2d(3, 3, 1), pictures(60), 5, r"expected features \(N, D\)"),

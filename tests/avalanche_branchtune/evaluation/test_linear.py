@@ -90,7 +90,7 @@ def test_bad_input() -> None:
     train, test = digits(FIRST), digits(LAST)
     with pytest.raises(UnknownOptionError, match="lbfgs, sgd"):
         linear_probe(PIXELS, train, test, protocol="svm")
-    with pytest.raises(ProbeError, match="label_share=0"):
+    with pytest.raises(UnknownOptionError, match="label_share=…: expected a share"):
         linear_probe(PIXELS, train, test, label_share=0)
     with pytest.raises(ProbeError, match=r"no training sample is labelled \[99\]"):
         linear_probe(PIXELS, train, test, classes=[1, 2, 99])

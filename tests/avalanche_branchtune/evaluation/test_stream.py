@@ -17,6 +17,7 @@ from avalanche_branchtune.evaluation import (
     StreamProbe,
     knn_probe,
 )
+from avalanche_branchtune.metrics import AnalysisMetric, ProbeMetric
 from tests.avalanche_branchtune.evaluation.labelled import TEST, TRAIN, labelled
 
 
@@ -93,6 +94,45 @@ def test_bad_input() -> None:
         StreamProbe(KNNProbe(5), TRAIN, TEST, backbone="features").measure(nn.Flatten(), 0)
     with pytest.raises(ProbeError, match="labelled data"):
         knn_probe(nn.Flatten(), TensorDataset(torch.ones(9, 1, 2, 4)), TEST[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: KNNProbe(k=0), r"KNNProbe\(k=…\): .* at least 1; got 0"),
+        (lambda: KNNProbe(k=2.5), r"KNNProbe\(k=…\)"),
+        (lambda: KNNProbe(temperature=0), r"KNNProbe\(temperature=…\): .*above 0; got 0"),
+        (lambda: KNNProbe(temperature="0.1"), r"KNNProbe\(temperature=…\)"),
+        (lambda: KNNProbe(distance="manhattan"), r"KNNProbe\(distance=…\)"),
+        (lambda: knn_probe(nn.Flatten(), TRAIN[0], TEST[0], k=0), r"^knn_probe\(k=…\)"),
+        (lambda: LinearProbe("svm"), r"LinearProbe\(protocol=…\)"),
+        (lambda: LinearProbe("sgd", lr=0), r"LinearProbe\(lr=…\)"),
+        (lambda: LinearProbe("sgd", epochs=0), r"LinearProbe\(epochs=…\)"),
+        (lambda: LinearProbe("sgd", batch_size=0), r"LinearProbe\(batch_size=…\)"),
+        (
+            lambda: StreamProbe(KNNProbe(), TRAIN, TEST, label_share=2),
+            r"StreamProbe\(label_share=…",
+        ),
+        (
+            lambda: StreamProbe(KNNProbe(), TRAIN, TEST, label_share=0),
+            r"StreamProbe\(label_share=…",
+        ),
+        (lambda: StreamProbe(KNNProbe(), TRAIN, TEST, batch_size=0), r"StreamProbe\(batch_size=…"),
+        (
+            lambda: StreamProbe(KNNProbe(), TRAIN, TEST, workers=2),
+            "batch_size, device, num_workers",
+        ),
+        (
+            lambda: ProbeMetric(StreamProbe(KNNProbe(), TRAIN, TEST), samples=0),
+            r"ProbeMetric\(samp",
+        ),
+        (lambda: AnalysisMetric(TEST, samples=3), r"AnalysisMetric\(samples=…\): .* at least 4"),
+        (lambda: AnalysisMetric(TEST, batch_size=1), r"AnalysisMetric\(batch_size=…\)"),
+    ],
+)
+def test_options_are_checked_when_a_probe_is_made(make: Any, said: str) -> None:
+    with pytest.raises(UnknownOptionError, match=said):
+        make()
 
 
 def test_a_label_set_that_changes_is_refused() -> None:

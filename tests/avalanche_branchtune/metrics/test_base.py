@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,14 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
-from avalanche_branchtune.metrics import RunRecorder, run_metrics
+from avalanche_branchtune.metrics import (
+    ContinualEvaluation,
+    ProbeMetric,
+    RunRecorder,
+    run_metrics,
+)
 from avalanche_branchtune.records import load_run
+from avalanche_branchtune.streams import class_incremental
 from tests import supervised
 from tests.avalanche_branchtune.metrics.measured import analysis, probes, train
 
@@ -83,3 +90,22 @@ def test_online_streams_are_counted_by_their_experiences(tmp_path: Path) -> None
     strategy.eval(stream.test_stream)
     run = load_run(tmp_path)
     assert (run.n_experiences, run.finished) == (2, 2) and len(run.seconds) == 2
+
+
+def test_a_probe_of_another_stream_is_refused() -> None:
+    def with_order(order: list[int]) -> Any:
+        train, test = supervised.dataset(), supervised.dataset(seed=1)
+        return class_incremental(train, test, 3, class_order=order)
+
+    ours, theirs = with_order([0, 1, 2, 3, 4, 5]), with_order([4, 5, 2, 3, 0, 1])
+    for made in (
+        lambda s: ProbeMetric(StreamProbe(KNNProbe(2), s.train_stream, s.test_stream)),
+        lambda s: ContinualEvaluation(StreamProbe(KNNProbe(2), s.train_stream, s.test_stream), 9),
+    ):
+        for stream in (ours, theirs):
+            run = supervised.strategy([], evaluator=EvaluationPlugin(made(stream)), train_epochs=1)
+            if stream is ours:
+                run.train(ours.train_stream)
+            else:
+                with pytest.raises(ProbeError, match=r"with the classes \[0, 1\] …, .* \[4, 5\]"):
+                    run.train(ours.train_stream)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from avalanche_branchtune import BranchTuningPlugin
-from avalanche_branchtune.errors import LabelError, ProbeError
+from avalanche_branchtune.errors import LabelError, ProbeError, UnknownOptionError
 from avalanche_branchtune.metrics import OnlineProbe, OnlineProbeAccuracy
 from avalanche_branchtune.streams import hide_labels, without_labels
 from solo_bridge import SelfSupervised, SelfSupervisedMethod, solo_views
@@ -357,5 +357,5 @@ def test_probe_that_is_no_plugin() -> None:
 
 @pytest.mark.parametrize(("classes", "lr"), [(0, 0.1), (3, 0.0)])
 def test_what_cannot_be_a_probe(classes: int, lr: float) -> None:
-    with pytest.raises(ProbeError, match="at least one class"):
+    with pytest.raises(UnknownOptionError, match=r"OnlineProbe\((num_classes|lr)=…\)"):
         OnlineProbe(classes, lr=lr)

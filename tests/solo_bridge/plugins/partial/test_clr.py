@@ -401,6 +401,7 @@ def test_summary_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ({"size": 3.0}, "size=3.0.*odd"),
         ({"norms": "own"}, "task, shared, frozen; got 'own'"),
         ({"lr": -1.0}, r"lr=….*at least 0; got -1.0"),
+        ({"pretrained": "weights.ckpt"}, r"CLRPlugin\(pretrained=…\): expected True or False"),
         ({"weight_decay": -1.0}, r"weight_decay=….*at least 0; got -1.0"),
     ],
 )

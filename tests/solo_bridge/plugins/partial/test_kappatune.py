@@ -315,6 +315,10 @@ def test_memory_does_not_grow_over_twenty_experiences() -> None:
         ({"number": 0}, "number=….*at least 1; got 0"),
         ({"share": 0.2, "number": 3}, "one of the two"),
         ({"norm_mode": "fixed"}, "affine, eval, none; got 'fixed'"),
+        (
+            {"pretrained": "weights.ckpt"},
+            r"KappaTunePlugin\(pretrained=…\): expected True or False",
+        ),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:

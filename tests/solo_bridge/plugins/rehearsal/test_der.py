@@ -202,6 +202,7 @@ def test_its_gradient_brings_embeddings_back() -> None:
 def test_the_forward_pass_is_not_seen_by_plugins_that_watch_the_methods() -> None:
     model = method("vicreg").double()
     watch = Watch(model)
+    watch.begin()
     watch.expect(2)
     model.loss([torch.randn(4, 3, 8, 8).double() for _ in range(2)])
     plugin = _filled(DERPlugin())
