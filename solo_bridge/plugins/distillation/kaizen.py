@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,8 @@ from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
 from solo_bridge.plugins.distillation.teacher import Outputs, Teacher, float32
 from solo_bridge.plugins.labels import LearnsLabels
 from solo_bridge.registry import register
+
+logger = logging.getLogger(__name__)
 
 
 @register("kaizen", "Kaizen")
@@ -87,6 +90,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         self.classifier: nn.Module | None = None
         self._old_classifier: nn.Module | None = None
         self._earlier_classifier: nn.Module | None = None
+        self._saw_label = False
 
     def network(self, model: nn.Module) -> nn.Module:
         """Return backbone and classifier as one network: images to class scores.
@@ -132,6 +136,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         """Add the distillation of features, the classifier's loss and its distillation."""
         assert self.classifier is not None
         logits = float32(self.classifier(f.detach()) for f in student.features)
+        self._saw_label = self._saw_label or bool((strategy.mb_y != -1).any())
         current = classification(logits, strategy.mb_y)
         self.terms["classification"] = float(current.detach())
         strategy.loss = strategy.loss + current
@@ -149,6 +154,11 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
     def close(self, strategy: Any, *, finished: bool) -> None:
         """Copy network and classifier of a finished experience as the next one's teacher."""
         super().close(strategy, finished=finished)
+        if finished and not self._saw_label:
+            logger.warning(
+                "Kaizen: no sample had a label until now: its classifier has learnt nothing. Give "
+                "some of the data labels, or use CaSSLePlugin, which needs none"
+            )
         if finished and self.classifier is not None:
             self._earlier_classifier = self._old_classifier
             self._old_classifier = copy.deepcopy(self.classifier).requires_grad_(False).eval()

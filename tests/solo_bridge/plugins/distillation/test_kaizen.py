@@ -61,7 +61,7 @@ def test_partly_labelled_data() -> None:
     assert -1 in seen and len(seen) > 3
 
 
-def test_data_without_any_label() -> None:
+def test_data_without_any_label(caplog: pytest.LogCaptureFixture) -> None:
     plugin = plugin_of()
     gradients: list[float] = []
 
@@ -76,6 +76,7 @@ def test_data_without_any_label() -> None:
     run = run_of([plugin, Look()], method("simclr"), weight_decay=0.0)
     first, second, third = few(3, without_labels(data()))
     run.train(first)
+    assert "no sample had a label" in caplog.text
     assert gradients == [0.0, 0.0]
     assert plugin.classifier is not None
     before = weights(plugin.classifier)
