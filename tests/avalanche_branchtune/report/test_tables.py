@@ -75,14 +75,14 @@ def test_one_way_of_rounding(value: float, decimals: int, text: str) -> None:
 
 def test_one_number_is_the_same_in_every_table() -> None:
     """0.2825 as a mean over experiences, and over samples."""
-    rows: list[list[float | None]] = [[0.28, 0.285]]
+    rows: list[list[float | None]] = [[0.1, 0.465]]  # whose mean is 0.28250000000000003
     record = ProbeRecord({}, rows, [0.2825], random=None, random_overall=0.2825)
     groups = group_runs([Run("a", 1, probes={"kNN": record})])
     summary, overall = summary_table(groups, "kNN"), overall_table(groups, "kNN")
     assert summary.rows[0][2] == overall.rows[0][1] == overall.rows[0][2] == "28.3"
     picture = matrix(groups[0], "kNN")
     assert picture is not None
-    assert [text.get_text() for text in picture.figure.axes[0].texts] == ["28.0", "28.5"]
+    assert [text.get_text() for text in picture.figure.axes[0].texts] == ["10.0", "46.5"]
 
 
 def test_characters_that_cannot_be_printed_are_not_written() -> None:
