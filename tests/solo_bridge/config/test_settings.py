@@ -319,6 +319,8 @@ def agrees_with_solo_learn(config: SoloConfig, cfg: Any) -> None:
     if optimizer.name.startswith("adam"):
         assert settings.betas == tuple(optimizer.kwargs.get("betas", (0.9, 0.999)))
     assert strategy["train_epochs"] == cfg.max_epochs
+    assert strategy["channels_last"] is not cfg.performance.disable_channel_last
+    assert strategy["precision"] == cfg.precision.removesuffix("-mixed")
 
 
 def torch_method(name: str) -> Any:
