@@ -298,9 +298,12 @@ def dataset_of(experience: Any) -> Any:
 
 
 def _labels(dataset: Any) -> set[int]:
-    """Return the labels of a data set that says them, without −1."""
+    """Return the labels of a data set that says them, without −1; none if they are no classes."""
     targets = getattr(dataset, "targets", ())
-    return {int(t) for t in getattr(targets, "uniques", targets)} - {-1}
+    try:
+        return {int(t) for t in getattr(targets, "uniques", targets)} - {-1}
+    except (TypeError, ValueError, RuntimeError):
+        return set()
 
 
 def _among(fitted: Fitted, labels: Tensor) -> Fitted:
