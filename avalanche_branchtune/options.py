@@ -26,7 +26,7 @@ def one_of(argument: str, value: T, known: Collection[T]) -> T:
         >>> from avalanche_branchtune.options import one_of
         >>> one_of("Plugin(mode=…)", "evel", ("eval", "train"))
         Traceback (most recent call last):
-        avalanche_branchtune.errors.UnknownOptionError: ...expected one of eval, train; got 'evel'
+        avalanche_branchtune.errors.UnknownOptionError: ...one of eval, train; got 'evel'; did...
     """
     if value not in known:
         raise expected_one_of(argument, value, [str(k) for k in known])

@@ -113,14 +113,16 @@ def _torch(path: Path) -> tuple[dict[str, Tensor], Any]:
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return a number that differs between tensors of other names, types, shapes or bytes.
 
-    :param tensors: dense ones on the CPU, in any order.
+    :param tensors: dense ones, in any order.
     :return: SHA-256 in hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous()
+        tensor = tensor if tensor.is_meta else tensor.cpu()
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        if not tensor.is_meta:  # which has no bytes
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

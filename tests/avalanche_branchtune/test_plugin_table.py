@@ -348,4 +348,4 @@ def test_cwr_that_freezes_nothing_works() -> None:
     plugins = beside(CWRStarPlugin(model, "fc", freeze_remaining_model=False), "before")
     run = train(plugins, model=model)
     norms = next(p for p in run.plugins if isinstance(p, BranchTuningPlugin)).branch_norms
-    assert len(norms) == 2 and all(v > 0 for norm in norms for v in norm.values())
+    assert len(norms) == 2 and all(v > 0 for norm in norms.values() for v in norm.values())

@@ -294,7 +294,7 @@ def test_networks_without_normalisation_are_refused() -> None:
 
 @pytest.mark.parametrize("decay", [-0.1, 1.5, float("nan")])
 def test_bad_options(decay: float) -> None:
-    with pytest.raises(UnknownOptionError, match=r"affine_decay=.*between 0 and 1"):
+    with pytest.raises(UnknownOptionError, match=r"affine_decay=….*from 0 to 1; got"):
         NaPPlugin(affine_decay=decay)
 
 
