@@ -57,7 +57,7 @@ def spread(z):
     return 12.5 * hinge + off_diagonal.square().sum() / z.shape[1]
 
 
-def main(epochs=10, samples=3000, experiences=3):
+def main(epochs=8, samples=1800, experiences=3):
     train, test = digits_on_photographs(True, samples=samples), digits_on_photographs(False)
     stream = stream_of(train, test, experiences, eval_transform=EvalTransform(16))
     everything = joint(train, test, eval_transform=EvalTransform(16))
