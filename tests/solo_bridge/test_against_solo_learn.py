@@ -69,7 +69,6 @@ def test_bit_identical_with_the_optimizer_that_solo_learn_configures(name: str) 
     assert_identical(got, with_its_own_optimizer(name, lr), name)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_bit_identical_in_mixed_precision(name: str) -> None:
     settings = {"scheduler": "none"}
@@ -78,7 +77,6 @@ def test_bit_identical_in_mixed_precision(name: str) -> None:
 
 
 @pytest.mark.skipif(load().name != "main branch", reason="release 1.0.2 does not convert images")
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_bit_identical_in_either_memory_format(name: str, channels_last: bool) -> None:

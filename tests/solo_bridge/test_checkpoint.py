@@ -65,7 +65,6 @@ def test_a_method_comes_back_whole(tmp_path: Path, name: str, generation: str) -
     assert report.complete and set(report.matched) == set(without_classifier(model))
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_what_solo_learn_wrote_after_training_is_complete(tmp_path: Path, name: str) -> None:
     """SwAV, DeepClusterV2 and All4One hold more then than their constructors make."""

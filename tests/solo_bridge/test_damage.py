@@ -152,7 +152,6 @@ def unfit() -> dict[str, tuple[Callable[[Tensor], Tensor], str]]:
     }
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:torch.quantize", "ignore:.*quantiz")
 @pytest.mark.parametrize("kind", list(unfit()))
 def test_nothing_is_copied_before_everything_was_checked(tmp_path: Path, kind: str) -> None:
     model = backbone()

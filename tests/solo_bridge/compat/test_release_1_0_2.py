@@ -29,7 +29,6 @@ def test_solo_learns_own_module_stays_as_it_is() -> None:
     assert vars(whitening) == kept and whitening.torch is torch
 
 
-@pytest.mark.filterwarnings("ignore:torch.triangular_solve")
 @pytest.mark.parametrize(
     "copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
 )
