@@ -63,6 +63,7 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
         assert alive == []
     finally:
         process.kill()
+        process.communicate()  # else its pipes would be complained of in whichever test comes then
     assert said == ("" if number == signal.SIGKILL else f"interrupted by {number.name}\n")
     assert "Traceback" not in complaint
 
