@@ -124,7 +124,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         if self.again:
             self._old_classifier = self._earlier_classifier
         else:
-            self._earlier_classifier = None
+            self._earlier_classifier = self._old_classifier
         super().begin(strategy, example)
         if self.classifier is None:
             self.classifier = self._new_classifier(strategy, example)
@@ -160,7 +160,6 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
                 "some of the data labels, or use CaSSLePlugin, which needs none"
             )
         if finished and self.classifier is not None:
-            self._earlier_classifier = self._old_classifier
             self._old_classifier = copy.deepcopy(self.classifier).requires_grad_(False).eval()
 
     def _new_classifier(self, strategy: Any, example: Outputs | None) -> nn.Module:

@@ -216,7 +216,7 @@ class TeacherPlugin(ExperiencePlugin):
         self.weight = not_negative(f"{type(self).__name__}(weight=…)", weight)
         self.teacher_bn = one_of(f"{type(self).__name__}(teacher_bn=…)", teacher_bn, TEACHER_BN)
         self.teacher: Teacher | None = None
-        self._earlier: Teacher | None = None  # the one before, should an experience come again
+        self._earlier: Teacher | None = None  # of the last experience, should it come again
         self.terms: dict[str, float] = {}
         """The terms of the last minibatch, before they are weighted."""
         self._watch: Watch | None = None
@@ -252,7 +252,7 @@ class TeacherPlugin(ExperiencePlugin):
         if self.again:
             self.teacher = self._earlier  # not the network of this experience's first time
         else:
-            self._earlier = None
+            self._earlier = self.teacher
         self._watch = Watch(strategy.model)  # first: close() knows what is watched
         self._watch.begin()
         example = None
@@ -305,7 +305,6 @@ class TeacherPlugin(ExperiencePlugin):
             del self._groups[-1]
         if finished:
             assert not is_expanded(strategy.model), "BranchTuningPlugin goes first"
-            self._earlier = self.teacher
             self.teacher = Teacher(strategy.model, self.teacher_bn)
 
     # ---- helpers
