@@ -149,7 +149,7 @@ def left(run: Any) -> dict[str, Any]:
             n for n in vars(plugin) if hasattr(type(plugin), n)
         )
         if isinstance(plugin, BranchTuningPlugin):
-            found["norms"] = plugin.branch_norms[-1:]
+            found["norms"] = plugin.branch_norms
             assert len(plugin.branch_norms) == len(plugin.summaries) and not plugin._joined
         if isinstance(plugin, CLRPlugin):
             found["tasks"] = plugin.tasks
