@@ -44,6 +44,8 @@ def fail(kind: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     code = (
+        "import signal\n"  # ignored where the tests were started in the background
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from solo_bridge.apart import Stopped, run_apart, stoppable\n"
         "from tests.solo_bridge.test_apart import long_work\n"
         "with stoppable():\n"
