@@ -24,14 +24,15 @@ types: $(READY)
 	$(BIN)/mypy
 
 # Build wheel and sdist, install each into an empty environment, import both packages there.
+# -I: beside the script lie folders of tests with the names of the packages.
 build-check: $(READY)
 	rm -rf dist build .venv-empty
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv .venv-empty
 	.venv-empty/bin/python -m pip install --quiet dist/*.whl
-	cd / && "$(CURDIR)/.venv-empty/bin/python" "$(CURDIR)/tests/check_installed.py"
+	cd / && "$(CURDIR)/.venv-empty/bin/python" -I "$(CURDIR)/tests/check_installed.py"
 	.venv-empty/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.tar.gz
-	cd / && "$(CURDIR)/.venv-empty/bin/python" "$(CURDIR)/tests/check_installed.py"
+	cd / && "$(CURDIR)/.venv-empty/bin/python" -I "$(CURDIR)/tests/check_installed.py"
 	rm -rf .venv-empty
 
 check: test lint types build-check

@@ -6,6 +6,7 @@ import sys
 import avalanche_branchtune
 
 print("avalanche_branchtune", avalanche_branchtune.__version__, avalanche_branchtune.__file__)
+assert avalanche_branchtune.BranchTuningPlugin  # which loads what the plugin needs
 heavy = {"solo", "lightning", "pytorch_lightning", "hydra", "omegaconf"} & set(sys.modules)
 assert not heavy, f"the plugin alone must not import {heavy}"
 
