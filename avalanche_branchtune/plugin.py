@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class ExperienceSummary:
     """What one experience trained.
 
-    :param experience: index of the experience, from 0.
+    :param experience: its place among those that were trained, from 0.
     :param layers: number of branched layers.
     :param norms: number of fixed normalisation layers.
     :param branch_parameters: number of scalars in branches that learn.
@@ -164,7 +164,7 @@ class BranchTuningPlugin(ExperiencePlugin):
         self.summaries: list[ExperienceSummary] = []
         """One entry for each experience that was trained in branches."""
         self.branch_norms: dict[int, dict[str, float]] = {}
-        """Index of each that was finished → layer → Frobenius norm of what its branches added;
+        """Place of each that was finished → layer → Frobenius norm of what its branches added;
         layers whose branches follow others (momentum networks) are left out."""
         self._joined: list[nn.Parameter] = []
         self._watching = False

@@ -12,7 +12,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
@@ -53,10 +53,9 @@ def run_apart(name: str, work: Callable[..., None], *arguments: Any) -> None:
             process.start()
         there.close()
         try:
+            wait([here, process.sentinel])  # what it says may be longer than the pipe holds
+            error = _said(here)
             process.join()
-            error = here.recv() if here.poll() else None
-        except (EOFError, OSError):
-            error = None
         except BaseException:
             here.close()  # the process sees it and ends
             process.join()
@@ -68,6 +67,15 @@ def run_apart(name: str, work: Callable[..., None], *arguments: Any) -> None:
             f"{name}: its process ended with status {process.exitcode}, for the reason above; "
             "what it finished is recorded"
         )
+
+
+def _said(process: Connection) -> Exception | None:
+    """Return the error that a process sent, None if it sent nothing or not all of it."""
+    try:
+        error: Exception | None = process.recv() if process.poll() else None
+        return error
+    except (EOFError, OSError):
+        return None
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from solo_bridge import (
     Augmentation,
     EvalTransform,
     SelfSupervised,
+    SelfSupervisedMethod,
     SoloMethod,
     available_methods,
 )
@@ -105,6 +106,18 @@ def strategy(model: Any = None, plugins: Sequence[Any] = (), **settings: Any) ->
     }
     options.update(settings)
     return SelfSupervised(method() if model is None else model, **options)
+
+
+class Bare(SelfSupervisedMethod):
+    """A method with neither backbone nor forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = backbone()
+
+    def loss(self, views: Any) -> Tensor:
+        a, b = (self.net(v) for v in views)
+        return (a - b).square().mean() + (a.std(0) - 1).square().mean()
 
 
 def weights(model: nn.Module) -> Tensor:

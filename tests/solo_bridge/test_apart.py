@@ -34,6 +34,8 @@ def fail(kind: str) -> None:
     """End in a way that is not the usual one."""
     if kind == "refused":
         raise UnknownOptionError("mine: expected 1; got 2")
+    if kind == "at length":
+        raise UnknownOptionError("mine: " + 1_000_000 * "1")
     if kind == "system":
         raise OSError(28, "No space left on device", "run.json")
     if kind == "unexpected":
@@ -74,6 +76,7 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
     ("kind", "error", "message"),
     [
         ("refused", UnknownOptionError, "^mine: expected 1; got 2$"),
+        ("at length", UnknownOptionError, "^mine: 1{1000000}$"),
         ("system", OSError, "No space left on device: 'run.json'"),
         ("unexpected", RecordError, "work: its process ended with status 1, .* above"),
         ("at once", RecordError, "work: its process ended with status 3"),

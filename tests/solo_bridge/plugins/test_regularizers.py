@@ -24,7 +24,7 @@ from torch import Tensor
 from avalanche_branchtune import BranchTuningPlugin, is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, LabelError
 from avalanche_branchtune.streams import data_incremental, without_labels
-from solo_bridge import SelfSupervisedMethod, solo_views
+from solo_bridge import solo_views
 from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
 from solo_bridge.plugins.regularizers import (
     SelfSupervisedEWCPlugin,
@@ -35,7 +35,7 @@ from tests.oracles import distillation as oracle
 from tests.selfsupervised import (
     ALL_METHODS,
     VIEW,
-    backbone,
+    Bare,
     data,
     method,
     strategy,
@@ -463,18 +463,6 @@ def test_avalanche_s_own_are_refused_with_the_name_of_what_to_use(
 ) -> None:
     with pytest.raises(IncompatiblePluginError, match=rf"under SelfSupervised: .*use .*{instead}"):
         run_of([plugin])
-
-
-class Bare(SelfSupervisedMethod):
-    """Neither backbone nor forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = backbone()
-
-    def loss(self, views: Any) -> Tensor:
-        a, b = (self.net(v) for v in views)
-        return (a - b).square().mean() + (a.std(0) - 1).square().mean()
 
 
 def test_a_method_without_features() -> None:

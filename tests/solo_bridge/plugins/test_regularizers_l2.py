@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from avalanche_branchtune import BranchTuningPlugin, compress, is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError
 from avalanche_branchtune.streams import data_incremental
-from solo_bridge import SelfSupervisedMethod, solo_views
+from solo_bridge import solo_views
 from solo_bridge.plugins import L2Plugin
-from tests.selfsupervised import VIEW, backbone, data, method, strategy, stream, weights
+from tests.selfsupervised import VIEW, Bare, data, method, strategy, stream, weights
 
 
 def run_of(plugins: list[Any], model: Any, **settings: Any) -> Any:
@@ -175,16 +175,6 @@ def test_frozen_parameters_are_left_out() -> None:
     assert set(plugin.anchor) == {n for n, p in model.named_parameters() if p.requires_grad}
     assert not any("momentum" in n or "classifier" in n for n in plugin.anchor)
     assert any("predictor" in n for n in plugin.anchor)
-
-
-class Bare(SelfSupervisedMethod):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = backbone()
-
-    def loss(self, views: Any) -> Tensor:
-        a, b = (self.net(v) for v in views)
-        return (a - b).square().mean() + (a.std(0) - 1).square().mean()
 
 
 def test_bad_input() -> None:
