@@ -47,6 +47,10 @@ def each(measure: Callable[[list[Tensor], list[Tensor]], Any], p: Views, z: View
 
 
 def contrastive(p: Views, z: Views, temperature: float = 0.2) -> Tensor:
+    return mean([contrastive_half(p, z, temperature), contrastive_half(z, p, temperature)])
+
+
+def contrastive_half(p: Views, z: Views, temperature: float = 0.2) -> Tensor:
     rows = [sample for view in p for sample in view]
     columns = [sample for view in z for sample in view]
     losses = []
@@ -100,6 +104,24 @@ def cross_entropy(p: Views, z: Views, temperature: float = 0.1) -> Tensor:
         return -sum(t * q.log() for t, q in zip(target, predicted, strict=True))
 
     return each(one, p, z)
+
+
+def normalised(view: Tensor) -> Tensor:
+    rows = []
+    for sample in view.unbind():
+        numbers = list(sample.unbind())
+        rows.append(torch.stack(numbers) / dot(numbers, numbers).sqrt())
+    return torch.stack(rows)
+
+
+def scores(layer: Any, view: Tensor) -> Tensor:
+    """What prototypes of weight norm say of a view, row by row."""
+    columns = []
+    for g, v in zip(layer.weight_g.unbind(), layer.weight_v.unbind(), strict=True):
+        direction = list(v.unbind())
+        length = dot(direction, direction).sqrt()
+        columns.append([g[0] * dot(list(x.unbind()), direction) / length for x in view.unbind()])
+    return torch.stack([torch.stack(column) for column in columns], dim=1)
 
 
 def soft_divergence(z: Views, old: Views, temperature: float = 2.0) -> Tensor:

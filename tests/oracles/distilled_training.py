@@ -22,6 +22,7 @@ class Both:
     model: Any
     old: Any
     predictor: Any
+    prototypes: Any
     classifier: Any
     old_classifier: Any
     features: list[Tensor]
@@ -71,6 +72,7 @@ class Recomputed(SupervisedPlugin):
         self.model = copy.deepcopy(strategy.model)
         self.random = torch.get_rng_state()  # listed last: next is the method's own loss
         self.predictor = copy.deepcopy(getattr(self.plugin, "predictor", None))
+        self.prototypes = copy.deepcopy(getattr(self.plugin, "prototypes", None))
         self.classifier = copy.deepcopy(getattr(self.plugin, "classifier", None))
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
@@ -93,15 +95,14 @@ class Recomputed(SupervisedPlugin):
         self.totals[-1].append((value, float(own.detach())))
         if learning:
             total.backward()
-            self.expected = gradients(self.model, self.predictor, self.classifier)
+            self.expected = gradients(self.model, self.predictor, self.prototypes, self.classifier)
 
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         if self.expected is None:
             return
         got = gradients(
             strategy.model,
-            getattr(self.plugin, "predictor", None),
-            getattr(self.plugin, "classifier", None),
+            *(getattr(self.plugin, n, None) for n in ("predictor", "prototypes", "classifier")),
         )
         held = {n for n in self.expected if n not in got}  # a method may hold its prototypes still
         assert all("prototypes" in n or "last_layer" in n for n in held), held
@@ -137,6 +138,7 @@ class Recomputed(SupervisedPlugin):
                 student,
                 self.old,
                 self.predictor,
+                self.prototypes,
                 self.classifier,
                 self.old_classifier,
                 features,
@@ -158,19 +160,36 @@ def gradients(*modules: nn.Module | None) -> dict[str, Tensor]:
     }
 
 
-def cassle(name: str, weight: float | None = None) -> Term:
+def cassle(
+    name: str,
+    weight: float | None = None,
+    *,
+    halves: str = "both",
+    prototypes: str = "learnt",
+    normalise: bool | None = None,
+) -> Term:
     """CaSSLe's term for one of the methods of the oracle's table."""
 
     def term(both: Both) -> Any:
-        p, z = [both.predictor(e) for e in both.embeddings], both.old_embeddings
+        new = both.embeddings
+        if name == "mocov2plus" if normalise is None else normalise:
+            new = [oracle.normalised(e) for e in new]
+        p, z = [both.predictor(e) for e in new], both.old_embeddings
         factor = oracle.WEIGHT.get(name, 1.0) if weight is None else weight
-        measure = oracle.FORM[name]
+        measure = oracle.contrastive_half if halves == "one" else oracle.FORM[name]
         if measure is not oracle.cross_entropy:
             return factor * measure(oracle.numbers(p), oracle.numbers(z))
         distances = []
-        for head in copy.deepcopy(both.old.prototype_heads):
-            scores = [[head.requires_grad_(False)(F.normalize(a)) for a in some] for some in (p, z)]
-            distances.append(measure(*map(oracle.numbers, scores)))
+        old_heads = copy.deepcopy(both.old.prototype_heads)
+        for i, old in enumerate(old_heads):
+            said = [
+                old.requires_grad_(False)(F.normalize(a))
+                if prototypes == "teacher"
+                else oracle.scores(both.prototypes[i], oracle.normalised(a))
+                for a in p
+            ]
+            meant = [old.requires_grad_(False)(F.normalize(a)) for a in z]
+            distances.append(measure(oracle.numbers(said), oracle.numbers(meant)))
         return factor * oracle.mean(distances)
 
     return term
@@ -197,7 +216,7 @@ def kaizen(name: str, weight: float = 2.0) -> Term:
 
 def pfr(both: Both) -> Any:
     p = [both.predictor(f) for f in both.features]
-    return 25 * oracle.one_minus_cosine(oracle.numbers(p), oracle.numbers(both.old_features))
+    return oracle.one_minus_cosine(oracle.numbers(p), oracle.numbers(both.old_features))
 
 
 def lwf(both: Both) -> Any:

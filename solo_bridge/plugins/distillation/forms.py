@@ -23,14 +23,13 @@ Embeddings = Sequence[Tensor]
 
 
 def contrastive(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tensor:
-    """Cross-entropy of each predicted embedding with its own teacher embedding.
+    """Cross-entropy of each embedding with its own counterpart, mean of both halves.
 
     ``−log exp(s_ii / T) / Σ_j exp(s_ij / T)`` with cosine similarities s between
-    all predicted (rows) and all teacher embeddings (columns) of all views.
+    all predicted (rows) and all teacher embeddings (columns) of all views, and
+    the same with rows and columns exchanged.
 
-    Authors' code: DonkeyShot21/cassle b5b0929, cassle/losses/simclr.py, simclr_distill_loss_func.
-    Differs: theirs (cassle/distillers/contrastive.py) is the mean of this and the same with p and
-    z exchanged, ours is this half alone.
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/contrastive.py, training_step.
 
     :param p: predicted, one for each view.
     :param z: the teacher's.
@@ -46,10 +45,30 @@ def contrastive(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tenso
         >>> round(contrastive(p, [z[0].flip(0)], temperature=1.0).item(), 4)
         1.3133
     """
-    rows, columns = F.normalize(torch.cat(list(p)), dim=1), F.normalize(torch.cat(list(z)), dim=1)
-    return F.cross_entropy(
-        rows @ columns.T / temperature, torch.arange(len(rows), device=rows.device)
-    )
+    likeness = _likeness(p, z) / temperature
+    return (_own_counterpart(likeness) + _own_counterpart(likeness.T)) / 2
+
+
+def contrastive_half(p: Embeddings, z: Embeddings, temperature: float = 0.2) -> Tensor:
+    """One half of :func:`contrastive`: of each predicted embedding among the teacher's.
+
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/losses/simclr.py, simclr_distill_loss_func.
+
+    :param p: predicted, one for each view.
+    :param z: the teacher's.
+    :param temperature: T.
+
+    Example::
+
+        >>> import torch
+        >>> from solo_bridge.plugins.distillation.forms import contrastive_half
+        >>> p, z = [torch.tensor([[1.0, 0.0], [1.0, 0.0]])], [torch.eye(2)]
+        >>> round(contrastive_half(p, z, temperature=1.0).item(), 4)  # mean of .3133 and 1.3133
+        0.8133
+        >>> round(contrastive_half(z, p, temperature=1.0).item(), 4)  # both alike: log 2
+        0.6931
+    """
+    return _own_counterpart(_likeness(p, z) / temperature)
 
 
 def negative_cosine(p: Embeddings, z: Embeddings) -> Tensor:
@@ -135,8 +154,8 @@ def cross_entropy(p: Embeddings, z: Embeddings, temperature: float = 0.1) -> Ten
 
     Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/knowledge.py, cross_entropy.
 
-    :param p: scores of the predicted embeddings on the teacher's prototypes.
-    :param z: scores of the teacher's own embeddings.
+    :param p: scores of the predicted embeddings on prototypes.
+    :param z: scores of the teacher's embeddings on the teacher's prototypes.
     :param temperature: T.
 
     Example::
@@ -157,6 +176,16 @@ def cross_entropy(p: Embeddings, z: Embeddings, temperature: float = 0.1) -> Ten
     ).mean()
 
 
+def _likeness(p: Embeddings, z: Embeddings) -> Tensor:
+    """Return the cosine similarities of all p (rows) and all z (columns)."""
+    return F.normalize(torch.cat(list(p)), dim=1) @ F.normalize(torch.cat(list(z)), dim=1).T
+
+
+def _own_counterpart(scores: Tensor) -> Tensor:
+    """Return the mean cross-entropy of each row with the column of its number."""
+    return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
 def _standardised(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
 
@@ -169,7 +198,7 @@ class Form:
     :param weight: λ in CaSSLe's and Kaizen's runs.  Authors' code: DonkeyShot21/cassle b5b0929,
         cassle/distillers/*.py, ``--distill_lamb``, which no script overrides.
     :param on_prototypes: whether embeddings are compared by their scores on
-        the teacher's prototypes.
+        prototypes.
 
     Example::
 
@@ -207,9 +236,14 @@ FORM_OF = {
 """The form of each of solo-learn's methods.
 
 Authors' code: DonkeyShot21/cassle b5b0929, bash_files/continual, the scripts ``…_distill.sh``, for
-SimCLR, SupCon, MoCo v2+, BYOL, VICReg, Barlow Twins and SwAV.  The others are given the form of the
-loss they are built on.  MAE has no projector, hence none.
-Differs: their distiller on prototypes cannot be built on DINO and DeepClusterV2, ours can.
+SimCLR, SupCon, MoCo v2+, BYOL, VICReg, Barlow Twins and SwAV.  The others have no published form:
+here they have that of the loss they are built on.  MAE has no projector, hence none.
+"""
+
+NORMALISED = frozenset({"mocov2plus"})
+"""Methods whose embeddings are predicted from after they are scaled to length 1.
+
+Authors' code: DonkeyShot21/cassle b5b0929, cassle/methods/mocov2plus.py, training_step ("z").
 """
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import LabelError
-from avalanche_branchtune.options import at_least_one, not_negative
+from avalanche_branchtune.options import at_least_one, not_negative, true_or_false
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.conflicts import Conflicts
 from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
@@ -38,9 +38,6 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
     kaizen/methods/multi_layer_classifier.py, MultiLayerClassifier; λ_C and hidden width:
     bash_files/*_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh (the code's own λ_C
     is 1).
-    Differs: their classifier's learning rate is used as given, ours is scaled by batch / 256.
-    Differs: their classifier has no weight decay, ours has the strategy's.
-    Differs: in the distillation of features as in :class:`CaSSLePlugin`.
 
     Judge it as a classifier, not by a probe::
 
@@ -51,10 +48,13 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
     :param weight: λ_FE; by default the form's (1; 25 for MSE).
     :param classifier_weight: λ_C.
     :param classifier_hidden: hidden width of the classifier.
-    :param classifier_lr: its learning rate for a batch of 256, scaled as the
-        strategy's.
-    :param hidden: hidden width of CaSSLe's predictor.
-    :param teacher_bn: see :class:`CaSSLePlugin`.
+    :param classifier_lr: its learning rate, used as given.
+    :param classifier_weight_decay: its weight decay, 0 in the authors' code; None for the
+        strategy's, as it was before 0.1.0.
+    :param scale_classifier_lr: whether its learning rate is scaled by batch / 256 as the
+        strategy's, as it was before 0.1.0.
+    :param distillation: further arguments of :class:`CaSSLePlugin`: ``hidden``, ``predictor``,
+        ``halves`` …
     :raises LabelError: when training begins, if the number of classes is not
         known; and for a label that is no class.
     """
@@ -73,11 +73,12 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         classifier_weight: float = 2.0,
         classifier_hidden: int = 1000,
         classifier_lr: float = 0.1,
-        hidden: int = 2048,
-        teacher_bn: str = "train",
+        classifier_weight_decay: float | None = 0.0,
+        scale_classifier_lr: bool = False,
+        **distillation: Any,
     ) -> None:
         """See the class."""
-        super().__init__(form, weight=weight, hidden=hidden, teacher_bn=teacher_bn)
+        super().__init__(form, weight=weight, **distillation)
         self.num_classes = num_classes
         for name, width in (("num_classes", num_classes), ("classifier_hidden", classifier_hidden)):
             if width is not None:
@@ -87,6 +88,12 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         )
         self.classifier_hidden = classifier_hidden
         self.classifier_lr = not_negative("KaizenPlugin(classifier_lr=…)", classifier_lr)
+        if classifier_weight_decay is not None:
+            not_negative("KaizenPlugin(classifier_weight_decay=…)", classifier_weight_decay)
+        self.classifier_weight_decay = classifier_weight_decay
+        self.scale_classifier_lr = true_or_false(
+            "KaizenPlugin(scale_classifier_lr=…)", scale_classifier_lr
+        )
         self.classifier: nn.Module | None = None
         self._old_classifier: nn.Module | None = None
         self._earlier_classifier: nn.Module | None = None
@@ -130,7 +137,11 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
             self.classifier = self._new_classifier(strategy, example)
         if self._old_classifier is not None:
             self._old_classifier.to(strategy.device)
-        self.join(strategy, self.classifier, lr=self.classifier_lr * strategy.lr_scale)
+        scale = strategy.lr_scale if self.scale_classifier_lr else 1.0
+        settings = {"lr": self.classifier_lr * scale}
+        if self.classifier_weight_decay is not None:
+            settings["weight_decay"] = self.classifier_weight_decay
+        self.join(strategy, self.classifier, **settings)
 
     def add_terms(self, strategy: Any, student: Outputs) -> None:
         """Add the distillation of features, the classifier's loss and its distillation."""

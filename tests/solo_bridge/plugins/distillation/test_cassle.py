@@ -122,6 +122,22 @@ def test_settings_of_ones_own(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("simclr", {"halves": "one"}),
+        ("mocov2plus", {"normalise": False}),
+        ("simclr", {"normalise": True}),
+        ("swav", {"prototypes": "teacher"}),
+    ],
+)
+def test_other_readings(name: str, settings: dict[str, Any]) -> None:
+    plugin = CaSSLePlugin(hidden=16, **settings)
+    check = Recomputed(plugin, cassle(name, **settings))
+    train(run_of([plugin, check], method(name)))
+    assert check.gradients_compared == 2
+
+
 def test_small_views_are_not_distilled() -> None:
     pipelines = [VIEW, Augmentation(crop_size=6, num_crops=2)]
     plugin = CaSSLePlugin(hidden=16)
@@ -248,8 +264,8 @@ def test_what_learns_along_is_in_the_optimizer_for_its_experience_only(
             assert {id(p) for p in held} == {id(p) for p in learnt(plugin)}
             assert len(held) == len(learnt(plugin))
             if name == "kaizen":
-                rate = own[-1]["lr"] / groups[0]["lr"]
-                assert rate == pytest.approx(0.1 / 2.0)
+                assert (own[-1]["lr"], own[-1]["weight_decay"]) == (0.1, 0.0)
+                assert groups[0]["lr"] == 2.0 * 10 / 256 and groups[0]["weight_decay"] > 0
             self.before = [p.detach().clone() for p in held]
             self.held = held
 
@@ -270,10 +286,41 @@ def test_what_learns_along_is_in_the_optimizer_for_its_experience_only(
         predictors.append(getattr(plugin, "predictor", None))
     if name in ("cassle", "kaizen", "pfr"):
         assert predictors[0] is None
-        assert predictors[1] is not predictors[2]
-        assert not {id(p) for p in predictors[1].parameters()} & {
-            id(p) for p in predictors[2].parameters()
-        }
+        assert predictors[1] is predictors[2]
+
+
+@pytest.mark.parametrize("start", ["kept", "new"])
+@pytest.mark.parametrize("name", ["cassle", "kaizen", "pfr"])
+def test_how_a_predictor_begins_an_experience(name: str, start: str) -> None:
+    kind = {"cassle": CaSSLePlugin, "kaizen": KaizenPlugin, "pfr": PFRPlugin}[name]
+    plugin: Any = kind(hidden=16, predictor=start)
+    first: list[dict[str, Tensor]] = []
+
+    class Look(SupervisedPlugin):
+        def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+            if plugin.predictor is not None:
+                first.append(copy.deepcopy(plugin.predictor.state_dict()))
+
+    run, last = run_of([plugin, Look()], method("simclr")), []
+    for experience in few(3):
+        run.train(experience)
+        last.append(copy.deepcopy(plugin.predictor and plugin.predictor.state_dict()))
+    assert last[0] is None and len(first) == 2
+    assert not same_state(first[0], last[1])
+    assert same_state(first[1], last[1]) == (start == "kept")
+    assert int(first[1]["1.num_batches_tracked"]) == (4 if start == "kept" else 0)
+
+
+def test_prototypes_go_on_with_their_predictor() -> None:
+    plugin = CaSSLePlugin(hidden=16)
+    run = run_of([plugin], method("swav"))
+    found = []
+    for experience in few(3):
+        run.train(experience)
+        found.append((plugin.prototypes, plugin.prototypes and weights(plugin.prototypes)))
+    assert found[0] == (None, None)
+    assert found[1][0] is found[2][0] and not torch.equal(found[1][1], found[2][1])
+    assert isinstance(pickle.loads(pickle.dumps(plugin)), CaSSLePlugin)
 
 
 def test_predictor_follows_the_schedule_of_the_method() -> None:
@@ -391,7 +438,7 @@ def test_training_goes_on_after_an_interruption(name: str, event: str, branches:
     run.train(experiences[2])
     assert hooks(model) == 0
     assert getattr(plugin, "classifier", None) is classifier
-    assert predictor is None or plugin.predictor is not predictor
+    assert predictor is None or plugin.predictor is predictor
     held = {id(p) for g in run.optimizer.param_groups for p in g["params"]}
     assert not held & {id(p) for p in learnt(plugin)}
     assert torch.isfinite(weights(model)).all()
@@ -512,6 +559,16 @@ def test_masked_autoencoder() -> None:
 def test_unknown_options() -> None:
     with pytest.raises(UnknownOptionError, match=r"CaSSLePlugin\(form=…\).*got 'l1'"):
         CaSSLePlugin("l1")
+    with pytest.raises(UnknownOptionError, match=r"PFRPlugin\(predictor=…\).*got 'old'"):
+        PFRPlugin(predictor="old")
+    with pytest.raises(UnknownOptionError, match=r"CaSSLePlugin\(halves=…\).*got 'two'"):
+        CaSSLePlugin(halves="two")
+    with pytest.raises(UnknownOptionError, match=r"CaSSLePlugin\(prototypes=…\).*got 'new'"):
+        CaSSLePlugin(prototypes="new")
+    with pytest.raises(UnknownOptionError, match=r"halves='one'.*byol has another"):
+        train(run_of([CaSSLePlugin(halves="one")], method("byol")))
+    with pytest.raises(UnknownOptionError, match=r"prototypes='teacher'.*simclr has no prototypes"):
+        train(run_of([CaSSLePlugin(prototypes="teacher")]))
     with pytest.raises(UnknownOptionError, match=r"PFRPlugin\(teacher_bn=…\).*got 'fixed'"):
         PFRPlugin(teacher_bn="fixed")
     with pytest.raises(UnknownOptionError, match=r"LwFPlugin\(temperature=…\).*above 0; got 0"):

@@ -23,6 +23,7 @@ from tests.oracles import distillation as oracle
 PAIRS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], dict[str, float]]] = {
     "contrastive": (forms.contrastive, oracle.contrastive, {}),
     "contrastive T 0.7": (forms.contrastive, oracle.contrastive, {"temperature": 0.7}),
+    "contrastive, one half": (forms.contrastive_half, oracle.contrastive_half, {}),
     "cosine": (forms.negative_cosine, oracle.negative_cosine, {}),
     "mse": (forms.mse, oracle.mse, {}),
     "cross-correlation": (forms.cross_correlation, oracle.cross_correlation, {}),

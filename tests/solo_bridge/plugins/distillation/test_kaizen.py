@@ -44,10 +44,24 @@ def test_loss_and_gradients_against_copies(name: str, branches: bool) -> None:
 def test_settings_of_ones_own() -> None:
     plugin = plugin_of(form="cosine", weight=1.0, classifier_weight=7.0, teacher_bn="eval")
     check = Recomputed(plugin, kaizen("byol", 7.0), classes, teacher_train=False)
-    run = run_of([plugin, check], method("vicreg"))
+    run = run_of([plugin, check], method("vicreg"), lr=0.2)
     for experience in few(2):
         run.train(experience)
     assert check.gradients_compared == 1
+
+
+def test_the_classifier_s_rate_and_decay() -> None:
+    found: list[tuple[float, float]] = []
+    plugin = plugin_of(classifier_weight_decay=None, scale_classifier_lr=True)
+
+    class Look(SupervisedPlugin):
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            group = strategy.optimizer.param_groups[-1]
+            found.append((group["lr"], group["weight_decay"]))
+
+    run = run_of([plugin, Look()], method("simclr"), weight_decay=0.25)
+    run.train(few(1)[0])
+    assert found == [(0.1 * 10 / 256, 0.25)] * 2
 
 
 def test_partly_labelled_data() -> None:

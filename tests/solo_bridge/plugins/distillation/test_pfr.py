@@ -28,7 +28,7 @@ def test_widths_of_the_predictor() -> None:
     assert plugin.predictor is not None
     shapes = [tuple(p.shape) for p in plugin.predictor.parameters()]
     assert shapes == [(5, 6), (5,), (5,), (5,), (6, 5), (6,)]
-    assert PFRPlugin().weight == 25.0
+    assert PFRPlugin().weight == 1.0
 
 
 def test_without_a_projector_features_are_distilled() -> None:
