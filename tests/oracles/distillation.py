@@ -117,7 +117,7 @@ def normalised(view: Tensor) -> Tensor:
 def scores(layer: Any, view: Tensor) -> Tensor:
     """What prototypes of weight norm say of a view, row by row."""
     columns = []
-    for g, v in zip(layer.weight_g.unbind(), layer.weight_v.unbind(), strict=True):
+    for g, v in zip(layer.lengths.unbind(), layer.directions.unbind(), strict=True):
         direction = list(v.unbind())
         length = dot(direction, direction).sqrt()
         columns.append([g[0] * dot(list(x.unbind()), direction) / length for x in view.unbind()])

@@ -50,8 +50,8 @@ class CaSSLePlugin(PredictingPlugin):
     :param predictor: ``"kept"`` or ``"new"``, see
         :class:`~solo_bridge.plugins.distillation.predictor.PredictingPlugin`.
     :param halves: of the contrastive form: ``"both"``, the mean of g(z) among z̄ and z̄ among
-        g(z), as in the authors' code; ``"one"``, the first alone, the default before 0.1.0: the gradient's
-        cosine to that of both is .92 to .99 at batch 128.
+        g(z), as in the authors' code; ``"one"``, the first alone, the default before 0.1.0: its
+        gradient's cosine to that of both is .92 to .99 at batch 128.
     :param prototypes: what scores g(z): ``"learnt"``, prototypes that learn with g, as in the
         authors' code; ``"teacher"``, the teacher's, the default before 0.1.0.
     :param normalise: whether z is scaled to length 1 before g; by default for MoCo v2+, as in the

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class NormedPrototypes(nn.Module):
-    """Scores ``g_k · cos``-like products of embeddings with K directions, weight-normalised.
+    """Scores embeddings by K directions v of lengths g: a linear layer under weight norm.
 
     ``s_k = g_k · ⟨x, v_k⟩ / ‖v_k‖``, begun as ``nn.Linear`` without bias under weight norm (v the
     drawn rows, g their lengths).  Unlike torch's own it can be pickled and deep-copied.
@@ -24,12 +24,12 @@ class NormedPrototypes(nn.Module):
         """See the class."""
         super().__init__()
         rows = nn.Linear(width, prototypes, bias=False).weight.detach()
-        self.weight_g = nn.Parameter(rows.norm(dim=1, keepdim=True))
-        self.weight_v = nn.Parameter(rows.clone())
+        self.lengths = nn.Parameter(rows.norm(dim=1, keepdim=True))
+        self.directions = nn.Parameter(rows.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores ``(N, K)``.
 
         :param x: embeddings ``(N, P)``.
         """
-        return F.linear(x, torch._weight_norm(self.weight_v, self.weight_g, 0))
+        return F.linear(x, torch._weight_norm(self.directions, self.lengths, 0))
