@@ -245,13 +245,20 @@ def test_small_views_elsewhere_are_refused(name: str) -> None:
         method(name, small_views=2)
 
 
-def test_minibatches_that_do_not_fill_a_queue_or_a_whitening_are_refused() -> None:
+def test_minibatches_that_a_queue_or_a_whitening_cannot_take_are_refused() -> None:
     with pytest.raises(
-        BatchSizeError, match="queue of 40 must be a multiple of the minibatch of 16"
+        BatchSizeError, match=r"queue of 40 takes at most as many samples at once, .* has 50"
     ):
-        strategy(method("mocov2plus"), train_mb_size=16).train(stream().train_stream[0])
-    with pytest.raises(BatchSizeError, match="whitens 20 samples at once, the minibatch has 10"):
+        strategy(method("mocov2plus"), train_mb_size=50).train(stream().train_stream[0])
+    with pytest.raises(
+        BatchSizeError,
+        match=r"whitens 20 samples at once, the minibatch has 10.*20 is the smallest",
+    ):
         strategy(method("wmse"), train_mb_size=10).train(stream().train_stream[0])
+    with pytest.raises(
+        BatchSizeError, match=r"has 50,.* 40 and 60 are the nearest that fit: change"
+    ):
+        strategy(method("wmse"), train_mb_size=50).train(stream().train_stream[0])
 
 
 @pytest.mark.parametrize("option", ["queues", "prototypes"])
