@@ -46,7 +46,8 @@ class LabelledImages:
     :param transform: from a sample's image, as the data gives it in training, to a view
         ``(C, H, W)``, or to a list of which the last one is taken.  By default the strategy's
         ``views``, if it has any, of which the last full-size one is taken, so that of the
-        method's last pipeline; else the image as it is.
+        method's last pipeline (the others are made in vain: a transform of that pipeline alone
+        saves their time); else the image as it is.
     :param batch_size: images in a minibatch; by default ``train_mb_size``; ``"epoch"`` for
         as many as let an epoch go through all images once (Kaizen's).
     :param num_workers: worker processes of the loader.

@@ -68,8 +68,8 @@ class OnlineProbe(ExperiencePlugin):
         :class:`~avalanche_branchtune.evaluation.StreamProbe`; by default the
         model's attribute ``backbone``.
     :param labelled: the images to learn from instead of the training's minibatches.
-    :param lr: learning rate, 0.1 as in CaSSLe's and Kaizen's scripts; not scaled by the size of
-        the minibatch.
+    :param lr: learning rate, 0.1 as in CaSSLe's and Kaizen's scripts (CaSSLe's for VICReg: 0.3);
+        not scaled by the size of the minibatch.
     :param reset: begin with a new classifier in each experience.
     :raises UnknownOptionError: for no classes or a learning rate that is not positive.
     """

@@ -22,6 +22,7 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.streams import data_incremental, hide_labels
 from solo_bridge import Augmentation, available_methods
 from solo_bridge.compat import load
+from solo_bridge.compat.parts import momentum_pairs
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.strategy import loss_evaluator
 from tests.selfsupervised import ALL_METHODS, METHODS, VIEW, data, method, strategy, stream, weights
@@ -282,3 +283,11 @@ def test_available_methods() -> None:
     assert "base" not in methods
     assert "linear" not in methods
     assert len(methods) == {"release 1.0.2": 14, "main branch": 19}[load().name]
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_the_momentum_backbone_is_the_one_that_follows_the_online_one(name: str) -> None:
+    model = method(name)
+    pairs = momentum_pairs(model.solo)
+    followers = [follower for online, follower in pairs if online is model.backbone]
+    assert followers == ([] if model.momentum_backbone is None else [model.momentum_backbone])
