@@ -49,9 +49,11 @@ class OnlineProbe(ExperiencePlugin):
 
     It is off by default because the network is then no longer trained on its own experience alone:
     running statistics of BatchNorm see the labelled images, with ``"all"`` those of experiences to
-    come too.  It is there so that published figures can be compared: CaSSLe's tables on CIFAR-100
-    were made so with ``"all"`` (on its other data sets without), Kaizen's scripts with
-    ``"seen"`` and ``batch_size="epoch"``::
+    come too.  Weights are those of a run without it, but for random numbers that are drawn, where
+    BatchNorm trains on its minibatch's own statistics; what is evaluated, or trained on fixed
+    statistics (Branch-tuning), is not.  It is there so that published figures can be compared:
+    CaSSLe's tables on CIFAR-100 were made so with ``"all"`` (on its other data sets without),
+    Kaizen's scripts with ``"seen"`` and ``batch_size="epoch"``::
 
         OnlineProbe(100, labelled=LabelledImages(benchmark.train_stream))
 
