@@ -107,6 +107,16 @@ def trained_before(strategy: Any) -> int:
     return sum(finished for known, finished in _known(strategy).items() if known != key)
 
 
+def seen_experiences(strategy: Any) -> list[int]:
+    """Return which experiences of the stream in training were begun, also unfinished ones.
+
+    :param strategy: in training, after :func:`position` was asked for.
+    :return: their indices, in the order of the stream.
+    """
+    mark, _ = experience_key(strategy)
+    return sorted(index for known, index in _known(strategy) if known == mark)
+
+
 def _known(strategy: Any) -> dict[tuple[str, int], bool]:
     """Return which experiences were begun, in their order, and whether they were finished."""
     kept = vars(strategy)

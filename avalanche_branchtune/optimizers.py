@@ -72,3 +72,26 @@ def missing_parameters(names: list[str]) -> OptimizerMismatchError:
         "parameters of the very model that the strategy trains (not of a copy), or freeze with "
         "requires_grad_(False) what must not learn"
     )
+
+
+def join_as_group(optimizer: Optimizer, module: nn.Module, name: str, **settings: object) -> None:
+    """Let a module of a plugin's own learn with an optimizer, as a parameter group of its own.
+
+    :param optimizer: any optimizer.
+    :param module: on the optimizer's device.
+    :param name: of the group, by which :func:`leave_group` finds it.
+    :param settings: of the group, for example ``lr``.
+    """
+    optimizer.add_param_group({"params": list(module.parameters()), "name": name, **settings})
+
+
+def leave_group(optimizer: Optimizer, module: nn.Module, name: str) -> None:
+    """Take a module, its state and its group out of an optimizer; nothing if it is in none.
+
+    :param optimizer: any optimizer.
+    :param module: see :func:`join_as_group`.
+    :param name: of the group.
+    """
+    leave_optimizer(optimizer, module.parameters())
+    groups = optimizer.param_groups
+    groups[:] = [g for g in groups if g["params"] or g.get("name") != name]

@@ -167,6 +167,11 @@ class SoloMethod(SelfSupervisedMethod):
         return load().backbone(self.solo)
 
     @property
+    def momentum_backbone(self) -> nn.Module | None:
+        """The momentum backbone, which follows the online one; None if the method has none."""
+        return load().momentum_backbone(self.solo)
+
+    @property
     def projector(self) -> nn.Module | None:
         """The online projector: features ``(N, D)`` to embeddings ``(N, P)``; MAE has none."""
         return parts.projector(self.solo)
@@ -236,7 +241,8 @@ class SoloMethod(SelfSupervisedMethod):
         """Start solo-learn's counters, schedules and memories anew; see ``queues``.
 
         :param plan: the experience's lengths.
-        :raises BatchSizeError: if a queue cannot be filled by whole minibatches.
+        :raises BatchSizeError: for minibatches that the loss cannot take, see
+            :meth:`why_not_batch`.
         """
         solo, batch = self.solo, min(plan.batch_size, plan.samples)
         self._check_minibatch(batch)
@@ -251,7 +257,11 @@ class SoloMethod(SelfSupervisedMethod):
         self._attached().on_train_start()
 
     def why_not_batch(self, samples: int) -> str | None:
-        """Say why solo-learn's loss cannot take a minibatch: queues, whitening in parts.
+        """Say why solo-learn's loss cannot take a minibatch: a queue's size, whitening in parts.
+
+        MoCo v2+, NNCLR, NNBYOL, NNSiam, ReSSL and All4One take any number of samples up to
+        their queue's size; solo-learn's queues do not go round, see
+        :mod:`solo_bridge.compat.queues`.
 
         :param samples: N.
         """

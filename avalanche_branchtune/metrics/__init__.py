@@ -24,7 +24,9 @@ from avalanche_branchtune.metrics.base import RunMetric
 from avalanche_branchtune.metrics.branches import BranchNormMetric
 from avalanche_branchtune.metrics.continual import ContinualEvaluation
 from avalanche_branchtune.metrics.cost import CostMetric
-from avalanche_branchtune.metrics.online import OnlineProbe, OnlineProbeAccuracy
+from avalanche_branchtune.metrics.labelled import LabelledImages
+from avalanche_branchtune.metrics.online import OnlineProbe
+from avalanche_branchtune.metrics.online_accuracy import OnlineProbeAccuracy
 from avalanche_branchtune.metrics.parameters import ParameterMetric
 from avalanche_branchtune.metrics.probes import ProbeMetric
 from avalanche_branchtune.metrics.recorder import RunRecorder
@@ -34,6 +36,7 @@ __all__ = [
     "BranchNormMetric",
     "ContinualEvaluation",
     "CostMetric",
+    "LabelledImages",
     "OnlineProbe",
     "OnlineProbeAccuracy",
     "ParameterMetric",

@@ -1,52 +1,77 @@
-"""A linear probe that is trained beside the network, on the features of its own minibatches."""
+"""A linear probe that is trained beside the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from avalanche.evaluation import PluginMetric
-from avalanche.evaluation.metric_results import MetricValue
-from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from avalanche_branchtune.errors import LabelError, ProbeError
+from avalanche_branchtune.errors import LabelError, ProbeError, UnknownOptionError
 from avalanche_branchtune.evaluation.features import extract_features
 from avalanche_branchtune.evaluation.probe import FEATURES, chosen, sentence
-from avalanche_branchtune.evaluation.stream import datasets_of
-from avalanche_branchtune.experiences import begins, experience_index
+from avalanche_branchtune.experiences import experience_index
+from avalanche_branchtune.keeping import looked_at, random_state_kept
+from avalanche_branchtune.lifecycle import ExperiencePlugin
+from avalanche_branchtune.metrics.labelled import LabelledImages
+from avalanche_branchtune.metrics.listening import Listener, features_of
+from avalanche_branchtune.optimizers import join_as_group, leave_group
 from avalanche_branchtune.options import at_least_one, positive, true_or_false
 from avalanche_branchtune.parts import Part, named_part, part_of
 
 MOMENTUM = 0.9
 """Momentum of the classifier's SGD."""
 
+TRAINING_MODE = "in training mode for these images: its running statistics have seen them"
 
-class OnlineProbe(SupervisedPlugin):
-    """A linear classifier of the training minibatches' features; the network does not learn of it.
 
-    For strategies whose minibatches are images or lists of views, with labels
-    (−1: none).  The features are those of the network's own forward pass: a
-    hook on the backbone, there only during that pass, copies them.  One SGD
-    step per minibatch, on the features of all views together, after the
-    network's backward pass; the classifier begins at zero.  Training of the
-    network is the same, bit for bit, as without it.
+class OnlineProbe(ExperiencePlugin):
+    """A linear classifier of the network's features, trained along with it.
+
+    By default the network does not learn of it: the features are those of the network's own
+    forward pass on the minibatches of training, images or lists of views, with labels (−1: none).
+    A hook on the backbone, there only during that pass, copies them.  One SGD step per minibatch,
+    on the features of all views together, after the network's backward pass; the classifier begins
+    at zero.  Training of the network is the same, bit for bit, as without it.
+
+    With ``labelled`` it is CaSSLe's and Kaizen's online linear evaluation.  In every step, after
+    the network's own forward pass, a minibatch of labelled images passes the backbone without
+    gradients but *in training mode*, also the momentum backbone, if the model has a module or
+    property ``momentum_backbone``.  The classifier, which begins as ``nn.Linear`` does, is a group
+    of the network's own optimizer, with ``lr`` as given, no weight decay, and the schedule, if it
+    is made after the experience has begun (as :class:`solo_bridge.SelfSupervised` does); its
+    cross-entropy is added to ``strategy.loss``.  It leaves the optimizer when the experience ends.
+    An experience that is trained again begins with the classifier of its first time.
+
+    It is off by default because the network is then no longer trained on its own experience alone:
+    running statistics of BatchNorm see the labelled images, with ``"all"`` those of experiences to
+    come too.  Weights are those of a run without it, but for random numbers that are drawn, where
+    BatchNorm trains on its minibatch's own statistics; what is evaluated, or trained on fixed
+    statistics (Branch-tuning), is not.  It is there so that published figures can be compared:
+    CaSSLe's tables on CIFAR-100 were made so with ``"all"`` (on its other data sets without),
+    Kaizen's scripts with ``"seen"`` and ``batch_size="epoch"``::
+
+        OnlineProbe(100, labelled=LabelledImages(benchmark.train_stream))
 
     Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/methods/base.py, _base_shared_step.
-    Differs: solo-learn's classifier has the method's optimizer and schedule and starts as
-    ``nn.Linear`` does, ours SGD of its own at a constant rate, from zero.
-    Authors' code: DonkeyShot21/cassle b5b0929, cassle/methods/base.py, _online_eval_shared_step.
-    Differs: CaSSLe's learns from further labelled images of all experiences, which pass the
-    network in training mode; ours from the minibatches of training.
+    Differs: solo-learn's classifier learns from the training's minibatches with the method's
+    optimizer and schedule and starts as ``nn.Linear`` does, ours by default with SGD of its own at
+    a constant rate, from zero.
+    Authors' code: DonkeyShot21/cassle b5b0929, cassle/methods/base.py, _online_eval_shared_step,
+    training_step and learnable_params; dr-bell/kaizen e36ee54, kaizen/methods/base.py.
+    Differs: theirs is ``labelled``; by default ours leaves the training of the network alone.
 
     :param num_classes: number of classes of the whole stream.
     :param backbone: the module that gives features ``(N, D)`` in training, see
         :class:`~avalanche_branchtune.evaluation.StreamProbe`; by default the
         model's attribute ``backbone``.
-    :param lr: learning rate.
+    :param labelled: the images to learn from instead of the training's minibatches.
+    :param lr: learning rate, 0.1 as in CaSSLe's and Kaizen's scripts (CaSSLe's for VICReg: 0.3);
+        not scaled by the size of the minibatch.
     :param reset: begin with a new classifier in each experience.
     :raises UnknownOptionError: for no classes or a learning rate that is not positive.
     """
@@ -58,6 +83,7 @@ class OnlineProbe(SupervisedPlugin):
         num_classes: int,
         *,
         backbone: Part = None,
+        labelled: LabelledImages | None = None,
         lr: float = 0.1,
         reset: bool = False,
     ) -> None:
@@ -65,13 +91,20 @@ class OnlineProbe(SupervisedPlugin):
         super().__init__()
         self.num_classes = at_least_one("OnlineProbe(num_classes=…)", num_classes)
         self.backbone = backbone
+        if labelled is not None and not isinstance(labelled, LabelledImages):
+            raise UnknownOptionError(
+                "OnlineProbe(labelled=…): expected LabelledImages(stream); got a "
+                f"{type(labelled).__name__}"
+            )
+        self.labelled = labelled
         self.lr = positive("OnlineProbe(lr=…)", lr)
         self.reset = true_or_false("OnlineProbe(reset=…)", reset)
         self.classifier: nn.Linear | None = None
         """The classifier; None before the first labelled minibatch."""
         self._optimizer: torch.optim.Optimizer | None = None
-        self._handle: RemovableHandle | None = None
-        self._outputs: list[Any] = []
+        self._listener = Listener()
+        self._minibatches: Iterator[tuple[Tensor, Tensor]] | None = None
+        self._held: tuple[Any, nn.Linear | None] | None = None  # what an experience began with
         self._right = self._total = 0
 
     @property
@@ -81,15 +114,24 @@ class OnlineProbe(SupervisedPlugin):
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the accuracy."""
+        learner: dict[str, Any] = {"momentum": MOMENTUM}
+        source: dict[str, Any] = {"trained on": "features of the training views, augmented"}
+        if self.labelled is not None:
+            learner = {"optimizer": "the network's"}
+            source = {**self.labelled.settings(), "network": TRAINING_MODE}
         return {
             "probe": "linear probe, online",
             "lr": self.lr,
-            "momentum": MOMENTUM,
+            **learner,
             "classes": self.num_classes,
             "classifier": "new in each experience" if self.reset else "kept over the stream",
-            "trained on": "features of the training views, augmented",
+            **source,
             "tested on": FEATURES,
         }
+
+    def record_settings(self) -> dict[str, Any]:
+        """Return what a run's record says of it: :meth:`settings`, if the network depends on it."""
+        return {} if self.labelled is None else {"online probe": self.settings()}
 
     @property
     def protocol(self) -> str:
@@ -120,74 +162,116 @@ class OnlineProbe(SupervisedPlugin):
         """
         if self.classifier is None:
             raise ProbeError("the online probe has seen no labelled minibatch yet")
-        self._unhook()
+        self._listener.end()
         x, y = chosen(*extract_features(self._network(model), dataset, **loading))
         self._check_labels(y)
         if len(y) == 0:
             raise ProbeError("online probe: no test sample has a label")
         with torch.no_grad():
-            predictions = self.classifier(x.to(self.classifier.weight.device)).argmax(dim=1)
+            predictions = self.classifier(x.to(self.classifier.weight)).argmax(dim=1)
         return int((predictions.cpu() == y).sum()), len(y)
+
+    # ---- an experience
+
+    def refuse(self, strategy: Any) -> None:
+        """Refuse a model without the backbone."""
+        self._network(strategy.model)
+
+    def open(self, strategy: Any, experience: int) -> None:
+        """Begin anew if that is asked for; with ``labelled``, join the optimizer."""
+        self._listener.forget()
+        if self.labelled is None:
+            if self.reset:
+                self.classifier = self._optimizer = None
+            return
+        if self._held is None or self._held[0] != self._key:  # else it was begun before
+            self._held = (self._key, None if self.reset else copy.deepcopy(self.classifier))
+        self._minibatches = None
+        self.classifier = copy.deepcopy(self._held[1]) or self._fresh_classifier(strategy)
+        self._join(strategy)
+
+    def rejoin(self, strategy: Any) -> None:
+        """Join another optimizer."""
+        self._listener.forget()
+        if self.labelled is not None:
+            self._leave(strategy)
+            self._join(strategy)
+
+    def close(self, strategy: Any, *, finished: bool) -> None:
+        """Leave nothing on the network and in the optimizer."""
+        self._listener.forget()
+        self._minibatches = None
+        if self.labelled is not None:
+            self._leave(strategy)
 
     # ---- events
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Clear what an interrupted training left behind, and begin anew if that is asked for."""
-        self._release()
-        self._network(strategy.model)
-        if self.reset and begins(strategy):
-            self.classifier = self._optimizer = None
-
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Start the running accuracy anew."""
+        """Start the running accuracy and the labelled images anew."""
         self._right = self._total = 0
+        self._minibatches = None
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Check the labels, and listen to the backbone."""
-        self._release()
-        self._check_labels(strategy.mb_y)
-        network = self._network(strategy.model)
-        self._handle = network.register_forward_hook(self._catch)
+        if self.labelled is None:
+            self._listener.forget()
+            self._check_labels(strategy.mb_y)
+            self._listener.begin(self._network(strategy.model))
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Stop listening."""
-        self._unhook()
+        self._listener.end()
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Let a minibatch of labelled images pass, and add the classifier's loss."""
+        if self.labelled is None:
+            return
+        if self._minibatches is None:
+            self._minibatches = self.labelled.minibatches(strategy)
+        images, labels = (x.to(strategy.device) for x in next(self._minibatches))
+        self._check_labels(labels)
+        with getattr(strategy, "autocast", contextlib.nullcontext)():
+            with torch.no_grad():
+                network = self._network(strategy.model)
+                features = features_of(network, images)
+                momentum = named_part(strategy.model, "momentum_backbone")
+                if momentum is not None and momentum is not network:
+                    momentum(images)
+            self._check_features(strategy, features)
+            assert self.classifier is not None
+            scores = self.classifier(features)
+            if not (labels == -1).all():  # else the mean of nothing, NaN
+                loss = F.cross_entropy(scores, labels, ignore_index=-1)
+                strategy.loss = strategy.loss + loss
+        self._count(scores[labels != -1], labels[labels != -1])
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Learn from the minibatch, if it has labels."""
-        outputs, self._outputs = self._outputs, []
+        """Learn from the training's minibatch, if it has labels."""
+        if self.labelled is not None:
+            return
         labels = strategy.mb_y
         if (labels == -1).all():
+            self._listener.forget()
             return
-        views = [x for x in outputs if isinstance(x, Tensor) and x.shape[:1] == labels.shape]
-        views = [x for x in views if x.ndim == 2]
-        if not views:
-            shapes = [
-                tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in outputs
-            ]
-            raise ProbeError(
-                f"online probe: expected features ({len(labels)}, D), the backbone gave "
-                f"{shapes[:3] or 'nothing: it was not called'} in the training forward pass: pass "
-                "OnlineProbe(backbone=…), the module that gives them"
-            )
+        views = self._listener.features(len(labels))
         features, labels = torch.cat(views), labels.repeat(len(views))
-        if not torch.isfinite(features).all():
-            clock = strategy.clock
-            raise ProbeError(
-                "online probe: the features are not finite in experience "
-                f"{experience_index(strategy)}, epoch {clock.train_exp_epochs}, step "
-                f"{clock.train_epoch_iterations}: the network is damaged"
-            )
+        self._check_features(strategy, features)
         labelled = labels != -1
         self._step(features[labelled], labels[labelled])
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Leave nothing on the network."""
-        self._release()
+        super().after_training_exp(strategy, *args, **kwargs)
+        self._listener.forget()
+        self._minibatches = None
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Do not listen to an evaluation that follows an interrupted training."""
-        self._release()
+        self._listener.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle without the labelled images under way: they begin anew."""
+        return {**vars(self), "_minibatches": None}
 
     # ---- parts
 
@@ -202,20 +286,39 @@ class OnlineProbe(SupervisedPlugin):
             )
         return network
 
-    def _catch(self, module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            # A copy: what follows the backbone may change its output in place.
-            output = output.detach().to(torch.float32, copy=True)
-        self._outputs.append(output)
+    def _fresh_classifier(self, strategy: Any) -> nn.Linear:
+        """Return a classifier as ``nn.Linear`` begins, of the size of one image's features."""
+        assert self.labelled is not None
+        network = self._network(strategy.model)
+        with random_state_kept(), looked_at(network):
+            image, _ = self.labelled.views(strategy)[0]
+            features = features_of(network, image[None].to(strategy.device))
+        return nn.Linear(features.shape[1], self.num_classes, dtype=features.dtype)
 
-    def _unhook(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = None
+    def _join(self, strategy: Any) -> None:
+        assert self.classifier is not None
+        self.classifier.to(strategy.device)
+        settings = {"lr": self.lr, "weight_decay": 0.0}
+        join_as_group(strategy.optimizer, self.classifier, type(self).__name__, **settings)
 
-    def _release(self) -> None:
-        self._unhook()
-        self._outputs = []
+    def _leave(self, strategy: Any) -> None:
+        if self.classifier is not None:
+            leave_group(strategy.optimizer, self.classifier, type(self).__name__)
+            self.classifier.zero_grad()
+
+    def _check_features(self, strategy: Any, features: Tensor) -> None:
+        if not torch.isfinite(features).all():
+            clock = strategy.clock
+            raise ProbeError(
+                "online probe: the features are not finite in experience "
+                f"{experience_index(strategy)}, epoch {clock.train_exp_epochs}, step "
+                f"{clock.train_epoch_iterations}: the network is damaged"
+            )
+        if self.classifier is not None and features.shape[1] != self.classifier.in_features:
+            raise ProbeError(
+                f"online probe: the backbone gave {features.shape[1]} features, before "
+                f"{self.classifier.in_features}"
+            )
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
@@ -241,69 +344,14 @@ class OnlineProbe(SupervisedPlugin):
             self._optimizer = torch.optim.SGD(
                 self.classifier.parameters(), lr=self.lr, momentum=MOMENTUM
             )
-        if features.shape[1] != self.classifier.in_features:
-            raise ProbeError(
-                f"online probe: the backbone gave {features.shape[1]} features, before "
-                f"{self.classifier.in_features}"
-            )
         assert self._optimizer is not None
         with torch.autocast(features.device.type, enabled=False):
             scores = self.classifier(features)
             self._optimizer.zero_grad()
             F.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        self._count(scores, labels)
+
+    def _count(self, scores: Tensor, labels: Tensor) -> None:
         self._right += int((scores.argmax(dim=1) == labels).sum())
         self._total += len(labels)
-
-
-class OnlineProbeAccuracy(PluginMetric):
-    """The accuracies of an :class:`OnlineProbe` as Avalanche metrics.
-
-    After each epoch ``Online_Probe_Acc_Epoch/train_phase/train_stream``; after
-    ``strategy.eval(…)``, whatever it was given,
-    ``Online_Probe_Acc_Exp/eval_phase/test_stream/Exp000`` and
-    ``Online_Probe_Acc_Stream/eval_phase/test_stream``, once there is a classifier.
-
-    :param probe: the probe, which must be among the strategy's plugins.
-    :param test_stream: test experiences, or data sets.
-    :param loading: see :meth:`OnlineProbe.accuracy`.
-    """
-
-    def __init__(self, probe: OnlineProbe, test_stream: Iterable[Any], **loading: Any) -> None:
-        """See the class."""
-        super().__init__()
-        self.probe = probe
-        self.test = datasets_of(test_stream)
-        self.loading = loading
-
-    def before_training(self, strategy: Any) -> None:
-        """Refuse a strategy that does not train the probe."""
-        if not any(p is self.probe for p in strategy.plugins):
-            raise ProbeError("OnlineProbeAccuracy: its OnlineProbe is not among the plugins")
-
-    def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
-        """Give the running accuracy of the epoch."""
-        value = self.probe.train_accuracy
-        values = {} if value is None else {"Epoch/train_phase/train_stream": value}
-        return self._values(strategy, values)
-
-    def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Give the accuracy on the test experiences."""
-        if self.probe.classifier is None:
-            return []
-        hits = [self.probe.hits(strategy.model, d, **self.loading) for d in self.test]
-        where = "eval_phase/test_stream"
-        values = {f"Exp/{where}/Exp{i:03d}": right / n for i, (right, n) in enumerate(hits)}
-        values[f"Stream/{where}"] = sum(right for right, _ in hits) / sum(n for _, n in hits)
-        return self._values(strategy, values)
-
-    def result(self) -> float | None:
-        """Return the running accuracy of the epoch."""
-        return self.probe.train_accuracy
-
-    def reset(self) -> None:
-        """Keep everything: the probe begins its epochs itself."""
-
-    def _values(self, strategy: Any, values: dict[str, float]) -> list[MetricValue]:
-        x = strategy.clock.train_iterations
-        return [MetricValue(self, f"Online_Probe_Acc_{name}", v, x) for name, v in values.items()]

@@ -47,8 +47,9 @@ class RunRecorder(BaseLogger):
     :param seed: of everything random.
     :param settings: data, method, schedule; the strategy's class, epochs,
         minibatch, device and the workers of its data loader (each draws random
-        numbers of its own, so the weights depend on them) are added.  What JSON
-        does not know (paths, devices) is kept as text.
+        numbers of its own, so the weights depend on them) are added, and what plugins
+        with a method ``record_settings`` give.  What JSON does not know (paths,
+        devices) is kept as text.
     :param n_experiences: training experiences; by default those of the stream
         that is trained on.
     :param overwrite: whether the folder's run may be replaced.
@@ -119,6 +120,9 @@ class RunRecorder(BaseLogger):
             "batch size": strategy.train_mb_size,
             "device": str(strategy.device),
         }
+        for plugin in strategy.plugins:
+            if hasattr(plugin, "record_settings"):
+                found.update(_plain(plugin.record_settings()))
         workers = loader_workers(strategy)
         if workers not in self._workers:
             self._workers.append(workers)

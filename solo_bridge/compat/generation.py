@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.detect import Found
+from solo_bridge.compat.queues import let_wrap_around
 from solo_bridge.compat.settings import Description, MethodSettings
 from solo_bridge.compat.trainer import ignore
 
@@ -55,6 +56,7 @@ class Generation(ABC):
         module.log = ignore
         module.log_dict = ignore
         self.silence_labels(module)
+        let_wrap_around(module)
         module.classifier.requires_grad_(False)
         return module
 
@@ -74,6 +76,11 @@ class Generation(ABC):
         """Return the method's online backbone."""
         backbone: nn.Module = getattr(module, self.backbone_key)
         return backbone
+
+    def momentum_backbone(self, module: Any) -> nn.Module | None:
+        """Return the method's momentum backbone, None if it has none."""
+        found = getattr(module, f"momentum_{self.backbone_key}", None)
+        return found if isinstance(found, nn.Module) else None
 
     @classmethod
     @abstractmethod

@@ -62,12 +62,20 @@ def why_not_batch(solo: Any, samples: int) -> str | None:
     :param solo: solo-learn's module.
     :param samples: N.
     """
-    if hasattr(solo, "queue_ptr") and solo.queue_size % samples:
-        return f"the queue of {solo.queue_size} must be a multiple of the minibatch of {samples}"
-    if samples % getattr(solo, "whitening_size", 1):
+    if hasattr(solo, "queue_ptr") and samples > solo.queue_size:
         return (
-            f"it whitens {solo.whitening_size} samples at once, the minibatch has {samples}, no "
-            f"multiple of whitening_size={solo.whitening_size}"
+            f"the queue of {solo.queue_size} takes at most as many samples at once, the minibatch "
+            f"has {samples}"
+        )
+    part = int(getattr(solo, "whitening_size", 1))
+    if samples % part:
+        below, above = samples - samples % part, samples - samples % part + part
+        near = f"{above} is the smallest that fits"
+        if below:
+            near = f"{below} and {above} are the nearest that fit"
+        return (
+            f"it whitens {part} samples at once, the minibatch has {samples}, no multiple of "
+            f"whitening_size={part}: {near}"
         )
     return None
 

@@ -22,6 +22,7 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.streams import data_incremental, hide_labels
 from solo_bridge import Augmentation, available_methods
 from solo_bridge.compat import load
+from solo_bridge.compat.parts import momentum_pairs
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.strategy import loss_evaluator
 from tests.selfsupervised import ALL_METHODS, METHODS, VIEW, data, method, strategy, stream, weights
@@ -245,13 +246,20 @@ def test_small_views_elsewhere_are_refused(name: str) -> None:
         method(name, small_views=2)
 
 
-def test_minibatches_that_do_not_fill_a_queue_or_a_whitening_are_refused() -> None:
+def test_minibatches_that_a_queue_or_a_whitening_cannot_take_are_refused() -> None:
     with pytest.raises(
-        BatchSizeError, match="queue of 40 must be a multiple of the minibatch of 16"
+        BatchSizeError, match=r"queue of 40 takes at most as many samples at once, .* has 50"
     ):
-        strategy(method("mocov2plus"), train_mb_size=16).train(stream().train_stream[0])
-    with pytest.raises(BatchSizeError, match="whitens 20 samples at once, the minibatch has 10"):
+        strategy(method("mocov2plus"), train_mb_size=50).train(stream().train_stream[0])
+    with pytest.raises(
+        BatchSizeError,
+        match=r"whitens 20 samples at once, the minibatch has 10.*20 is the smallest",
+    ):
         strategy(method("wmse"), train_mb_size=10).train(stream().train_stream[0])
+    with pytest.raises(
+        BatchSizeError, match=r"has 50,.* 40 and 60 are the nearest that fit: change"
+    ):
+        strategy(method("wmse"), train_mb_size=50).train(stream().train_stream[0])
 
 
 @pytest.mark.parametrize("option", ["queues", "prototypes"])
@@ -275,3 +283,11 @@ def test_available_methods() -> None:
     assert "base" not in methods
     assert "linear" not in methods
     assert len(methods) == {"release 1.0.2": 14, "main branch": 19}[load().name]
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_the_momentum_backbone_is_the_one_that_follows_the_online_one(name: str) -> None:
+    model = method(name)
+    pairs = momentum_pairs(model.solo)
+    followers = [follower for online, follower in pairs if online is model.backbone]
+    assert followers == ([] if model.momentum_backbone is None else [model.momentum_backbone])

@@ -78,8 +78,8 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
     :param momentum: of SGD.
     :param weight_decay: of SGD.
     :param batch_size: samples in a minibatch; by default the strategy's, at
-        most the buffer's size.  Lowered where a method's queue must be filled by
-        whole minibatches.
+        most the buffer's size.  Lowered where the method can only take fewer
+        (a queue's size, W-MSE's multiples).
     :raises UnknownOptionError: for an unknown option, and in training for names
         that match no parameter.
     :raises IncompatiblePluginError: in training, for methods that keep a

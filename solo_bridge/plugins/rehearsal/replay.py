@@ -39,9 +39,8 @@ class WholeBatchReplay(ReplayPlugin):
     ReplayPlugin.
     Authors' code: dr-bell/kaizen e36ee54, bash_files, ``--replay_batch_size``, for the 32.
 
-    Methods with a queue need batches that divide it, in the first experience
-    and later: with a queue of 65536 and ``train_mb_size=256``, let
-    ``batch_size=224, batch_size_mem=32``.
+    Methods with a queue (MoCo v2+, NNCLR …) take joined batches of any size up to
+    the queue's, as in Kaizen's code; W-MSE takes multiples of its ``whitening_size``.
 
     :param policy: the buffer, any of Avalanche's or of
         :mod:`solo_bridge.plugins.rehearsal.buffers`.

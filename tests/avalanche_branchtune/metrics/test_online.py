@@ -280,7 +280,7 @@ def test_network_stays_itself_in_training_and_after_an_interruption() -> None:
     assert len(model.backbone._forward_hooks) == 2, "the pass was interrupted"
     model.armed = False
     run.eval(stream[1])
-    assert probe._outputs == []
+    assert probe._listener._outputs == []
     assert not model.backbone._forward_hooks
     model.armed = True
     with pytest.raises(KeyboardInterrupt):

@@ -199,9 +199,13 @@ def test_every_method_keeps_its_queues_and_centres(name: str) -> None:
     copy.deepcopy(model)
 
 
-@pytest.mark.parametrize(("asked", "used"), [(8, 8), (15, 10), (None, 20)])
-def test_queues_are_filled_by_whole_minibatches(asked: int | None, used: int) -> None:
-    """A queue of 40 that training left at 20: three minibatches of 8 would not fit from there."""
+@pytest.mark.parametrize(
+    ("name", "asked", "used"),
+    [("mocov2plus", 15, 15), ("mocov2plus", None, 20), ("wmse", 33, 20)],
+)
+def test_minibatches_are_as_large_as_the_method_can_take(
+    name: str, asked: int | None, used: int
+) -> None:
     sizes: list[int] = []
 
     class Sizes(Around):
@@ -210,7 +214,7 @@ def test_queues_are_filled_by_whole_minibatches(asked: int | None, used: int) ->
             return super()._loss(strategy, batch)
 
     plugin = Sizes(1, steps=3, memory=33, batch_size=asked)
-    run_over(plugin, "mocov2plus", experiences=3, train_epochs=1)
+    run_over(plugin, name, experiences=3, train_epochs=1)
     assert sizes == [used] * 12
 
 

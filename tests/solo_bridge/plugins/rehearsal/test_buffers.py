@@ -273,7 +273,7 @@ def test_replayed_samples_enter_every_term_with_their_labels(policy: str, worker
 
 @pytest.mark.parametrize("name", SIX)
 def test_methods_beside_other_plugins_in_any_order(name: str) -> None:
-    """A queue of 40 takes batches of 20: 20 new ones, or 12 and 8 old ones."""
+    """Batches of 20: 20 new ones, or 12 and 8 old ones."""
     for policy, order in (("reservoir", (0, 1, 2)), ("min_redundancy", (2, 1, 0))):
         plugins = [
             replay(policy, 16, 8, batch_size=12),
@@ -288,13 +288,13 @@ def test_methods_beside_other_plugins_in_any_order(name: str) -> None:
         assert len(plugins[0].storage_policy.buffer) == 16
 
 
-def test_batches_that_a_queue_cannot_take_are_refused_before_they_are_trained() -> None:
-    run = strategy(method("mocov2plus"), [replay("reservoir", 20, 10)])
+def test_batches_that_a_method_cannot_take_are_refused_before_they_are_trained() -> None:
+    run = strategy(method("mocov2plus", queue_size=25), [replay("reservoir", 20, 10)])
     benchmark = stream()
     run.train(benchmark.train_stream[0])
     before, steps = weights(run.model), run.clock.train_iterations
     with pytest.raises(
-        BatchSizeError, match=r"queue of 40 must be .* 20 new and 10 .*as many as train_mb_size"
+        BatchSizeError, match=r"queue of 25 takes .* 20 new and 10 .*as many as train_mb_size"
     ):
         run.train(benchmark.train_stream[1])
     assert torch.equal(weights(run.model), before) and run.clock.train_iterations == steps
