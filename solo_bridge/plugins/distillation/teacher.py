@@ -15,7 +15,7 @@ from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.lifecycle import ExperiencePlugin
-from avalanche_branchtune.optimizers import leave_optimizer
+from avalanche_branchtune.optimizers import join_as_group, leave_group
 from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.compat.memories import detach_normed_weights
@@ -321,13 +321,10 @@ class TeacherPlugin(ExperiencePlugin):
         self._join(strategy, module, settings)
 
     def _join(self, strategy: Any, module: nn.Module, settings: dict[str, Any]) -> None:
-        group = {"params": list(module.parameters()), "name": type(self).__name__, **settings}
-        strategy.optimizer.add_param_group(group)
+        join_as_group(strategy.optimizer, module, type(self).__name__, **settings)
 
     def _leave(self, strategy: Any, module: nn.Module) -> None:
-        leave_optimizer(strategy.optimizer, module.parameters())
-        groups = strategy.optimizer.param_groups
-        groups[:] = [g for g in groups if g["params"] or g.get("name") != type(self).__name__]
+        leave_group(strategy.optimizer, module, type(self).__name__)
 
     @staticmethod
     def example(strategy: Any, teacher: Teacher) -> Outputs:
