@@ -179,7 +179,9 @@ class Comparison:
         }
         if self.data is None:
             crop = replace(self._views_of_digits(), jitter_prob=0.0, grayscale_prob=0.0)
-            found |= {name: {"replay_view": crop} for name in ("lump", "der")}
+            found["der"] = {"replay_view": crop}
+            if self.options.get("lump", {}).get("views") != "before_augmentation":
+                found["lump"] = {"replay_view": crop}
         return found
 
     def facts(self) -> dict[str, Any]:

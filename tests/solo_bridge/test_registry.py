@@ -199,7 +199,8 @@ def test_remembered_digits_are_not_mirrored(
 
     monkeypatch.setattr(comparison, "build", stop)
     mirrored = {"lump": {"replay_view": None, "memory": 5}}
-    several: list[dict[str, Any]] = [{}, {"options": mirrored}]
+    whole = {"lump": {"views": "before_augmentation"}}  # makes no view of a remembered image alone
+    several: list[dict[str, Any]] = [{}, {"options": mirrored}, {"options": whole}]
     for more in several:
         small = Comparison(samples=40, epochs=1, experiences=2, width=4, workers=0, **more)
         with pytest.raises(KeyboardInterrupt):
@@ -207,8 +208,9 @@ def test_remembered_digits_are_not_mirrored(
         crop = given["der"]["replay_view"]
         assert (crop.flip_prob, crop.jitter_prob, crop.grayscale_prob) == (0, 0, 0)
         assert (crop.crop_size, crop.crop_min_scale) == (16, 0.5)
-        assert given["lump"] == ({"replay_view": crop} if not more else mirrored["lump"])
-        assert LUMPPlugin(**given["lump"]).needs == DERPlugin(**given["der"]).needs
+        asked = more.get("options", {"lump": {"replay_view": crop}})["lump"]
+        assert given["lump"] == asked and LUMPPlugin(**asked)
+        assert DERPlugin(**given["der"]).needs == {"index"}
 
 
 def test_strategies_are_compared_each_in_its_own_process(
