@@ -199,7 +199,9 @@ def test_the_loss_in_evaluation_is_that_of_unmixed_images() -> None:
     assert len(set(look.seen[1])) == 80, "mixing went on after each evaluation"
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize(
+    "name", ["simclr", *(pytest.param(n, marks=pytest.mark.slow) for n in SIX if n != "simclr")]
+)
 def test_three_experiences_beside_other_plugins_in_any_order(name: str) -> None:
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
         lump, cassle = before(memory=20), CaSSLePlugin(hidden=8)
