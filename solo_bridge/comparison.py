@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,17 +147,9 @@ class Comparison:
         :param stream: whose classes there are.
         """
         torch.manual_seed(self.seed)
-        views = Augmentation(
-            crop_size=self.size,
-            crop_min_scale=0.5,  # a smaller share of 16 pixels shows no digit any more
-            brightness=0.8,
-            contrast=0.8,
-            saturation=0.8,
-            hue=0.5,  # less, and two views can be matched by the background's colour alone
-            flip_prob=0.0,  # mirrored digits are others
-            num_crops=2,
-        )
-        digits: dict[str, Any] = {"augmentations": [views]} if self.data is None else {}
+        digits: dict[str, Any] = {}
+        if self.data is None:
+            digits["augmentations"] = [self._views_of_digits()]
         return SoloMethod(
             self.method,
             small_resnet(self.width),
@@ -167,6 +159,30 @@ class Comparison:
             proj_output_dim=128,
             **digits,
         )
+
+    def _views_of_digits(self) -> Augmentation:
+        return Augmentation(
+            crop_size=self.size,
+            crop_min_scale=0.5,  # a smaller share of 16 pixels shows no digit any more
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.8,
+            hue=0.5,  # less, and two views can be matched by the background's colour alone
+            flip_prob=0.0,  # mirrored digits are others
+            num_crops=2,
+        )
+
+    def _defaults(self) -> dict[str, dict[str, Any]]:
+        """Return name → arguments of its plugin, where they are not the plugin's own."""
+        found: dict[str, dict[str, Any]] = {
+            name: {"verbose": False} for name in ("branch_tuning", "clr", "kappatune")
+        }
+        if self.data is None:
+            crop = replace(self._views_of_digits(), jitter_prob=0.0, grayscale_prob=0.0)
+            found["der"] = {"replay_view": crop}
+            if self.options.get("lump", {}).get("views") != "before_augmentation":
+                found["lump"] = {"replay_view": crop}
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Return what stands beside the numbers."""
@@ -228,8 +244,8 @@ class Comparison:
         evaluator = EvaluationPlugin(loggers=[recorder])
         parts = {e.name for e in entries(spec)}
         epochs = self.epochs * (1 if "joint" in parts else self.experiences)
-        quiet = {n: {"verbose": False} for n in ("branch_tuning", "clr", "kappatune")}
-        options = {n: {**quiet.get(n, {}), **self.options.get(n, {})} for n in parts}
+        defaults = self._defaults()
+        options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
         strategy = build(
             spec,
             method,

@@ -45,7 +45,8 @@ def check_plugins(plugins: Sequence[BasePlugin], model: SelfSupervisedMethod) ->
     """Refuse plugins that cannot work under ``SelfSupervised``, or beside each other.
 
     :param plugins: of which each may have ``conflicts``, see :data:`Conflicts`;
-        one of two says it, whichever.
+        one of two says it, whichever.  One that needs the samples' numbers cannot
+        stand beside replay.
     :param model: the method.
     :raises IncompatiblePluginError: for the first plugin or pair that is found.
     """
@@ -66,3 +67,9 @@ def check_plugins(plugins: Sequence[BasePlugin], model: SelfSupervisedMethod) ->
                     raise IncompatiblePluginError(
                         f"{type(plugin).__name__} beside {type(other).__name__}: {reason}"
                     )
+            if "index" in getattr(plugin, "needs", ()) and isinstance(other, ReplayPlugin):
+                raise IncompatiblePluginError(
+                    f"{type(plugin).__name__} beside {type(other).__name__}: it knows samples by "
+                    "their number in the experience, which replayed ones do not have: keep one of "
+                    "the two"
+                )

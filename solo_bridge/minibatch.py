@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from avalanche_branchtune.errors import BatchSizeError, LabelError
 from solo_bridge.interface import SelfSupervisedMethod
@@ -23,30 +24,62 @@ class Minibatch:
     :param views: each ``(N, C, H, W)``, the same images in each.
     :param labels: ``(N,)``, −1 where there is none.
     :param needed: further arguments of the loss, see :attr:`SelfSupervisedMethod.needs`.
+    :param index: ``(N,)``, on the CPU, the samples' numbers in the experience, if
+        the method or a plugin needs them.
     """
 
     views: list[Tensor]
     labels: Tensor
     needed: dict[str, Tensor]
+    index: Tensor | None = None
+
+
+class Numbered(list[Any]):
+    """A sample, or a minibatch, that ends with its number or numbers; collating keeps it one."""
 
 
 class Indexed(Dataset[Any]):
     """A data set whose items end with their number.
 
+    Loaders that balance an experience's task labels take subsets of it.
+
     :param dataset: the data set.
+    :param numbers: of its samples; by default from 0.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, numbers: Sequence[int] | None = None) -> None:
         """See the class."""
         self.dataset = dataset
+        self.numbers = range(len(dataset)) if numbers is None else numbers
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> list[Any]:
-        """Return ``[*item, index]``."""
-        return [*self.dataset[index], index]
+    def __getitem__(self, index: int) -> Numbered:
+        """Return ``[*item, number]``."""
+        return Numbered([*self.dataset[index], self.numbers[index]])
+
+    def subset(self, indices: Sequence[int]) -> Indexed:
+        """Return some of the samples, with the numbers that they have here.
+
+        :param indices: which ones.
+        """
+        return Indexed(self.dataset.subset(indices), [self.numbers[int(i)] for i in indices])
+
+    @property
+    def targets_task_labels(self) -> Any:
+        """The samples' task labels, if the data set has them."""
+        return self.dataset.targets_task_labels
+
+    def collate_fn(self, items: Sequence[Numbered]) -> Numbered:
+        """Return a minibatch, made as the data set's own are.
+
+        :param items: samples with their numbers.
+        """
+        collate = getattr(self.dataset, "collate_fn", default_collate)
+        numbers = torch.tensor([item[-1] for item in items])
+        return Numbered([*collate([item[:-1] for item in items]), numbers])
 
 
 def unpack(
@@ -55,7 +88,7 @@ def unpack(
     """Bring what a data loader yields into the form that a method's loss takes.
 
     :param batch: views, or a list of views and labels and perhaps more; it ends
-        with the samples' numbers if the method needs them, see :class:`Indexed`.
+        with the samples' numbers if it is :class:`Numbered`, or the method needs them.
     :param model: the method.
     :param device: where the tensors go.
     :param training: whether it is to be trained on.
@@ -66,8 +99,11 @@ def unpack(
     """
     parts = list(batch) if isinstance(batch, list | tuple) else [batch]
     needed: dict[str, Tensor] = {}
-    if "index" in model.needs:
-        needed["index"] = parts.pop().to(device)
+    index: Tensor | None = None
+    if isinstance(batch, Numbered) or "index" in model.needs:
+        index = parts.pop()
+    if index is not None and "index" in model.needs:
+        needed["index"] = index.to(device)
     views = as_view_list(parts[0])
     model.check_views(views)
     samples = views[0].shape[0]
@@ -82,7 +118,7 @@ def unpack(
     labels = labels.to(device, non_blocking=True)
     if "labels" in model.needs:
         needed["labels"] = labels
-    return Minibatch(views, labels, needed)
+    return Minibatch(views, labels, needed, index)
 
 
 def _check_labels(labels: Tensor, model: SelfSupervisedMethod) -> None:

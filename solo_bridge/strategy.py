@@ -93,7 +93,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param eval_mb_size: images in a minibatch of :meth:`eval`.
     :param device: where to train.
     :param plugins: Avalanche plugins.  One with a method ``wrap_views``, from views
-        to views, is asked to put something around the strategy's.
+        to views, is asked to put something around the strategy's; one that says
+        ``needs = frozenset({"index"})`` finds the samples' numbers, by which it can look
+        into :meth:`plain_data`, in ``strategy.minibatch.index``.
     :param evaluator: evaluation plugin, or a function that makes one; None for
         no metrics.  :func:`loss_evaluator` by default.
     :param eval_every: see Avalanche's templates.
@@ -171,6 +173,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 train_mb_size,
             )
         self.views = model.default_views() if views is None else views
+        self.augmentations = tuple(model.augmentations if views is None else ())
+        """Pipelines of the views; empty if views of unknown making were given."""
         self.precision = precision
         self.channels_last = model.channels_last if channels_last is None else channels_last
         self.scaler = torch.amp.GradScaler(
@@ -227,22 +231,38 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         # A copy, so that plugins that store experience.dataset (replay) store views too.
         viewed = copy.copy(experience)
         viewed._dataset = with_views(dataset, self.views)
+        viewed._plain_data = dataset.train()
         return viewed
 
     def eval_dataset_adaptation(self, **kwargs: Any) -> None:
         """Evaluate the loss on views, made as in training."""
-        self.adapted_dataset = self._numbered(self._with_views(self.experience).dataset.train())
+        dataset = self._with_views(self.experience).dataset.train()
+        self.adapted_dataset = Indexed(dataset) if "index" in self.model.needs else dataset
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
-        """Take the experience's data, with the samples' numbers if the method needs them."""
+        """Take the experience's data, with the samples' numbers if anyone needs them."""
         self.adapted_dataset = self.training_data()
 
     def training_data(self) -> Any:
         """Return the experience's own samples as training sees them, without replayed ones."""
-        return self._numbered(self.experience.dataset.train())
+        dataset = self.experience.dataset.train()
+        needs = self.model.needs.union(*(getattr(p, "needs", ()) for p in self.plugins))
+        return Indexed(dataset) if "index" in needs else dataset
 
-    def _numbered(self, dataset: Any) -> Any:
-        return Indexed(dataset) if "index" in self.model.needs else dataset
+    def plain_data(self, plugin: str) -> Any:
+        """Return the experience's own samples before views are made of them, in the same order.
+
+        :param plugin: who asks, for the message.
+        :raises ViewsError: if the data yields views by itself.
+        """
+        data = getattr(self.experience, "_plain_data", None)
+        if data is None:
+            raise ViewsError(
+                f"{plugin} takes images before views are made of them, but the data yields views "
+                "by itself: let its training transform return the image, and pass "
+                "SelfSupervised(views=…)"
+            )
+        return data
 
     def make_train_dataloader(self, drop_last: bool = True, **kwargs: Any) -> None:
         """Make the loader; the last, incomplete minibatch is dropped if there are others."""

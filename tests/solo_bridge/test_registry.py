@@ -21,10 +21,10 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
 from avalanche_branchtune.metrics.parameters import held_parameters
 from avalanche_branchtune.records import load_run
-from solo_bridge import SelfSupervised, registry, specification
+from solo_bridge import SelfSupervised, comparison, registry, specification
 from solo_bridge.cli import main
 from solo_bridge.comparison import Comparison, compare
-from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
+from solo_bridge.plugins import CaSSLePlugin, DERPlugin, KaizenPlugin, LUMPPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
 from solo_bridge.titles import TITLES
 from tests.selfsupervised import method, strategy, stream, weights
@@ -185,6 +185,32 @@ def test_what_a_strategy_holds_is_counted() -> None:
     assert metric.during == branches + predictor + copies - statistics
     assert metric.after == 0
     assert held_parameters({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}) == 7
+
+
+def test_remembered_digits_are_not_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it was asked for."""
+    given: dict[str, Any] = {}
+
+    def stop(spec: str, method: Any, *, options: Any, **settings: Any) -> None:
+        given.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "build", stop)
+    mirrored = {"lump": {"replay_view": None, "memory": 5}}
+    whole = {"lump": {"views": "before_augmentation"}}  # makes no view of a remembered image alone
+    several: list[dict[str, Any]] = [{}, {"options": mirrored}, {"options": whole}]
+    for more in several:
+        small = Comparison(samples=40, epochs=1, experiences=2, width=4, workers=0, **more)
+        with pytest.raises(KeyboardInterrupt):
+            small.run("lump+der", tmp_path, bar=False)
+        crop = given["der"]["replay_view"]
+        assert (crop.flip_prob, crop.jitter_prob, crop.grayscale_prob) == (0, 0, 0)
+        assert (crop.crop_size, crop.crop_min_scale) == (16, 0.5)
+        asked = more.get("options", {"lump": {"replay_view": crop}})["lump"]
+        assert given["lump"] == asked and LUMPPlugin(**asked)
+        assert DERPlugin(**given["der"]).needs == {"index"}
 
 
 def test_strategies_are_compared_each_in_its_own_process(

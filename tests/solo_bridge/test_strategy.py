@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from avalanche.benchmarks import SplitCIFAR10  # noqa: F401  (the real loader stays importable)
+from avalanche.benchmarks import (
+    SplitCIFAR10,  # noqa: F401  (the real loader stays importable)
+    task_incremental_benchmark,
+)
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import loss_metrics, timing_metrics
 from avalanche.logging import InteractiveLogger
@@ -49,11 +52,13 @@ from avalanche_branchtune.streams import (
 )
 from solo_bridge import (
     Augmentation,
+    EvalTransform,
     SelfSupervised,
     SelfSupervisedMethod,
     SoloMethod,
     solo_views,
 )
+from solo_bridge.plugins import PeriodicFineTuningPlugin, SelfSupervisedEWCPlugin
 from tests.selfsupervised import METHODS, VIEW, backbone, data, method, strategy, stream, weights
 
 
@@ -287,6 +292,54 @@ def test_views_made_by_the_data_are_taken_as_they_are() -> None:
     run.views = None
     run.train(benchmark.train_stream[0])
     assert run.clock.train_iterations > 0
+
+
+class Numbers(SupervisedPlugin):
+    """Looks each sample of a minibatch up before views were made of it."""
+
+    needs = frozenset({"index"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+        plain = strategy.plain_data("Numbers")
+        assert strategy.minibatch.index.device.type == "cpu"
+        for number, label, view in zip(
+            strategy.minibatch.index.tolist(), strategy.mb_y.tolist(), strategy.mb_x[0], strict=True
+        ):
+            image, own, *_ = plain[number]
+            assert isinstance(image, Image.Image) and own == label
+            assert torch.equal(EvalTransform(8)(image), view)
+            self.seen.append(number)
+
+
+@pytest.mark.parametrize("tasks", [False, True], ids=["plain", "with task labels"])
+@pytest.mark.parametrize("name", ["simclr", "deepclusterv2"])
+def test_a_plugin_that_needs_them_gets_the_samples_numbers(name: str, tasks: bool) -> None:
+    """Beside plugins with loaders of their own: EWC's has the numbers too, the buffer's not."""
+    train, numbers = stream(), Numbers()
+    if tasks:
+        train = task_incremental_benchmark(train, reset_task_labels=True)
+    others: list[Any] = [SelfSupervisedEWCPlugin(1.0)]
+    if name == "simclr":
+        others.append(PeriodicFineTuningPlugin(steps=1, memory=40))
+    plain = EvalTransform(8)
+    run = strategy(
+        method(name), [numbers, *others], views=lambda i: [plain(i)] * 2, train_epochs=1, lr=0.1
+    )
+    for experience in train.train_stream:
+        numbers.seen.clear()
+        run.train(experience, num_workers=0 if tasks else 2)
+        assert len(numbers.seen) == len(set(numbers.seen)) == 40
+    run.eval(train.test_stream, loss=name == "simclr")
+
+
+def test_numbers_are_not_there_unasked() -> None:
+    run = strategy(train_epochs=1)
+    run.train(stream().train_stream[0])
+    assert run.minibatch.index is None
 
 
 def test_worker_processes_load_views() -> None:

@@ -1,7 +1,9 @@
-"""Dark Experience Replay: remembered images keep the embeddings they once had."""
+"""Dark Experience Replay: remembered images keep the outputs they once had."""
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -9,143 +11,177 @@ import torch.nn.functional as F
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import ViewsError
-from avalanche_branchtune.experiences import experience_key
-from avalanche_branchtune.keeping import evaluating, looked_at, random_state_kept
-from avalanche_branchtune.options import at_least_one, positive
+from avalanche_branchtune.errors import IncompatiblePluginError
+from avalanche_branchtune.options import at_least, one_of, positive
 from avalanche_branchtune.parts import named_part, needed_backbone
-from solo_bridge.plugins.rehearsal.plain_images import plain_batches
-from solo_bridge.plugins.rehearsal.reservoir import Reservoir
+from solo_bridge.conflicts import Conflicts, check_plugins
+from solo_bridge.plugins.rehearsal.der_modes import MODES, Network
+from solo_bridge.plugins.rehearsal.lump import LUMPPlugin
+from solo_bridge.plugins.rehearsal.remembering import Held, MinibatchMemory
+from solo_bridge.plugins.rehearsal.replay_view import ReplayView, check_replay_view, stacked
 from solo_bridge.registry import register
+
+OUTPUTS = ("features", "embeddings")
 
 
 @register("der", "DER")
 class DERPlugin(SupervisedPlugin):
-    """Buzzega et al., "Dark Experience for General Continual Learning", arXiv 2004.07211.
+    """Buzzega et al., "Dark Experience …", arXiv 2004.07211, as LUMP's authors run it.
 
-    Of logits there, of embeddings here: ``loss + λ · mean (f(x) − z)²``, mean
-    over the batch of remembered images x and the entries of their embeddings;
-    f is backbone and projector (the backbone alone if there is no projector),
-    z what f gave for x when x was stored.  It begins with the second experience.
+    ``loss + λ · mean (f(a(x)) − z)²``: x are remembered images, drawn without
+    replacement, a(x) a new view of each, f the backbone in training mode, with
+    gradients, and z what f gave for view 1 of x when x was stored; mean over
+    images and entries.  It begins with the second minibatch of the stream.
 
-    Stored is, for a uniform sample of the stream so far (a reservoir that is
-    updated when an experience ends, after branches were merged): the image
-    without augmentation, as a tensor
-    (:func:`solo_bridge.plugins.rehearsal.plain_images.plain_batches`), and z, computed in
-    eval mode.  Both are stored, not made anew, so that x is exactly what z
-    belongs to and nothing needs the old data.  The oldest z are kept as they
-    are, though the network moves on.
+    After the loss of each minibatch its view 1 goes through f once more,
+    without gradients, then a(x) does: f has the statistics of that minibatch,
+    and both move BatchNorm's running ones.  After the optimizer's step the
+    images without augmentation and their outputs are offered to the memory
+    (:class:`~solo_bridge.plugins.rehearsal.remembering.MinibatchMemory`): an
+    image counts again each time it is presented.  An experience that is trained
+    again begins from the memory as it was before its first time.
 
-    f runs in eval mode, with gradients: BatchNorm takes its running statistics
-    and does not change them, so that the term is 0 for a network whose weights
-    and statistics did not change, whatever else is in the batch, and unaugmented
-    images leave no trace in the statistics.  Norms that
-    :class:`~avalanche_branchtune.BranchTuningPlugin` fixed stay as they are, and
-    plugins that watch the method's forward pass do not see this one.
+    Norms that :class:`~avalanche_branchtune.BranchTuningPlugin` fixed stay as
+    they are, and plugins that watch the method's forward pass do not see these.
 
-    Authors' code: aimagelab/mammoth e75a491, models/der.py, Der.observe.  For self-supervision, as
-    a baseline of LUMP's authors: divyam3897/UCL cfaa81d, models/der.py, Der.observe.
-    Differs: mammoth keeps logits and UCL backbone features, ours keeps embeddings.
-    Differs: theirs store what the training step gave, ours what eval mode gives at the
-    experience's end.
-    Differs: theirs replay augmented images in training mode, ours plain ones in eval mode.
-    Differs: theirs begin with the second minibatch, ours with the second experience.
-    Differs: mammoth requires λ (0.3 in models/config/der.yaml) and UCL has 0.4, ours is 1 by
-    default.
-    Differs: UCL replays as many images as a batch has (256), ours 32 by default.
+    Authors' code: divyam3897/UCL cfaa81d, models/der.py, Der.observe; utils/buffer.py, Buffer; λ,
+    memory and images in each iteration: configs/simsiam_c10.yaml and barlow_c10.yaml.  For
+    supervised learning, with logits of the class outputs: aimagelab/mammoth e75a491, models/der.py.
+    Differs: ``output="embeddings"`` is ours: the projector's outputs are held, not the features.
+    Differs: ``mode="eval"`` is ours: f and z are taken in eval mode, on the image without
+    augmentation, so that the term is 0 for a network that did not change since, and remembered
+    images leave no trace in running statistics.
 
-    :param weight: λ.  Embeddings of methods that compare directions only may
-        have any length: tune it.
-    :param memory: number of images and embeddings that are remembered.
-    :param batch_size: remembered images in each iteration.
-    :raises UnknownOptionError: for numbers that are not positive.
+    :param weight: λ.
+    :param memory: number of images and outputs that are remembered.
+    :param batch_size: remembered images in each iteration, fewer while fewer are
+        remembered; by default ``train_mb_size``.
+    :param output: what is held: ``"features"`` of the backbone, or
+        ``"embeddings"`` of backbone and projector.
+    :param mode: ``"train"`` or ``"eval"``, see above.
+    :param replay_view: how a(x) is made, see
+        :class:`~solo_bridge.plugins.LUMPPlugin`.  In ``mode="eval"`` only size,
+        mean and deviation of a pipeline count; a function is taken as it is.
+    :raises UnknownOptionError: for numbers that are not positive, sizes below 2
+        in ``mode="train"``, and other names.
     :raises IncompatiblePluginError: when training begins, for a method without
-        a module called ``backbone``.
-    :raises ViewsError: for images that are not of one shape without augmentation.
+        a module called ``backbone``, or ``projector`` for embeddings.
+    :raises ViewsError: if there is no image to remember, because the data yields
+        views, or no pipeline for its new view.
     """
 
     supports_distributed = False
 
-    def __init__(self, weight: float = 1.0, *, memory: int = 256, batch_size: int = 32) -> None:
+    needs = frozenset({"index"})
+
+    def __init__(
+        self,
+        weight: float = 0.4,
+        memory: int = 256,
+        *,
+        batch_size: int | None = None,
+        output: str = "features",
+        mode: str = "train",
+        replay_view: ReplayView = None,
+    ) -> None:
         """See the class."""
         super().__init__()
         self.weight = positive("DERPlugin(weight=…)", weight)
-        self.batch_size = at_least_one("DERPlugin(batch_size=…)", batch_size)
-        self.reservoir = Reservoir(memory, "DERPlugin(memory=…)")
-        self.images: Tensor | None = None
-        """What is remembered, ``(M, C, H, W)``, on the CPU."""
-        self.embeddings: Tensor | None = None
-        """The embeddings that belong to it, ``(M, P)``."""
-        self._taken: tuple[str, int] | None = None
+        self.output = one_of("DERPlugin(output=…)", output, OUTPUTS)
+        self._mode = MODES[one_of("DERPlugin(mode=…)", mode, MODES)]()
+        if batch_size is not None:
+            at_least(self._mode.least, "DERPlugin(batch_size=…)", batch_size)
+        self.batch_size = batch_size
+        self.memory = MinibatchMemory(memory, "DERPlugin", self._mode.least)
+        self.replay_view = check_replay_view("DERPlugin(replay_view=…)", replay_view)
+        self.conflicts: Conflicts = {}
+        """Plugins that cannot do their work beside this one, with the reason."""
+        if mode == "train":
+            self.conflicts = {
+                LUMPPlugin: "what is remembered of an image would be the output of a mixture: "
+                "keep one of the two, or DERPlugin(mode='eval')"
+            }
         self.terms: dict[str, float] = {}
         """The term of the last minibatch, before it is weighted."""
+        self._next: Held | None = None
+
+    @property
+    def images(self) -> list[Any]:
+        """The images that are remembered: as the data set gave them, or in ``mode="eval"`` as
+        views ``(C, H, W)``."""
+        return [item.image for item in self.memory.held.items]
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """The outputs that belong to them, each ``(D,)``, on the CPU."""
+        return [item.kept[0] for item in self.memory.held.items]
+
+    # ---- events
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse what has no backbone before anything is trained."""
+        """Refuse what cannot work before anything is trained."""
+        check_plugins(strategy.plugins, strategy.model)  # it may have been added later
         needed_backbone(strategy.model, "DERPlugin")
+        if self.output == "embeddings":
+            _projector(strategy.model)
+        self._mode.prepare(self.replay_view, strategy)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse images that could not be remembered before they are trained on."""
-        with random_state_kept():
-            dataset, model = strategy.experience.dataset, strategy.model
-            self._check_shapes([*plain_batches(dataset, [0], model, 1)])
+        """Begin from what is remembered, or was before the experience's first time."""
+        self.memory.begin(strategy)
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Add the term to the loss."""
-        if self.images is None or self.embeddings is None:
+        """See what is to be remembered of the minibatch, and add the term to the loss."""
+        network, held = self._network(strategy), self.memory.held.items
+        self._next = self._mode.seen(self.memory, strategy, network)
+        if not held:
             return
-        chosen = torch.randperm(len(self.images))[: self.batch_size]
-        images, target = (t[chosen].to(strategy.device) for t in (self.images, self.embeddings))
-        with strategy.autocast(), evaluating(*_parts(strategy.model)):
-            current = embed(strategy.model, images)
-        distance = F.mse_loss(current.to(target.dtype), target)
-        self.terms["replayed embeddings"] = float(distance.detach())
+        chosen = self.memory.some(min(self.batch_size or strategy.train_mb_size, len(held)))
+        views = self._mode.views([item.image for item in chosen]).to(strategy.mb_x[0])
+        target = stacked([item.kept[0] for item in chosen], "DERPlugin").to(strategy.device)
+        distance = F.mse_loss(network(views), target)
+        self.terms[f"replayed {self.output}"] = float(distance.detach())
         strategy.loss = strategy.loss + self.weight * distance
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Update the memory, once if an experience is trained again."""
-        key = experience_key(strategy, part=True)
-        if key == self._taken:
-            return
-        dataset, model = strategy.experience.dataset, strategy.model
-        draw = self.reservoir.draw(len(dataset))
-        images, embeddings = [], []
-        with looked_at(model):
-            for batch in plain_batches(dataset, draw.enter, model, strategy.eval_mb_size):
-                images.append(batch)
-                found = embed(model, batch.to(strategy.device)).cpu()
-                embeddings.append(found if found.dtype == torch.float64 else found.float())
-        self._check_shapes(images)
-        if self.images is not None and self.embeddings is not None:
-            images.insert(0, self.images[draw.stay])
-            embeddings.insert(0, self.embeddings[draw.stay])
-        self.images, self.embeddings = torch.cat(images), torch.cat(embeddings)
-        self.reservoir.take(draw)
-        self._taken = key
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Remember the minibatch."""
+        if self._next is not None:
+            self.memory.take(self._next)
+            self._next = None
 
-    def _check_shapes(self, batches: list[Tensor]) -> None:
-        known = [] if self.images is None else [self.images]
-        shapes = {tuple(batch.shape[1:]) for batch in known + batches}
-        if len(shapes) > 1:
-            raise ViewsError(
-                f"DERPlugin remembers images of one shape, the stream has {sorted(shapes)} without "
-                "augmentation: give all its experiences the same eval_transform"
-            )
+    def _network(self, strategy: Any) -> Network:
+        """Return f; plugins that watch the method's own forward pass do not see it."""
+        parts = [needed_backbone(strategy.model, "DERPlugin")]
+        if self.output == "embeddings":
+            parts.append(unwatched(_projector(strategy.model)))
+
+        def network(images: Tensor) -> Tensor:
+            with strategy.autocast(), self._mode.running(parts):
+                for part in parts:
+                    images = part(images)
+            return images if images.dtype == torch.float64 else images.float()
+
+        return network
 
 
-def embed(model: nn.Module, images: Tensor) -> Tensor:
-    """Return a method's embeddings, or its features if it has no projector.
+def _projector(model: nn.Module) -> nn.Module:
+    found = named_part(model, "projector")
+    if found is None:
+        raise IncompatiblePluginError(
+            f"DERPlugin(output='embeddings'): {type(model).__name__} has no module called "
+            "projector: use output='features'"
+        )
+    return found
 
-    :param model: the method.
-    :param images: ``(N, C, H, W)``.
-    :return: ``(N, P)`` or ``(N, D)``.
+
+def unwatched(module: nn.Module) -> nn.Module:
+    """Return a module of the same parts whose calls are not those of the first one.
+
+    A watching plugin keeps as many outputs as there are views: of the backbone
+    it has them all when DER begins, but a method may project fewer (ReSSL).
+
+    :param module: its parameters, buffers and inner modules are shared.
     """
-    backbone, *projector = _parts(model)
-    features: Tensor = backbone(images)
-    return projector[0](features) if projector else features
-
-
-def _parts(model: nn.Module) -> list[nn.Module]:
-    """Return backbone and, if there is one, projector."""
-    found = (named_part(model, name) for name in ("backbone", "projector"))
-    return [module for module in found if module is not None]
+    found = copy.copy(module)
+    found._forward_hooks = OrderedDict()
+    return found

@@ -1,120 +1,64 @@
-"""After LUMP: mix new images with remembered ones, here before they are augmented."""
+"""LUMP: new images or views are mixed with remembered ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
-from torch import Tensor
 
-from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
-from avalanche_branchtune.experiences import experience_key
-from avalanche_branchtune.keeping import random_state_kept
+from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError
 from avalanche_branchtune.metrics import OnlineProbe
-from avalanche_branchtune.options import at_least_one, positive
-from solo_bridge.conflicts import Conflicts
+from avalanche_branchtune.options import one_of
+from solo_bridge.conflicts import Conflicts, check_plugins
 from solo_bridge.plugins.labels import LearnsLabels
-from solo_bridge.plugins.rehearsal.mixing import kept, mixed, pixels
-from solo_bridge.plugins.rehearsal.reservoir import Reservoir
+from solo_bridge.plugins.rehearsal.lump_after import AfterAugmentation
+from solo_bridge.plugins.rehearsal.lump_before import BeforeAugmentation
+from solo_bridge.plugins.rehearsal.replay_view import ReplayView
 from solo_bridge.registry import register
 from solo_bridge.views import Views
 
-
-class Mixing:
-    """What the plugin and its views share; loader processes have a copy.
-
-    :param alpha: of the Beta distribution.
-    """
-
-    def __init__(self, alpha: float) -> None:
-        """See the class."""
-        self.alpha = alpha
-        self.images: list[Any] = []
-        """The memory."""
-        self.active = False
-        """Whether images are mixed: while an experience is trained."""
-        self.bare = False
-        """Whether images pass as they are, without views: while the memory is filled."""
-
-    def share(self) -> float:
-        """Draw ν ~ Beta(α, α) from torch's generator."""
-        return float(torch.distributions.Beta(self.alpha, self.alpha).sample())
-
-    @contextmanager
-    def bare_images(self) -> Iterator[None]:
-        """Let the views pass images on as they are."""
-        self.bare = True
-        try:
-            yield
-        finally:
-            self.bare = False
-
-
-class MixedViews:
-    """Views of an image that was mixed with one of the memory.
-
-    :param views: from an image to its views.
-    :param mixing: shared with the plugin.
-    """
-
-    def __init__(self, views: Views, mixing: Mixing) -> None:
-        """See the class."""
-        self.views = views
-        self.mixing = mixing
-
-    def __call__(self, image: Any) -> Sequence[Tensor]:
-        """Return the views, all of the same mixed image."""
-        state = self.mixing
-        if state.bare:
-            return image
-        if state.active and state.images:
-            other = state.images[int(torch.randint(len(state.images), ()))]
-            image = mixed(image, other, state.share())
-        return self.views(image)
+VIEWS = ("after_augmentation", "before_augmentation")
 
 
 @register("lump", "LUMP")
 class LUMPPlugin(SupervisedPlugin):
-    """After Madaan et al., "Representational Continuity for Unsupervised …", arXiv 2110.06976.
+    """Madaan et al., "Representational Continuity for Unsupervised …", arXiv 2110.06976.
 
-    This is another procedure than the authors', as said below.
+    The method's own loss is taken on mixtures of what is new and what is
+    remembered: ``ν · new + (1 − ν) · remembered`` with ν ~ Beta(α, α).  With
+    ``views="after_augmentation"``, the authors' procedure, views are mixed, from
+    the second minibatch of the stream on, see
+    :class:`~solo_bridge.plugins.rehearsal.lump_after.AfterAugmentation`.
 
-    From the second experience on each image x is mixed with a random image m
-    of a memory before it is augmented: ``x̃ = ν · x + (1 − ν) · m`` with
-    ν ~ Beta(α, α), drawn anew each time an image is loaded; the method's own
-    loss is taken on the views of x̃, all of which have the same ν and m.
+    Authors' code: divyam3897/UCL cfaa81d, models/mixup.py, Mixup.observe; utils/buffer.py, Buffer;
+    α and memory: configs/simsiam_c10.yaml and barlow_c10.yaml.
+    Differs: where the memory holds fewer images than the minibatch has, theirs stops with an error
+    of shapes; ours draws again from all of them until there are enough.
+    Differs: theirs takes methods of two views; ours mixes every further view, as theirs the second.
+    Differs: ``views="before_augmentation"`` is not the authors' procedure but this project's own:
+    images are mixed before they are augmented, each with a ν of its own, from the second experience
+    on, see
+    :class:`~solo_bridge.plugins.rehearsal.lump_before.BeforeAugmentation`.
 
-    When an experience ends, a reservoir is updated from its images: a uniform
-    sample of the stream so far.  Images are remembered as the data set gives
-    them to the views, PIL or tensor; one of another size or mode is fitted to
-    the new image, see :func:`solo_bridge.plugins.rehearsal.mixing.mixed`.  Random numbers
-    are torch's, so that loader processes differ and runs can be repeated.
-
-    Labels are left alone: x̃ keeps x's, so nothing that learns from labels may
-    stand beside it.  The loss in ``eval`` is that of unmixed images.
-
-    Authors' code: divyam3897/UCL cfaa81d, models/mixup.py, Mixup.observe; α and memory:
-    configs/simsiam_c10.yaml and barlow_c10.yaml.
-    Differs: theirs mixes augmented views, ours images before they are augmented.
-    Differs: theirs draws one ν for each minibatch, ours one for each image.
-    Differs: theirs mixes view 1 with a new view (crop and flip) of the remembered image and view 2
-    with the second view remembered of it, ours makes all views of one mixture.
-    Differs: theirs draws images without replacement in a minibatch, ours with it.
-    Differs: theirs updates the memory after every minibatch, in which an image counts again in each
-    epoch, ours at the end of the experience.
-    Differs: theirs mixes from the second minibatch of the stream on, ours from the second
-    experience on.
-
-    Give it to the strategy's constructor, which puts it around its views.
+    Labels are left alone: they stay those of the new image, so nothing that
+    learns from labels may stand beside it.  The loss in ``eval`` is that of
+    unmixed views.  An experience that is trained again begins from the memory
+    as it was before its first time.  Random numbers are torch's (but those of
+    solo-learn's pipelines), so that runs can be repeated.
 
     :param memory: number of images that are remembered.
-    :param alpha: α; the smaller, the closer x̃ is to one of the two.
-    :raises UnknownOptionError: for numbers that are not positive.
-    :raises ViewsError: if there is no image to mix, because the data yields views.
+    :param alpha: α; the smaller, the closer a mixture is to one of the two.
+    :param views: what is mixed, see above.
+    :param replay_view: how a new view is made of a remembered image: pipeline
+        settings, or a function from an image to a view ``(C, H, W)``.  By default
+        a random crop (share of the area 0.08 to 1), mirrored half of the time,
+        in size, mean and deviation as the method's first pipeline has it; images
+        that must not be mirrored need another.
+    :raises UnknownOptionError: for numbers that are not positive, other ``views``,
+        or a ``replay_view`` where none is made.
+    :raises ViewsError: if there is no image to remember, because the data yields
+        views, or no pipeline for its new view.
     :raises IncompatiblePluginError: when training begins, for methods that know
         samples by number or learn from labels.
     """
@@ -128,48 +72,49 @@ class LUMPPlugin(SupervisedPlugin):
         ReplayPlugin: "replayed images would be mixed with remembered ones: keep one of the two",
     }
 
-    def __init__(self, memory: int = 256, alpha: float = 0.4) -> None:
+    def __init__(
+        self,
+        memory: int = 256,
+        alpha: float = 0.4,
+        *,
+        views: str = "after_augmentation",
+        replay_view: ReplayView = None,
+    ) -> None:
         """See the class."""
         super().__init__()
-        at_least_one("LUMPPlugin(memory=…)", memory)
-        self.mixing = Mixing(positive("LUMPPlugin(alpha=…)", alpha))
-        self.reservoir = Reservoir(memory)
-        self._before_eval = False
-        self._taken: tuple[str, int] | None = None
+        one_of("LUMPPlugin(views=…)", views, VIEWS)
+        self.procedure: AfterAugmentation | BeforeAugmentation
+        """What the plugin does in each event."""
+        if views == "after_augmentation":
+            self.procedure = AfterAugmentation(memory, alpha, replay_view)
+        elif replay_view is None:
+            self.procedure = BeforeAugmentation(memory, alpha)
+        else:
+            raise UnknownOptionError(
+                f"LUMPPlugin(views={views!r}, replay_view=…): all views are made of one mixed "
+                "image then, none of a remembered one alone: leave replay_view out"
+            )
+        self.needs: frozenset[str] = self.procedure.needs
+        """See :class:`~solo_bridge.SelfSupervised`."""
 
     @property
     def images(self) -> list[Any]:
         """The memory: images as they came from the data set."""
-        return self.mixing.images
+        return self.procedure.images
 
-    def wrap_views(self, views: Views | None) -> Views:
-        """Put the mixing before the views; called by the strategy's constructor.
+    def wrap_views(self, views: Views | None) -> Views | None:
+        """Put something around the views; called by the strategy's constructor.
 
         :param views: the strategy's.
-        :return: views of mixed images.
-        :raises ViewsError: if there are none.
+        :raises ViewsError: if there are none, and images are to be mixed.
         """
-        if isinstance(views, MixedViews):
-            raise IncompatiblePluginError(
-                "LUMPPlugin beside LUMPPlugin: images would be mixed twice: keep one"
-            )
-        if views is None:
-            raise ViewsError(
-                "LUMPPlugin mixes images before they are augmented, but the strategy makes no "
-                "views: let the data set return images, and pass SelfSupervised(views=…)"
-            )
-        return MixedViews(views, self.mixing)
+        return self.procedure.wrap_views(views)
 
     # ---- events
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse what cannot work before anything is trained."""
-        views = getattr(strategy, "views", None)
-        if not (isinstance(views, MixedViews) and views.mixing is self.mixing):
-            raise IncompatiblePluginError(
-                "LUMPPlugin is not around the views of this strategy: pass it to "
-                "SelfSupervised(plugins=[…]), not to its list of plugins afterwards"
-            )
+        check_plugins(strategy.plugins, strategy.model)  # it may have been added later
         needs, name = strategy.model.needs, strategy.model.name
         if "labels" in needs:
             raise IncompatiblePluginError(
@@ -180,42 +125,34 @@ class LUMPPlugin(SupervisedPlugin):
                 f"LUMPPlugin: {name} remembers embeddings by the number of the sample, and a "
                 "mixed image is another one each time"
             )
+        self.procedure.refuse(strategy)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Begin to mix, if something is remembered."""
-        with self.mixing.bare_images(), random_state_kept():
-            image = _image(strategy.experience.dataset.train()[0])
-        if isinstance(image, list | tuple):
-            raise ViewsError(
-                "LUMPPlugin mixes images before they are augmented, but the data yields views by "
-                "itself: let its training transform return the image, and pass "
-                "SelfSupervised(views=…)"
-            )
-        pixels(image)
-        self.mixing.active = True
+        """Begin an experience."""
+        self.procedure.begin(strategy)
+
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Mix the minibatch's views."""
+        self.procedure.before_step(strategy)
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Remember the minibatch."""
+        self.procedure.after_step(strategy)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Update the memory, once if an experience is trained again."""
-        self.mixing.active = False
-        key = experience_key(strategy, part=True)
-        if key == self._taken:
-            return
-        dataset = strategy.experience.dataset.train()
-        draw = self.reservoir.draw(len(dataset))
-        with self.mixing.bare_images():
-            new = [kept(_image(dataset[i])) for i in draw.enter]
-        self.mixing.images = [self.mixing.images[i] for i in draw.stay] + new
-        self.reservoir.take(draw)
-        self._taken = key
+        """End an experience."""
+        self.procedure.end(strategy)
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Mix nothing while the loss is evaluated."""
-        self._before_eval, self.mixing.active = self.mixing.active, False
+        self.procedure.pause()
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Go on mixing if training goes on."""
-        self.mixing.active = self._before_eval
+        self.procedure.go_on()
 
 
-def _image(item: Any) -> Any:
-    return item[0] if isinstance(item, tuple | list) else item
+LUMPPlugin.conflicts = {
+    **LUMPPlugin.conflicts,
+    LUMPPlugin: "images would be mixed twice: keep one",
+}

@@ -1,4 +1,4 @@
-"""Mixing images pixel by pixel, before they are augmented."""
+"""Mixing images pixel by pixel, and by how much."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from avalanche_branchtune.errors import ViewsError
+
+
+def share(alpha: float) -> float:
+    """Draw ν ~ Beta(α, α) from torch's generator.
+
+    :param alpha: α; the smaller, the closer ν is to 0 or 1.
+    """
+    return float(torch.distributions.Beta(alpha, alpha).sample())
 
 
 def mixed(image: Any, other: Any, share: float) -> Any:
@@ -70,14 +78,6 @@ def pixels(image: Any) -> Tensor:
         f"cannot mix {what}: expected a PIL image, a uint8 array (H, W[, C]) or a tensor "
         "(C, H, W) of uint8 or floats; let the data set return one of these before the views"
     )
-
-
-def kept(image: Any) -> Any:
-    """Return an image that holds neither an open file nor memory of a larger array.
-
-    :param image: see :func:`mixed`.
-    """
-    return image.clone() if isinstance(image, Tensor) else image.copy()
 
 
 def _like(values: Tensor, image: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Images without augmentation, as probes see them."""
+"""Images without augmentation: as the data set gives them, and as probes see them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -12,6 +13,20 @@ from torch import Tensor
 from avalanche_branchtune.errors import ViewsError
 from solo_bridge.augmentation import MEAN, STD
 from solo_bridge.views import EvalTransform
+
+
+def plain_image(dataset: Any, index: int) -> Any:
+    """Return an image as a data set gives it, to be kept.
+
+    :param dataset: its items are images, or begin with them.
+    :param index: of the image.
+    :return: a copy that holds neither an open file nor memory of a larger array.
+    """
+    item = dataset[index]
+    image = item[0] if isinstance(item, tuple | list) else item
+    if isinstance(image, Tensor):
+        return image.clone()
+    return image.copy() if hasattr(image, "copy") else copy.deepcopy(image)
 
 
 def plain_batches(

@@ -1,4 +1,4 @@
-"""A uniform sample of everything that a stream has brought, in constant memory."""
+"""Uniform samples in constant memory: of all images of a stream, or of all their presentations."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ class Reservoir:
     Every item of the stream gets a key, uniform in [0, 1); the ``size`` items
     with the largest keys are kept.  Hence every set of ``size`` items is
     equally likely, and which new items enter is known before any is loaded.
-
-    Authors' code: aimagelab/mammoth e75a491, utils/buffer.py, ReservoirSampling (DER);
-    divyam3897/UCL cfaa81d, utils/buffer.py, reservoir (LUMP).
-    Differs: theirs puts an item in a random place, ours draws keys: the same distribution.
-    Differs: theirs counts an image each time it is presented, ours once.
+    Each item counts once, however often it is trained on; for a memory that is
+    updated in every minibatch see :func:`candidates`.
 
     :param size: number of items that are kept.
     :param owner: named in errors.
@@ -65,3 +62,34 @@ class Reservoir:
         :param draw: of this reservoir.
         """
         self.keys = draw.keys
+
+
+def candidates(seen: int, count: int, size: int) -> list[int]:
+    """Return where each of some new items would go, with torch's generator (Vitter's algorithm R).
+
+    Item n of all that were ever presented, from 0, goes to place n while places
+    are free, afterwards to a random one of 0 … n: those beyond the last place
+    are left out.  Places are filled one item after the other, so a later item
+    may take an earlier one's.
+
+    Authors' code: divyam3897/UCL cfaa81d, utils/buffer.py, reservoir, Buffer.add_data;
+    aimagelab/mammoth e75a491, utils/buffer.py, ReservoirSampling.
+
+    :param seen: number of items that were presented before.
+    :param count: number of new items.
+    :param size: number of places.
+    """
+    draws = torch.rand(count, dtype=torch.float64).tolist()
+    return [n if n < size else int(draw * (n + 1)) for n, draw in enumerate(draws, start=seen)]
+
+
+def some_of(total: int, count: int) -> list[int]:
+    """Return random items of a memory, with torch's generator: no item again before all were drawn.
+
+    :param total: number of items in the memory, at least 1.
+    :param count: number of items to draw.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        found += torch.randperm(total).tolist()
+    return found[:count]

@@ -1,0 +1,116 @@
+"""The view that is made of a remembered image each time it is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from avalanche_branchtune.errors import UnknownOptionError, ViewsError
+from solo_bridge.augmentation import Augmentation
+from solo_bridge.views import EvalTransform, solo_views
+
+ReplayView: TypeAlias = Augmentation | Callable[[Any], Tensor] | None
+"""A pipeline, or a function from an image to its view ``(C, H, W)``; None for crop and flip."""
+
+
+class OneView:
+    """The view that solo-learn's pipeline makes of an image.
+
+    :param augmentation: the pipeline's settings.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        """See the class."""
+        self._views = solo_views([replace(augmentation, num_crops=1)])
+
+    def __call__(self, image: Any) -> Tensor:
+        """Return ``(3, H, W)``."""
+        return self._views(image)[0]
+
+
+def check_replay_view(argument: str, view: ReplayView) -> ReplayView:
+    """Refuse what makes no views.
+
+    :param argument: what was set, as the user wrote it.
+    :param view: what was given.
+    :raises UnknownOptionError: for anything else.
+    """
+    if view is None or isinstance(view, Augmentation) or callable(view):
+        return view
+    raise UnknownOptionError(
+        f"{argument}: expected an Augmentation, or a function from an image to its view "
+        f"(C, H, W); got {view!r}"
+    )
+
+
+def augmenting(view: ReplayView, strategy: Any, plugin: str) -> Callable[[Any], Tensor]:
+    """Return what makes a new, augmented view of a remembered image.
+
+    :param view: what was asked for.
+    :param strategy: whose first pipeline says size, mean and deviation unless one was.
+    :param plugin: for messages.
+    :raises ViewsError: if neither is known.
+    """
+    view = crop_and_flip(strategy, plugin) if view is None else view
+    return OneView(view) if isinstance(view, Augmentation) else view
+
+
+def plain(view: ReplayView, strategy: Any, plugin: str) -> Callable[[Any], Tensor]:
+    """Return what makes the one view without augmentation: resized and normalised.
+
+    :param view: whose size, mean and deviation; a function is taken as it is.
+    :param strategy: see :func:`augmenting`.
+    :param plugin: for messages.
+    :raises ViewsError: see :func:`augmenting`.
+    """
+    view = crop_and_flip(strategy, plugin) if view is None else view
+    if isinstance(view, Augmentation):
+        return EvalTransform(view.crop_size, view.mean, view.std)
+    return view
+
+
+def crop_and_flip(strategy: Any, plugin: str) -> Augmentation:
+    """Return the pipeline of remembered images: a random crop, mirrored half of the time.
+
+    Authors' code: divyam3897/UCL cfaa81d, datasets/seq_cifar10.py, get_transform.
+
+    :param strategy: whose first pipeline says size, mean and deviation.
+    :param plugin: for messages.
+    :raises ViewsError: if it has none.
+    """
+    if not strategy.augmentations:
+        raise ViewsError(
+            f"{plugin} makes new views of remembered images, but how this strategy's views are "
+            "made is not known: pass replay_view=Augmentation(crop_size=…, mean=…, std=…, …), "
+            "normalised as they are"
+        )
+    first = strategy.augmentations[0]
+    return Augmentation(
+        crop_size=first.crop_size,
+        crop_min_scale=0.08,
+        jitter_prob=0.0,
+        grayscale_prob=0.0,
+        flip_prob=0.5,
+        mean=first.mean,
+        std=first.std,
+    )
+
+
+def stacked(views: Sequence[Tensor], plugin: str) -> Tensor:
+    """Return views of several remembered images as one minibatch ``(N, C, H, W)``.
+
+    :param views: each ``(C, H, W)``.
+    :param plugin: for messages.
+    :raises ViewsError: for views of different shapes.
+    """
+    shapes = {tuple(view.shape) for view in views}
+    if len(shapes) > 1:
+        raise ViewsError(
+            f"{plugin}: views of remembered images have different shapes, {sorted(shapes)}: give "
+            "all experiences the same augmentations, and replay_view=… one size"
+        )
+    return torch.stack(list(views))
