@@ -49,6 +49,7 @@ CIFAR100 = replace(
         "Their scripts say weight decay 1e-4 to 1e-6; their code gives the optimizer 0.",
         "Which probe the published accuracies are of is not said: their fine-tuning, CaSSLe and "
         "joint columns are those of CaSSLe's and solo-learn's tables, by online classifiers.",
-        *cassle.CIFAR100.notes,
+        cassle.CLASSIFIES,
+        cassle.SHUFFLED,
     ),
 )

@@ -31,12 +31,12 @@ from solo_bridge.presets.preset import MethodPreset, Preset
 
 _CIFAR = "bash_files/continual/cifar"
 _CLASS = "bash_files/continual/imagenet-100/class"
-_CLASSIFIES = (
+CLASSIFIES = (
     "On CIFAR-100 their code sends labelled images of all experiences through the network in "
-    "training mode, for the online classifier: its BatchNorm statistics have seen all of them. "
-    "The published accuracies are that classifier's."
+    "training mode, for the online classifier: its BatchNorm statistics have seen all of them."
 )
-_SHUFFLED = "Their classes are shuffled into experiences by torch.randperm after seed 5."
+SHUFFLED = "Their classes are shuffled into experiences by torch.randperm after seed 5."
+"""Of all forks of this code."""
 
 CIFAR100 = Preset(
     name="cassle/cifar100",
@@ -88,7 +88,7 @@ CIFAR100 = Preset(
     train_mb_size=256,
     precision="16",
     plugins={"cassle": {"hidden": 2048}},
-    notes=(_CLASSIFIES, _SHUFFLED),
+    notes=(CLASSIFIES, "The published accuracies are that online classifier's.", SHUFFLED),
 )
 
 IMAGENET100 = replace(
@@ -152,6 +152,6 @@ IMAGENET100 = replace(
     notes=(
         "Theirs are two GPUs with 128 images each and synchronised BatchNorm: 256 on one here.",
         "Their images are loaded and augmented by NVIDIA's DALI, ours by torchvision.",
-        _SHUFFLED,
+        SHUFFLED,
     ),
 )

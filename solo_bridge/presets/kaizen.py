@@ -64,5 +64,6 @@ CIFAR100 = replace(
         "training mode, which moves its BatchNorm statistics.",
         "The published accuracies are the continually trained classifier's.",
         "With replay a minibatch has 256 new images and 32 replayed ones.",
+        cassle.SHUFFLED,
     ),
 )

@@ -26,5 +26,9 @@ CIFAR100 = replace(
         )
     },
     plugins={"pfr": {"weight": 1.0, "hidden": 256}},
-    notes=("The predictor's hidden width is half of ResNet-18's 512.", *cassle.CIFAR100.notes),
+    notes=(
+        "The predictor's hidden width is half of ResNet-18's 512.",
+        cassle.CLASSIFIES,
+        cassle.SHUFFLED,
+    ),
 )

@@ -17,10 +17,10 @@ from solo_bridge.comparison import Comparison, everything
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four classes of noise, 8 images to train and 2 to test each."""
+    """Two classes of noise, 12 images to train and 4 to test each."""
     noise = np.random.default_rng(0)
-    for part, images in (("train", 8), ("test", 2)):
-        for name in "abcd":
+    for part, images in (("train", 12), ("test", 4)):
+        for name in "ab":
             place = tmp_path / "images" / part / name
             place.mkdir(parents=True)
             for i in range(images):
@@ -37,20 +37,20 @@ def tiny(folder: Path) -> Comparison:
         data=str(folder),
         size=8,
         experiences=2,
-        epochs=2,
+        epochs=1,
         batch=8,
         workers=0,
     )
 
 
 def test_what_is_not_the_presets_is_in_the_record(tiny: Comparison, tmp_path: Path) -> None:
-    tiny.run("branch_tuning+fine_tuning", tmp_path / "out", bar=False)
-    run = load_run(tiny.folder("branch_tuning+fine_tuning", tmp_path / "out"))
+    tiny.run("fine_tuning", tmp_path / "out", bar=False)
+    run = load_run(tiny.folder("fine_tuning", tmp_path / "out"))
     assert run.complete and run.settings["backbone"] == "resnet18"
     published = "branch_tuning/cifar100: arXiv 2403.18266, SmallPigPeppa/ISSL 37827a5"
     assert run.settings["preset"] == published
     assert run.settings["overridden"] == (
-        "image size 8 instead of 32, experiences 2 instead of 5, epochs 2 instead of 500, batch "
+        "image size 8 instead of 32, experiences 2 instead of 5, epochs 1 instead of 500, batch "
         "size 8 instead of 256, warm-up a tenth of the epochs, at most 10, instead of 10, "
         "precision bf16 instead of 16, on a CPU"
     )
@@ -66,10 +66,10 @@ def test_the_strategy_is_the_presets(tiny: Comparison, monkeypatch: pytest.Monke
         raise InterruptedError
 
     monkeypatch.setattr(comparison, "build", build)
-    for epochs in (2, 100):
+    for epochs in (1, 100):
         with pytest.raises(InterruptedError):
             replace(tiny, epochs=epochs).run("branch_tuning", tiny.data or "", bar=False)
-    for run, epochs, warmup in zip(made, (2, 100), (None, 10), strict=True):
+    for run, epochs, warmup in zip(made, (1, 100), (None, 10), strict=True):
         settings = run.optimizer_settings
         assert (settings.name, settings.weight_decay, settings.warmup_start_lr) == (
             "lars",
@@ -77,7 +77,7 @@ def test_the_strategy_is_the_presets(tiny: Comparison, monkeypatch: pytest.Monke
             0.003,
         )
         assert (settings.lr, settings.warmup_epochs) == (0.4 * 8 / 256, warmup)
-        assert (run.train_epochs, run.train_mb_size, run.model.num_classes) == (epochs, 8, 4)
+        assert (run.train_epochs, run.train_mb_size, run.model.num_classes) == (epochs, 8, 2)
         assert run.model.preset == "branch_tuning/cifar100"
 
 
