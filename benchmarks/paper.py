@@ -19,9 +19,7 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", required=True, help="see branchtune presets")
     parser.add_argument("--method", default="simclr")
     parser.add_argument("--data", required=True, help="folder with train/<class> and test/<class>")
-    parser.add_argument(
-        "--strategies", help="joined by commas (default: fine-tuning, the preset's plugins, joint)"
-    )
+    parser.add_argument("--strategies", help="joined by commas (default: what the paper compares)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="of each experience (default: the preset's)")
     parser.add_argument("--batch", type=int, help="images in a minibatch (default: the preset's)")
@@ -43,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> list[Run]:
         **{name: getattr(options, name) for name in settings},
     )
     asked = options.strategies
-    specs = everything(options.preset, options.method) if asked is None else asked.split(",")
+    specs = everything(options.preset) if asked is None else asked.split(",")
     return compare(specs, comparison, options.out, separate=True, done=say)
 
 

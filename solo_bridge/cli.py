@@ -183,7 +183,7 @@ def _compare(options: argparse.Namespace) -> int:
     for file in options.imports:
         import_file(file)
     asked = options.strategies
-    specs = everything(options.preset, options.method) if asked is None else asked.split(",")
+    specs = everything(options.preset) if asked is None else asked.split(",")
     return _run(
         options,
         [spec.replace(" ", "") for spec in specs],

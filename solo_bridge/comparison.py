@@ -140,7 +140,7 @@ class Comparison:
 
         :param name: of the preset.
         :param settings: of the class; those that are None are as if not given.
-        :raises UnknownOptionError: for a preset that is none.
+        :raises UnknownOptionError: for a preset that is none, or that has not the method.
         """
         found = preset(name)
         published = {
@@ -150,7 +150,9 @@ class Comparison:
             "batch": found.train_mb_size,
         }
         given = {key: value for key, value in settings.items() if value is not None}
-        return cls(preset=name, **{**published, **given})
+        made = cls(preset=name, **{**published, **given})
+        found.method(made.method)
+        return made
 
     def overridden(self) -> dict[str, str]:
         """Return what of the preset is done otherwise: setting → what, instead of what."""
@@ -399,15 +401,13 @@ def compare(
     return [runs[spec] for spec in specs]
 
 
-def everything(of: str | None = None, method: str = "simclr") -> list[str]:
+def everything(of: str | None = None) -> list[str]:
     """Return every name there is, but for published schedules of days, and combinations.
 
-    :param of: name of a preset, of which only what its paper compares: fine-tuning, the plugins
-        that it sets, and joint training.
-    :param method: the method's name.
+    :param of: name of a preset, of which only what its paper compares.
     """
     if of is not None:
-        return ["fine_tuning", *preset(of).options(method), "joint"]
+        return list(preset(of).strategies)
     return [*(n for n in names() if not n.endswith("_paper")), *COMBINATIONS]
 
 

@@ -41,6 +41,7 @@ CIFAR100 = replace(
             tau=(0.99, 0.999),
         ),
     },
+    strategies=("fine_tuning", "branch_tuning", "cassle", "branch_tuning+cassle", "joint"),
     plugins={
         "branch_tuning": {"branch": "1x3+3x1", "norm_mode": "affine"},
         **cassle.CIFAR100.plugins,

@@ -87,6 +87,7 @@ CIFAR100 = Preset(
     train_epochs=500,
     train_mb_size=256,
     precision="16",
+    strategies=("fine_tuning", "cassle", "joint"),
     plugins={"cassle": {"hidden": 2048}},
     notes=(CLASSIFIES, "The published accuracies are that online classifier's.", SHUFFLED),
 )

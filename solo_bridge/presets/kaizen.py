@@ -50,7 +50,9 @@ CIFAR100 = replace(
             plugins={"kaizen": {"classifier_lr": 0.05}},
         ),
     },
+    strategies=("fine_tuning", "cassle", "kaizen", "kaizen+replay_first_per_class", "joint"),
     plugins={
+        **cassle.CIFAR100.plugins,
         "kaizen": {
             "hidden": 2048,
             "classifier_weight": 2.0,

@@ -55,6 +55,7 @@ CIFAR10 = Preset(
     train_epochs=200,
     train_mb_size=256,
     precision="32",
+    strategies=("fine_tuning", "lump", "joint"),
     plugins={"lump": {"memory": 256, "alpha": 0.4}},
     notes=(
         "Their configurations ask for a warm-up and a cosine, which their code never steps: the "

@@ -25,6 +25,7 @@ CIFAR100 = replace(
             script="bash_files/continual/cifar/pfr_distill.sh",
         )
     },
+    strategies=("fine_tuning", "pfr", "joint"),
     plugins={"pfr": {"weight": 1.0, "hidden": 256}},
     notes=(
         "The predictor's hidden width is half of ResNet-18's 512.",

@@ -54,6 +54,7 @@ class Preset:
     :param train_epochs: epochs of each experience.
     :param train_mb_size: images in a minibatch, on all GPUs together.
     :param precision: ``"32"``, ``"16"`` or ``"bf16"``.
+    :param strategies: what is compared there, as :func:`solo_bridge.build` takes it.
     :param plugins: name → options of its plugin, for all methods.
     :param notes: what no setting says, for who compares figures.
     """
@@ -71,6 +72,7 @@ class Preset:
     train_epochs: int
     train_mb_size: int
     precision: str
+    strategies: tuple[str, ...]
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -30,6 +30,7 @@ def description(found: Preset) -> str:
         f"{found.experiences} experiences",
         f"  training: {found.train_epochs} epochs an experience, batch {found.train_mb_size}, "
         f"precision {found.precision}",
+        f"  strategies: {', '.join(found.strategies)}",
         *(f"  plugin {name}: {_pairs(said)}" for name, said in found.plugins.items()),
     ]
     for name, run in sorted(found.methods.items()):

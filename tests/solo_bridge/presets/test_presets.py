@@ -18,7 +18,7 @@ from solo_bridge.defaults import DEFAULTS
 from solo_bridge.optim import OptimizerSettings
 from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin
 from solo_bridge.presets import PRESETS, preset
-from solo_bridge.specification import names
+from solo_bridge.specification import entries, names
 from tests.selfsupervised import VIEW, Bare, backbone, method, small, stream, weights
 
 RUNS = [(p.name, name) for p in PRESETS.values() for name in p.methods]
@@ -45,6 +45,8 @@ def test_every_preset_says_all_there_is_to_say(of: str, name: str) -> None:
     lars = {"eta", "clip", "exclude_bias_and_norm", "trust"}
     assert set(run.optimizer_settings) >= rate | (lars if run.optimizer == "lars" else set())
     assert set(found.options(name)) <= set(names())
+    parts = {entry.name for spec in found.strategies for entry in entries(spec)}
+    assert set(found.options(name)) <= parts, "options of what is compared"
     with pytest.raises(FrozenInstanceError):
         run.lr = 1.0  # type: ignore[misc]
 
