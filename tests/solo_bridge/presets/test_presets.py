@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +149,40 @@ def test_lars_takes_biases_and_norms_where_the_script_says_so() -> None:
         trust = 0.02 * 1.0 / 2.0  # eta · |w| / |g|; of all there is no weight decay
         moved = [float(0.5 - p.detach().flatten()[0]) for p in (bias, kernel)]
         assert moved == pytest.approx([trust if on_all else 2.0, trust], rel=1e-5)
+
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "preset_steps.json"
+STEPS: list[dict[str, Any]] = json.loads(RECORDED.read_text(encoding="utf-8"))["runs"]
+
+
+@pytest.mark.parametrize("theirs", STEPS, ids=lambda run: f"{run['preset']}-{run['method']}")
+def test_the_authors_optimizers_and_schedules_end_at_the_same_weights(
+    theirs: dict[str, Any],
+) -> None:
+    """80 steps in 40 of the epochs: rates, LARS, decay and momentum together."""
+    of = preset(theirs["preset"])
+    said = of.training(theirs["method"])
+    settings = OptimizerSettings(
+        said["optimizer"], said["lr"], said["weight_decay"], **said["optimizer_settings"]
+    )
+    kernel, bias = (
+        torch.nn.Parameter(values)
+        for values in (
+            torch.arange(12, dtype=torch.float64).sin().reshape(3, 4),
+            torch.arange(4, dtype=torch.float64).cos(),
+        )
+    )
+    optimizer = settings.optimizer([{"params": [kernel, bias]}])
+    scheduler = settings.schedule(optimizer, 2, of.train_epochs)
+    assert scheduler is not None
+    for t in range(80):
+        kernel.grad = 0.1 * (t + 0.7 * torch.arange(12, dtype=torch.float64)).sin().reshape(3, 4)
+        bias.grad = 0.1 * (t + 0.3 * torch.arange(4, dtype=torch.float64)).cos()
+        optimizer.step()
+        scheduler.step()
+    assert kernel.detach().flatten().tolist() == pytest.approx(theirs["kernel"], rel=1e-9)
+    assert bias.detach().tolist() == pytest.approx(theirs["bias"], rel=1e-9)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(theirs["rate"], rel=1e-9)
 
 
 # ---- build
