@@ -17,6 +17,9 @@ from solo_bridge.apart import Stopped, stoppable
 from solo_bridge.titles import TITLES
 
 DEMO = ("fine_tuning", "branch_tuning", "joint")
+EPOCHS = {"demo": 15, "compare": 6}
+"""Of each experience, unless told otherwise."""
+EXPERIENCES = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,13 +63,28 @@ def parser() -> argparse.ArgumentParser:
         description="Compare runs on one page that needs no network, with its figures and tables "
         "as files. Runs of one name are averaged over their seeds.",
     )
-    for command, run in ((compare, _compare), (demo, _demo), (doctor, _doctor), (report, _report)):
+    presets = commands.add_parser(
+        "presets",
+        help="list the papers' settings, or print all of one",
+        description="The papers' settings by name, as compare --preset and "
+        "SoloMethod.from_preset take them.",
+    )
+    presets.add_argument("name", nargs="?", metavar="NAME", help="of a preset (default: list them)")
+    for command, run in (
+        (compare, _compare),
+        (demo, _demo),
+        (doctor, _doctor),
+        (presets, _presets),
+        (report, _report),
+    ):
         command.set_defaults(run=run)
-    for command, epochs in ((demo, 15), (compare, 6)):
+    for command in (demo, compare):
         name = command.prog.split()[-1]
         command.add_argument("--out", help=f"folder for the results (default: runs/{name}-<time>)")
         command.add_argument("--seed", type=int, default=0)
-        command.add_argument("--epochs", type=int, default=epochs, help="of each experience")
+        command.add_argument(
+            "--epochs", type=int, help=f"of each experience (default: {EPOCHS[name]})"
+        )
         command.add_argument("--device", default="cpu")
         command.add_argument("--samples", type=int, default=4000, help="number of training images")
     compare.add_argument(
@@ -77,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--list", action="store_true", help="list the names and do nothing else")
     compare.add_argument("--method", default="simclr", help="name of a solo-learn method")
     compare.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="train as a paper did, on a ResNet-18: its method, schedule, stream and plugins, "
+        "unless told otherwise here; needs --data (see branchtune presets)",
+    )
+    compare.add_argument(
         "--import",
         dest="imports",
         action="append",
@@ -86,8 +110,10 @@ def parser() -> argparse.ArgumentParser:
         "run; may be given several times",
     )
     compare.add_argument("--data", help="folder with train/<class> and test/<class> images")
-    compare.add_argument("--size", type=int, help="side of the images in pixels (default: 16; 32)")
-    compare.add_argument("--experiences", type=int, default=5, help="of the stream (default: 5)")
+    compare.add_argument(
+        "--size", type=int, help="side of the images in pixels (default: 16; 32 of --data)"
+    )
+    compare.add_argument("--experiences", type=int, help=f"of the stream (default: {EXPERIENCES})")
     compare.add_argument("--workers", type=int, default=1, help="of the data loader")
     report.add_argument(
         "runs",
@@ -115,6 +141,14 @@ def _report(options: argparse.Namespace) -> int:
     for notice in notices(groups):
         print(notice)
     print(page)
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from solo_bridge.presets import preset
+    from solo_bridge.presets.text import description, listing
+
+    print(listing() if options.name is None else description(preset(options.name)))
     return 0
 
 
@@ -148,17 +182,19 @@ def _compare(options: argparse.Namespace) -> int:
 
     for file in options.imports:
         import_file(file)
-    specs = options.strategies.split(",") if options.strategies is not None else everything()
+    asked = options.strategies
+    specs = everything(options.preset) if asked is None else asked.split(",")
     return _run(
         options,
         [spec.replace(" ", "") for spec in specs],
         separate=True,
         imports=options.imports,
+        preset=options.preset,
         method=options.method,
         data=options.data,
         workers=options.workers,
         experiences=options.experiences,
-        size=options.size if options.size is not None else 16 if options.data is None else 32,
+        size=options.size,
     )
 
 
@@ -179,6 +215,7 @@ def _run(
     *,
     separate: bool,
     imports: list[str],
+    preset: str | None = None,
     **settings: Any,
 ) -> int:
     warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
@@ -190,14 +227,22 @@ def _run(
     out = options.out or time.strftime(f"runs/{options.command}-%Y%m%d-%H%M%S")
     begin = time.perf_counter()
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the other core makes the views
-    comparison = Comparison(
-        samples=options.samples,
+    settings.update(
         epochs=options.epochs,
+        samples=options.samples,
         seed=options.seed,
         device=options.device,
         command=_command(options),
-        **settings,
     )
+    if preset is None:
+        usual = {"epochs": EPOCHS[options.command], "experiences": EXPERIENCES}
+        usual["size"] = 16 if settings.get("data") is None else 32
+        given: dict[str, Any] = {
+            k: usual.get(k) if value is None else value for k, value in settings.items()
+        }
+        comparison = Comparison(**given)
+    else:
+        comparison = Comparison.as_published(preset, **settings)
     done: list[Any] = []
     try:
         runs = compare(specs, comparison, out, separate=separate, done=done.append, imports=imports)
@@ -217,8 +262,10 @@ def _command(options: argparse.Namespace) -> str:
     words = ["branchtune", options.command]
     words += ["--strategies", "…"] if options.command == "compare" else []
     usual = vars(parser().parse_args([options.command]))
+    if getattr(options, "preset", None) is None:
+        usual.update(epochs=EPOCHS[options.command], experiences=EXPERIENCES)
     for name, value in vars(options).items():
-        if value != usual[name] and name not in ("out", "seed", "strategies"):
+        if value not in (None, usual[name]) and name not in ("out", "seed", "strategies"):
             for one in value if name == "imports" else [value]:
                 words += [f"--{name.replace('imports', 'import')}", shlex.quote(str(one))]
     return " ".join(words)

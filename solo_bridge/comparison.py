@@ -29,10 +29,12 @@ from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
 from solo_bridge.lock import locked
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
+from solo_bridge.presets import preset
+from solo_bridge.presets.text import optimizer_text
 from solo_bridge.references import Joint
 from solo_bridge.registry import import_file
 from solo_bridge.specification import build, entries, names, title
-from solo_bridge.strategy import SelfSupervised
+from solo_bridge.strategy import SelfSupervised, precision_on
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
@@ -97,15 +99,17 @@ class Comparison:
     """What strategies are compared on: SimCLR-like methods on a class-incremental stream.
 
     :param method: name of a solo-learn method.
+    :param preset: name of a preset, by which method, strategies and plugins are set instead of
+        the small settings here, on a ResNet-18; see :meth:`as_published`.
     :param data: folder with ``train`` and ``test``, each with a folder for each
         class; by default digits on photographs, which need no download.
     :param samples: training images, of the digits.
     :param size: side of the images in pixels.
     :param experiences: number of experiences.
     :param epochs: epochs of each experience; joint training has as many on all data.
-    :param width: of the small ResNet.
+    :param width: of the small ResNet, without a preset.
     :param batch: images in a minibatch.
-    :param lr: of SGD, for a batch of 256.
+    :param lr: of SGD, for a batch of 256, without a preset.
     :param seed: of the stream, the network and the training.
     :param device: where to train.
     :param workers: of the data loader.
@@ -115,6 +119,7 @@ class Comparison:
     """
 
     method: str = "simclr"
+    preset: str | None = None
     data: str | None = None
     samples: int = 4000
     size: int = 16
@@ -128,6 +133,55 @@ class Comparison:
     workers: int = 1
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     command: str | None = None
+
+    @classmethod
+    def as_published(cls, name: str, **settings: Any) -> Comparison:
+        """Return a comparison whose size, stream, epochs and batch are a preset's too.
+
+        :param name: of the preset.
+        :param settings: of the class; those that are None are as if not given.
+        :raises UnknownOptionError: for a preset that is none, or that has not the method.
+        """
+        found = preset(name)
+        published = {
+            "size": found.image_size,
+            "experiences": found.experiences,
+            "epochs": found.train_epochs,
+            "batch": found.train_mb_size,
+        }
+        given = {key: value for key, value in settings.items() if value is not None}
+        made = cls(preset=name, **{**published, **given})
+        found.method(made.method)
+        return made
+
+    def overridden(self) -> dict[str, str]:
+        """Return what of the preset is done otherwise: setting → what, instead of what."""
+        if self.preset is None:
+            return {}
+        found = preset(self.preset)
+        sizes = {
+            "image size": (self.size, found.image_size),
+            "experiences": (self.experiences, found.experiences),
+            "epochs": (self.epochs, found.train_epochs),
+            "batch size": (self.batch, found.train_mb_size),
+        }
+        changed = {
+            k: f"{ours} instead of {said}" for k, (ours, said) in sizes.items() if ours != said
+        }
+        warmup = found.method(self.method).optimizer_settings.get("warmup_epochs")
+        if warmup is not None and self._warmup():
+            changed["warm-up"] = f"a tenth of the epochs, at most {warmup}, instead of {warmup}"
+        if precision_on(self.device, found.precision, found.name) != found.precision:
+            changed["precision"] = f"bf16 instead of {found.precision}, on a CPU"
+        return changed
+
+    def _warmup(self) -> dict[str, Any]:
+        """Return the warm-up of an experience that is too short for the preset's."""
+        if self.preset is None:
+            return {}
+        settings = preset(self.preset).method(self.method).optimizer_settings
+        short = 10 * (settings.get("warmup_epochs") or 0) > self.epochs
+        return {"warmup_epochs": None} if short else {}
 
     def stream(self) -> Any:
         """Return the stream."""
@@ -147,6 +201,11 @@ class Comparison:
         :param stream: whose classes there are.
         """
         torch.manual_seed(self.seed)
+        classes = 1 + max(max(e.classes_in_this_experience) for e in stream.train_stream)
+        if self.preset is not None:
+            return SoloMethod.from_preset(
+                self.method, self.preset, image_size=self.size, num_classes=classes
+            )
         digits: dict[str, Any] = {}
         if self.data is None:
             digits["augmentations"] = [self._views_of_digits()]
@@ -154,7 +213,7 @@ class Comparison:
             self.method,
             small_resnet(self.width),
             image_size=self.size,
-            num_classes=1 + max(max(e.classes_in_this_experience) for e in stream.train_stream),
+            num_classes=classes,
             proj_hidden_dim=256,
             proj_output_dim=128,
             **digits,
@@ -191,11 +250,28 @@ class Comparison:
             "image size": self.size,
             "stream": f"class-incremental, {self.experiences} experiences",
             "method": self.method,
-            "backbone": f"small_resnet({self.width})",
-            "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
+            **(self._published() if self.preset else self._small()),
             **{f"options of {name}": str(given) for name, given in self.options.items()},
             **({"command": self.command} if self.command else {}),
             **({"caveat": CAVEAT} if self.epochs < SHORT else {}),
+        }
+
+    def _small(self) -> dict[str, str]:
+        return {
+            "backbone": f"small_resnet({self.width})",
+            "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
+        }
+
+    def _published(self) -> dict[str, str]:
+        assert self.preset is not None
+        found = preset(self.preset)
+        changed = ", ".join(f"{key} {value}" for key, value in self.overridden().items())
+        return {
+            "preset": f"{found.name}: arXiv {found.arxiv}, {found.repository} {found.commit}",
+            "overridden": changed or "nothing",
+            "backbone": "resnet18",
+            "optimizer": optimizer_text(found.method(self.method)),
+            "precision": found.precision,
         }
 
     def check(self) -> None:
@@ -208,6 +284,11 @@ class Comparison:
             at_least(1, name, getattr(self, name))
         for name in ("seed", "workers"):
             at_least(0, name, getattr(self, name))
+        if self.preset is not None and self.data is None:
+            raise UnknownOptionError(
+                f"preset {self.preset!r} is of {preset(self.preset).data}: pass the folder that "
+                "holds it (--data), with train/<class> and test/<class>"
+            )
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
@@ -251,9 +332,7 @@ class Comparison:
             method,
             options=options,
             plugins=[Progress(name, epochs)] if bar else [],
-            optimizer="sgd",
-            lr=self.lr,
-            weight_decay=5e-4,
+            **self._settings(),
             train_mb_size=self.batch,
             train_epochs=self.epochs,
             device=self.device,
@@ -267,6 +346,11 @@ class Comparison:
         if spec == "joint":
             save_backbone(method, self.folder(spec, out) / REFERENCE)
         return recorder.run
+
+    def _settings(self) -> dict[str, Any]:
+        if self.preset is not None:
+            return {"preset": self.preset, "optimizer_settings": self._warmup()}
+        return {"optimizer": "sgd", "lr": self.lr, "weight_decay": 5e-4}
 
     def _metrics(self, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
         streams = stream.train_stream, stream.test_stream
@@ -333,8 +417,13 @@ def compare(
     return [runs[spec] for spec in specs]
 
 
-def everything() -> list[str]:
-    """Return every name there is, but for published schedules of days, and combinations."""
+def everything(of: str | None = None) -> list[str]:
+    """Return every name there is, but for published schedules of days, and combinations.
+
+    :param of: name of a preset, of which only what its paper compares.
+    """
+    if of is not None:
+        return list(preset(of).strategies)
     return [*(n for n in names() if not n.endswith("_paper")), *COMBINATIONS]
 
 

@@ -1,5 +1,8 @@
 """Settings that each method starts from; every one can be overridden.
 
+They are no paper's runs: those are :mod:`solo_bridge.presets`, by
+:meth:`solo_bridge.SoloMethod.from_preset`, with what is listed at the end here.
+
 SimCLR, BYOL and Barlow Twins: the scripts of Liu et al., arXiv 2403.18266
 (CIFAR-100, ResNet-18, batch 256); MoCo v2+ and the others, and the
 augmentations: solo-learn's own configurations for CIFAR.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from solo_bridge.compat.trainer import TrainerStandIn
 from solo_bridge.config import Config, settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.interface import Plan, SelfSupervisedMethod
+from solo_bridge.presets import Preset, preset
 from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
@@ -60,6 +61,9 @@ class SoloMethod(SelfSupervisedMethod):
     """
 
     large_views: int
+
+    preset: str | None = None
+    """Name of the preset that :meth:`from_preset` made it of."""
 
     def __init__(
         self,
@@ -160,6 +164,64 @@ class SoloMethod(SelfSupervisedMethod):
         for name, value in training.items():
             setattr(method, name, value)
         return method
+
+    @classmethod
+    def from_preset(cls, name: str, of: str | Preset, **overrides: Any) -> SoloMethod:
+        """Build a method as a paper ran it.
+
+        What the preset says of epochs, batch, optimizer, schedule and precision becomes the
+        method's own, by which :class:`solo_bridge.SelfSupervised` trains it unless it is told
+        otherwise; ``build(…, preset=…)`` takes the options of plugins from the preset too.
+
+        :param name: ``"simclr"`` …, one that the preset has.
+        :param of: the preset, or its name: see :data:`solo_bridge.presets.PRESETS`.
+        :param overrides: arguments of the class that shall be others than the
+            preset's: a backbone, ``image_size`` (to which the views are resized),
+            ``temperature`` …
+        :return: the method, newly initialised; its attribute ``preset`` is the name.
+        :raises UnknownOptionError: for a preset that is none, for a method that it
+            does not have, and as the class does.
+        """
+        found = of if isinstance(of, Preset) else preset(of)
+        run, training = found.method(name), found.training(name)
+        size = overrides.get("image_size", found.image_size)
+        settings: dict[str, Any] = {
+            "image_size": size,
+            "num_classes": found.num_classes,
+            "augmentations": resized(run.augmentations, size),
+            **({} if run.tau is None else {"tau": run.tau}),
+            **run.method_kwargs,
+        }
+        method = cls(name, **{**settings, **overrides})
+        method.preset = found.name
+        for key, value in training.items():
+            setattr(method, key, value)
+        return method
+
+    def departures(self, of: Preset) -> list[str]:
+        """Return where its settings are not a preset's, but for backbone and size.
+
+        :param of: the preset.
+        :return: ``"temperature 0.1 instead of 0.2"`` …, what it is and what the preset says.
+        :raises UnknownOptionError: for a method that the preset does not have.
+        """
+        run = of.method(self.name)
+        kept = {"queues": "keep", "prototypes": "keep"}
+        tau = self.settings.tau
+        own = {**self.settings.method_kwargs, "tau": tau, **{k: getattr(self, k) for k in kept}}
+        theirs = {**run.method_kwargs, "tau": tau if run.tau is None else run.tau, **kept}
+        found = [f"{k} {own[k]} instead of {v}" for k, v in theirs.items() if own[k] != v]
+        views, said = (_each(resized(v, 1)) for v in (self.augmentations, run.augmentations))
+        if len(views) != len(said):
+            found.append(f"{len(views)} views instead of {len(said)}")
+        for i, (view, wanted) in enumerate(zip(views, said, strict=False)):
+            here, there = asdict(view), asdict(wanted)
+            found += [
+                f"{key} {here[key]} instead of {value} in view {i + 1}"
+                for key, value in there.items()
+                if here[key] != value
+            ]
+        return found
 
     @property
     def backbone(self) -> nn.Module:
@@ -309,6 +371,11 @@ class SoloMethod(SelfSupervisedMethod):
     def _batch(self) -> int:
         """Index of the current minibatch in its epoch."""
         return self.trainer.global_step % max(1, self.trainer.num_training_batches)
+
+
+def _each(augmentations: Sequence[Augmentation]) -> list[Augmentation]:
+    """Return one pipeline for each view."""
+    return [replace(a, num_crops=1) for a in augmentations for _ in range(a.num_crops)]
 
 
 def available_methods() -> dict[str, str | None]:

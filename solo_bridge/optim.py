@@ -19,10 +19,12 @@ from solo_bridge.compat.schedule import WarmupCosine
 from solo_bridge.lars import KernelNormLARS
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
-SCHEDULERS = ("warmup_cosine", "none")
+SCHEDULERS = ("warmup_cosine", "cosine", "none")
+EVERY = ("step", "epoch")
 
 SHORTEST_WARMUP = 2
-"""Steps that a rising rate takes at least: the first has the warm-up's rate, the last its own."""
+"""Steps (or epochs, where the schedule counts these) that a rising rate takes at least: the first
+has the warm-up's rate, the last its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,8 @@ class OptimizerSettings:
     at all where that is less than two steps.
     Differs: CaSSLe (DonkeyShot21/cassle b5b0929, cassle/methods/base.py) and solo-learn 1.0.2 warm
     up from 0.003 and CaSSLe steps with each epoch; ours from 3e-5 with each iteration, as
-    solo-learn's main branch.
+    solo-learn's main branch, unless ``warmup_start_lr=0.003, schedule_every="epoch"``, as
+    :mod:`solo_bridge.presets` have it.
 
     :param name: ``"lars"`` (SGD with solo-learn's LARS), ``"sgd"``, ``"adam"``
         or ``"adamw"``.
@@ -57,17 +60,25 @@ class OptimizerSettings:
         favour fine-tuning.
     :param clip: clip LARS's rate at the group's.
     :param exclude_bias_and_norm: leave parameters with one axis out of LARS.
-    :param scheduler: ``"warmup_cosine"`` or ``"none"``.
+    :param scheduler: ``"warmup_cosine"``; ``"cosine"``, which begins with ``lr``; or
+        ``"none"``.
+    :param schedule_every: when the schedule advances: with each ``"step"``, as in
+        solo-learn's main branch; or with each ``"epoch"``, in which the rate then
+        stays: epoch 0 has the warm-up's rate, the last epoch of the warm-up the
+        full one, and each later epoch t ``min_lr + (lr − min_lr) · (1 + cos(π ·
+        (t − warmup) / (epochs − warmup))) / 2``, as in CaSSLe's code.
     :param warmup_epochs: epochs of the linear warm-up; None for 10, but at most a
         tenth of the experience, counted in steps: a tenth of fewer than two steps
         is none, since its first step has next to no rate (an experience of 1 to 19
         steps begins with ``lr``); other tenths are as they are, also in parts of
-        a step.  What is left out is logged.
+        a step.  What is left out is logged.  With ``schedule_every="epoch"`` the
+        same counted in epochs, of which only whole ones.
     :param unfinished_warmup: whether a warm-up may be longer than the experience,
         which then trains its first part, as in solo-learn; else it is refused.
     :param warmup_start_lr: rate of the first step.
-    :param min_lr: rate of the last step.
-    :raises UnknownOptionError: for an unknown optimizer or scheduler.
+    :param min_lr: rate that the schedule ends at.
+    :raises UnknownOptionError: for an unknown optimizer or scheduler, and for a
+        warm-up of ``"cosine"``.
     """
 
     name: str = "lars"
@@ -80,6 +91,7 @@ class OptimizerSettings:
     clip: bool = True
     exclude_bias_and_norm: bool = True
     scheduler: str = "warmup_cosine"
+    schedule_every: str = "step"
     warmup_epochs: float | None = None
     unfinished_warmup: bool = False
     warmup_start_lr: float = 3e-5
@@ -89,11 +101,17 @@ class OptimizerSettings:
         """Refuse unknown names."""
         one_of("SelfSupervised(optimizer=…)", self.name, OPTIMIZERS)
         one_of("SelfSupervised(scheduler=…)", self.scheduler, SCHEDULERS)
+        one_of("SelfSupervised(schedule_every=…)", self.schedule_every, EVERY)
         one_of("SelfSupervised(trust=…)", self.trust, ("branch", "kernel"))
         for name in ("lr", "weight_decay", "momentum", "eta", "warmup_start_lr", "min_lr"):
             not_negative(f"SelfSupervised({name}=…)", getattr(self, name))
         if self.warmup_epochs is not None:
             not_negative("SelfSupervised(warmup_epochs=…)", self.warmup_epochs)
+            if self.scheduler == "cosine" and self.warmup_epochs:
+                raise UnknownOptionError(
+                    f"SelfSupervised(warmup_epochs={self.warmup_epochs}): the scheduler 'cosine' "
+                    "has no warm-up: pass 0, or scheduler='warmup_cosine'"
+                )
 
     def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """Build the optimizer.
@@ -131,29 +149,44 @@ class OptimizerSettings:
         """
         if self.scheduler == "none":
             return None
-        steps = steps_per_epoch * epochs
-        warmup = self._warmup_steps(steps_per_epoch, epochs)
-        # A sum over steps, as in solo-learn's main branch, ends too high after 2.1 of them.
+        by_epoch = self.schedule_every == "epoch"
+        every, units = (steps_per_epoch, 1) if by_epoch else (1, steps_per_epoch)
+        warmup = 0.0 if self.scheduler == "cosine" else self._warmup(units, epochs)
+        # A sum over steps, as in solo-learn's main branch, ends too high after 2.1 of them, and
+        # knows neither epochs nor the groups' own rates where there is no warm-up.
         in_parts = self.warmup_epochs is None and abs(warmup - round(warmup)) > 1e-6
-        scheduler = (WarmupCosine if in_parts else load().warmup_cosine)(
-            optimizer,
-            warmup_epochs=warmup,
-            max_epochs=steps,
-            warmup_start_lr=self.warmup_start_lr if warmup > 0 else self.lr,
-            eta_min=self.min_lr,
+        settings: dict[str, Any] = {
+            "warmup_epochs": warmup,
+            "max_epochs": units * epochs,
+            "warmup_start_lr": self.warmup_start_lr if warmup > 0 else self.lr,
+            "eta_min": self.min_lr,
+        }
+        scheduler: LRScheduler = (
+            WarmupCosine(optimizer, every=every, **settings)
+            if by_epoch or in_parts or self.scheduler == "cosine"
+            else load().warmup_cosine(optimizer, **settings)
         )
         static = [i for i, g in enumerate(optimizer.param_groups) if g.get(STATIC_LR)]
         if static:  # as in solo-learn
             scheduler.get_lr = _StaticRates(scheduler.get_lr, static, self.lr)  # type: ignore[method-assign]
         return scheduler
 
-    def _warmup_steps(self, steps_per_epoch: int, epochs: int) -> float:
-        """Return the length of the warm-up; say if it is left out, or all there is."""
-        steps = steps_per_epoch * epochs
+    def _warmup(self, units: int, epochs: int) -> float:
+        """Return the length of the warm-up; say if it is left out, or all there is.
+
+        :param units: what is counted, of which an epoch has so many: steps, or itself.
+        :param epochs: epochs in the experience.
+        """
         if self.warmup_epochs is None:
-            warmup = min(10, epochs / 10) * steps_per_epoch
+            by_epoch, called = self.schedule_every == "epoch", f"{self.schedule_every}s"
+            warmup = min(10, epochs // 10) if by_epoch else min(10, epochs / 10) * units
             if warmup < SHORTEST_WARMUP:
-                logger.info("no warm-up: a tenth of %d steps is less than two steps", steps)
+                logger.info(
+                    "no warm-up: a tenth of %d %s is less than two %s",
+                    units * epochs,
+                    called,
+                    called,
+                )
                 return 0.0
             return warmup
         if self.warmup_epochs > epochs and not self.unfinished_warmup:
@@ -171,7 +204,7 @@ class OptimizerSettings:
                 self.warmup_start_lr,
                 self.lr,
             )
-        return self.warmup_epochs * steps_per_epoch
+        return self.warmup_epochs * units
 
 
 class _StaticRates:

@@ -13,10 +13,12 @@ from avalanche.core import BasePlugin
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.experiences import trained_before
 from solo_bridge.interface import SelfSupervisedMethod
+from solo_bridge.method import SoloMethod
 from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
 from solo_bridge.plugins.rehearsal.replay import replay as joined_replay
+from solo_bridge.presets import Preset, preset
 from solo_bridge.registry import register
-from solo_bridge.strategy import SelfSupervised
+from solo_bridge.strategy import SelfSupervised, precision_on
 
 
 @register("fine_tuning", "fine-tuning")
@@ -60,21 +62,21 @@ class Joint(SelfSupervised):
 
 @register("kaizen_paper", "Kaizen, the paper's settings")
 class Kaizen(SelfSupervised):
-    """Kaizen (Tang et al., arXiv 2303.17235) as its authors run BYOL and VICReg.
+    """Kaizen (Tang et al., arXiv 2303.17235) as its authors run it on CIFAR-100.
 
-    500 epochs, batch 256, LARS with warm-up and cosine, learning rate 1.0 (0.3
-    for VICReg), weight decay 1e-5 (1e-4 for VICReg), classifier 0.1 (0.05 for
-    VICReg), 16-bit; each can be overridden.  ``strategy.kaizen`` is the plugin; judge its
-    classifier with ``StreamProbe(ClassifierProbe(), …, backbone=strategy.kaizen.network)``.
+    All settings are the preset ``"kaizen/cifar100"``'s (:mod:`solo_bridge.presets.kaizen`): 500
+    epochs, batch 256, LARS with warm-up and cosine, 16-bit (bfloat16 on a CPU), and each method's
+    rates; each can be overridden.  The method is made of it too::
+
+        Kaizen(SoloMethod.from_preset("byol", "kaizen/cifar100"))
+
+    ``strategy.kaizen`` is the plugin; judge its classifier with
+    ``StreamProbe(ClassifierProbe(), …, backbone=strategy.kaizen.network)``.  For other methods
+    than theirs, and for settings of your own: ``build("kaizen", method, …)``.
 
     Authors' code: dr-bell/kaizen e36ee54,
-    bash_files/{byol,vicreg}_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh.
-    Differs: their warm-up starts at 0.003 and goes on with each epoch, ours starts at 3e-5 and goes
-    on with each step.
-    Differs: their SimCLR has T 0.1, a projector of 4096, jitter 0.4, 0.4, 0.2, 0.1 and solarisation
-    0.2 of the second view; ours what :data:`solo_bridge.defaults.DEFAULTS` says.
-    Differs: their script for MoCo v2+ has a queue of 65536, BYOL's views and 2 epochs; ours a queue
-    of 32768, its own views and 500 epochs.
+    bash_files/…_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh.
+    Differs: their script for MoCo v2+ has 2 epochs, presumably a trial; ours has 500.
     Differs: further as :class:`~solo_bridge.plugins.KaizenPlugin` does.
 
     :param model: the method; with ``num_classes`` of the whole stream.
@@ -83,6 +85,7 @@ class Kaizen(SelfSupervised):
     :param kaizen: arguments of :class:`~solo_bridge.plugins.KaizenPlugin`.
     :param plugins: further plugins, for example ``BranchTuningPlugin()``.
     :param settings: of :class:`~solo_bridge.SelfSupervised`.
+    :raises UnknownOptionError: for a method that is not the preset's, see :func:`settings_of`.
     """
 
     def __init__(
@@ -95,18 +98,43 @@ class Kaizen(SelfSupervised):
         **settings: Any,
     ) -> None:
         """See the class."""
-        vicreg = model.name == "vicreg"
-        published: dict[str, Any] = {
-            "train_epochs": 500,
-            "train_mb_size": 256,
-            "optimizer": "lars",
-            "lr": 0.3 if vicreg else 1.0,
-            "weight_decay": 1e-4 if vicreg else 1e-5,
-            "precision": "16",
-        }
-        options = {"classifier_lr": 0.05 if vicreg else 0.1, **(kaizen or {})}
-        self.kaizen = KaizenPlugin(**options)
+        published = preset("kaizen/cifar100")
+        settings = settings_of(published, model, settings)
+        options = published.options(model.name)
+        self.kaizen = KaizenPlugin(**{**options["kaizen"], **(kaizen or {})})
         every: list[BasePlugin] = [self.kaizen, *(plugins or [])]
         if replay:
-            every.append(joined_replay("first_per_class", batch_size_mem=32))
-        super().__init__(model, plugins=every, **{**published, **settings})
+            every.append(joined_replay("first_per_class", **options["replay_first_per_class"]))
+        super().__init__(model, plugins=every, **settings)
+
+
+def settings_of(
+    of: Preset, method: SelfSupervisedMethod, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return arguments of :class:`solo_bridge.SelfSupervised`: a preset's, where none are given.
+
+    :param of: the preset.
+    :param method: what is trained: made by :meth:`SoloMethod.from_preset` of this preset, with
+        whatever overrides, or one whose own settings are the preset's.
+    :param settings: the arguments that are given.
+    :raises UnknownOptionError: for a method that the preset does not have, or one that has other
+        settings, with these.
+    """
+    if not isinstance(method, SoloMethod):
+        raise UnknownOptionError(
+            f"preset {of.name!r}: it is of solo-learn's methods; got {type(method).__name__}: make "
+            "one by SoloMethod.from_preset(…)"
+        )
+    training = of.training(method.name)
+    others = [] if method.preset == of.name else method.departures(of)
+    if others:
+        raise UnknownOptionError(
+            f"preset {of.name!r}: this {method.name} is not as it was run there, but has "
+            f"{'; '.join(others)}. Make it by SoloMethod.from_preset({method.name!r}, {of.name!r})"
+        )
+    if settings.get("precision") is None:
+        device = settings.get("device", "cpu")
+        training["precision"] = precision_on(device, of.precision, f"preset {of.name}")
+    own = {**training["optimizer_settings"], **(settings.get("optimizer_settings") or {})}
+    given = {k: v for k, v in settings.items() if v is not None or k not in training}
+    return {**training, **given, "optimizer_settings": own}

@@ -11,10 +11,11 @@ from typing import Any
 
 from avalanche.core import BasePlugin
 
-import solo_bridge.plugins  # these give the names
-import solo_bridge.references  # noqa: F401
+import solo_bridge.plugins  # noqa: F401  # these give the names, and the references do
 from avalanche_branchtune.errors import UnknownOptionError, did_you_mean
 from solo_bridge.interface import SelfSupervisedMethod
+from solo_bridge.presets import preset as find_preset
+from solo_bridge.references import settings_of
 from solo_bridge.registry import ENTRIES, Entry
 from solo_bridge.registry import register as register
 from solo_bridge.strategy import SelfSupervised
@@ -66,6 +67,7 @@ def build(
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     plugins: list[BasePlugin] | None = None,
+    preset: str | None = None,
     **settings: Any,
 ) -> SelfSupervised:
     """Make the strategy that a specification names.
@@ -74,9 +76,13 @@ def build(
     :param method: what is trained.
     :param options: name → arguments of its plugin (or strategy class).
     :param plugins: further plugins.
+    :param preset: name of a preset, see :data:`solo_bridge.presets.PRESETS`, from which
+        options and settings are taken that are not given: options one by one, and so
+        those of ``optimizer_settings``.
     :param settings: of :class:`~solo_bridge.SelfSupervised`.
     :return: the strategy.
-    :raises UnknownOptionError: for unknown names, here or in ``options``.
+    :raises UnknownOptionError: for unknown names, here or in ``options``; and for a method that
+        is not the preset's, see :func:`settings_of`.
     :raises IncompatiblePluginError: for a combination that cannot work.
     """
     parts, options = entries(spec), dict(options or {})
@@ -86,6 +92,11 @@ def build(
             f"strategy {spec!r}: options for {strange[0]!r}, which is not part of it"
             f"{did_you_mean(strange[0], [e.name for e in parts])}"
         )
+    if preset is not None:
+        found = find_preset(preset)
+        settings = settings_of(found, method, settings)
+        said = found.options(method.name)
+        options = {e.name: {**said.get(e.name, {}), **options.get(e.name, {})} for e in parts}
     made = [e.make(**options.get(e.name, {})) for e in parts if not e.is_strategy]
     cls: Any = SelfSupervised
     for e in parts:

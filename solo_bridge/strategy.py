@@ -142,7 +142,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         device = torch.device(device)
         train_mb_size = model.train_mb_size if train_mb_size is None else train_mb_size
         train_epochs = model.train_epochs if train_epochs is None else train_epochs
-        precision = _precision_of(model, device) if precision is None else precision
+        if precision is None:
+            precision = precision_on(
+                device, model.precision, getattr(model, "name", type(model).__name__)
+            )
         _check_are_objects(plugins or [])
         one_of("SelfSupervised(precision=…)", precision, PRECISIONS)
         if train_mb_size < 1:
@@ -462,12 +465,17 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             self._after_eval_iteration(**kwargs)
 
 
-def _precision_of(model: SelfSupervisedMethod, device: torch.device) -> str:
-    """Return the precision that a method asks for, as Lightning understands it."""
-    if model.precision == "16" and device.type == "cpu":
-        logger.warning("precision 16 of %s is bf16 on a CPU, as in Lightning", model.name)
+def precision_on(device: str | torch.device, precision: str, name: str) -> str:
+    """Return the precision that a configuration asks for, as Lightning understands it.
+
+    :param device: where to train.
+    :param precision: what is asked for.
+    :param name: whose settings they are, for the message.
+    """
+    if precision == "16" and torch.device(device).type == "cpu":
+        logger.warning("precision 16 of %s is bf16 on a CPU, as in Lightning", name)
         return "bf16"
-    return model.precision
+    return precision
 
 
 def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any]) -> None:

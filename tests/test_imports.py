@@ -29,7 +29,7 @@ LAYERS = {
     ],
     "solo_bridge": [
         ("apart", "augmentation", "defaults", "lock", "titles"),
-        ("compat",),
+        ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface",),
         ("method", "minibatch", "conflicts"),

@@ -56,8 +56,8 @@ KNOWN: Mapping[str, Any] = {
         },
     },
     "scheduler": {
-        **dict.fromkeys(("name", "warmup_epochs", "warmup_start_lr", "min_lr"), True),
-        **dict.fromkeys(("lr_decay_steps", "interval"), False),
+        **dict.fromkeys(("name", "warmup_epochs", "warmup_start_lr", "min_lr", "interval"), True),
+        "lr_decay_steps": False,
     },
     "max_epochs": True,
     **dict.fromkeys(("name", "seed", "resume_from_checkpoint", "checkpoint", "auto_resume"), False),
@@ -97,7 +97,6 @@ CHANGE_TRAINING: Mapping[str, tuple[Collection[Any], str]] = {
     "optimizer.kwargs.amsgrad": ((False,), _KWARGS),
     "optimizer.kwargs.nesterov": ((False,), _KWARGS),
     "optimizer.kwargs.dampening": ((0,), _KWARGS),
-    "scheduler.interval": (("step",), "here the rate changes with each step"),
 }
 """Keys without a meaning here that change training, by full path: values that change nothing, and
 what to do instead."""
@@ -140,6 +139,9 @@ LEFT_OUT_OF_OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "adamw": {"betas": [0.9, 0.999]},
 }
 """solo-learn's defaults of ``optimizer.kwargs``, by optimizer."""
+
+SCHEDULERS = ("warmup_cosine", "none")
+"""solo-learn's ``scheduler.name``, but for ``step``, which is not bridged."""
 
 WARMUP_EPOCHS = 10.0
 """solo-learn's default of ``scheduler.warmup_epochs``."""

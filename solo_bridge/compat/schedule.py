@@ -14,7 +14,8 @@ class WarmupCosine(LRScheduler):
     Step 0 has ``warmup_start_lr``, step ``warmup_epochs − 1`` the group's own
     rate, step ``max_epochs`` has ``eta_min``.  The arguments are named as in
     the class of pl_bolts that solo-learn 1.0.2 expects; "epochs" counts calls
-    of :meth:`step`, which may as well be iterations.
+    of :meth:`step`, which may as well be iterations, or so many of them as
+    ``every`` says.
 
     Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/utils/lr_scheduler.py,
     LinearWarmupCosineAnnealingLR.
@@ -25,6 +26,7 @@ class WarmupCosine(LRScheduler):
     :param warmup_start_lr: rate of the first step.
     :param eta_min: rate of the last step.
     :param last_epoch: see :class:`torch.optim.lr_scheduler.LRScheduler`.
+    :param every: calls of :meth:`step` for each of them, between which the rates stay.
     """
 
     def __init__(
@@ -35,17 +37,19 @@ class WarmupCosine(LRScheduler):
         warmup_start_lr: float = 0.0,
         eta_min: float = 0.0,
         last_epoch: int = -1,
+        every: int = 1,
     ) -> None:
         """See the class."""
         self.warmup_epochs = warmup_epochs
         self.max_epochs = max_epochs
         self.warmup_start_lr = warmup_start_lr
         self.eta_min = eta_min
+        self.every = every
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Return the groups' rates at the current step."""
-        t, warmup = self.last_epoch, self.warmup_epochs
+        t, warmup = self.last_epoch // self.every, self.warmup_epochs
         if t < warmup:
             share = t / max(1.0, warmup - 1)
             start = self.warmup_start_lr

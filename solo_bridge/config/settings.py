@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError, expected_one_of
+from avalanche_branchtune.options import one_of
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.config_keys import (
     CHANGE_TRAINING,
@@ -23,6 +24,7 @@ from solo_bridge.compat.config_keys import (
     LEFT_OUT_OF_OPTIMIZERS,
     PIPELINE,
     PRECISIONS,
+    SCHEDULERS,
     SHARES,
     STALE,
     TAU,
@@ -32,7 +34,7 @@ from solo_bridge.compat.config_keys import (
 from solo_bridge.config.sources import Config, content
 from solo_bridge.config.values import Values, suggestion
 from solo_bridge.defaults import DEFAULTS
-from solo_bridge.optim import OptimizerSettings
+from solo_bridge.optim import EVERY, OptimizerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +209,10 @@ def _strategy(values: Values) -> dict[str, Any]:
         }
     )
     left_out = LEFT_OUT_OF_OPTIMIZERS.get(optimizer.get("name", ""), {})
-    scheduler = values.get("scheduler.name", str)
+    scheduler, interval = (values.get(f"scheduler.{key}", str) for key in ("name", "interval"))
+    for key, value, known in (("name", scheduler, SCHEDULERS), ("interval", interval, EVERY)):
+        if value is not None:
+            one_of(f"scheduler.{key}", value, known)
     warmup = WARMUP_EPOCHS if scheduler == "warmup_cosine" else None
     kwargs = "optimizer.kwargs."
     settings = _given(
@@ -220,6 +225,7 @@ def _strategy(values: Values) -> dict[str, Any]:
                 f"{kwargs}exclude_bias_n_norm", bool, left_out.get("exclude_bias_n_norm")
             ),
             "scheduler": scheduler,
+            "schedule_every": interval,
             "warmup_epochs": values.get("scheduler.warmup_epochs", float, warmup),
             "unfinished_warmup": True if scheduler == "warmup_cosine" else None,
             "warmup_start_lr": values.get("scheduler.warmup_start_lr", float),

@@ -18,6 +18,7 @@ from avalanche_branchtune import __version__
 from solo_bridge import cli, comparison
 from solo_bridge.apart import Stopped
 from solo_bridge.lock import LOCK, locked
+from solo_bridge.presets import PRESETS
 from tests.run_records import FIRST, joint, run
 from tests.solo_bridge import without_solo_learn
 
@@ -87,14 +88,25 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"\n    {name} " in text for name in ("compare", "demo", "doctor", "report"))
+    assert all(
+        f"\n    {name} " in text for name in ("compare", "demo", "doctor", "presets", "report")
+    )
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
     text = capsys.readouterr().out
     assert "default: report, in the current folder" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--list"], ["report", "missing"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["compare", "--list"],
+        ["presets"],
+        ["presets", "cassle/cifar100"],
+        ["report", "missing"],
+    ],
+)
 def test_starts_without_solo_learn(tmp_path: Path, arguments: list[str]) -> None:
     """No traceback, no warning, and neither solo-learn nor what it needs is imported."""
     code = (
@@ -192,6 +204,10 @@ def test_the_command_of_a_record_has_what_is_not_usual_and_not_the_seed() -> Non
     )
     assert command("compare", "--epochs", "6") == "branchtune compare --strategies …"
     assert command("demo", "--samples", "9") == "branchtune demo --samples 9"
+    published = ("compare", "--preset", "lump/cifar10", "--epochs", "6", "--experiences", "5")
+    assert command(*published) == (
+        "branchtune compare --strategies … --epochs 6 --preset lump/cifar10 --experiences 5"
+    ), "where they are not usual"
 
 
 def test_names_are_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +215,67 @@ def test_names_are_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> 
     lines = capsys.readouterr().out.splitlines()
     assert len({re.match(r"\w+ {2,}", line).end() for line in lines}) == 1  # type: ignore[union-attr]
     assert any(line.endswith("  replay, first 1 %") for line in lines)
+
+
+def test_presets_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(PRESETS)
+    assert lines[-1].endswith("arXiv 2112.15022: barlow_twins")
+    assert cli.main(["presets", "lump/cifar10"]) == 0
+    text = capsys.readouterr().out
+    assert "code: divyam3897/UCL cfaa81d" in text and "plugin lump: memory 256, alpha 0.4" in text
+    assert "SGD, lr 0.03 · batch/256; momentum 0.9, weight decay 0.0005; constant\n" in text
+    assert "crop 0.2 to 1 at 32, jitter 0.4 0.4 0.4 0.1 with 0.8" in text
+    assert cli.main(["presets", "kaizen/cifar100"]) == 0
+    text = capsys.readouterr().out
+    assert "10 epochs of warm-up from 0.003; to 0 by half a cosine, a step each epoch" in text
+    assert cli.main(["presets", "kaizen"]) == 2
+    assert "preset: expected one of branch_tuning/cifar100" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ([], "'cassle/cifar100' is of CIFAR-100: pass the folder that holds it (--data)"),
+        (["--preset", "cassle/cifar10"], "did you mean cassle/cifar100?"),
+        (["--method", "simsiam"], "'simsiam' was not run there; it has barlow_twins, byol"),
+    ],
+)
+def test_a_preset_that_cannot_be_compared(
+    option: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "--preset", "cassle/cifar100", *option, "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("_threads")
+def test_a_preset_is_compared_as_published_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], comparison.Comparison]] = []
+
+    def stop(specs: list[str], what: comparison.Comparison, *arguments: Any, **more: Any) -> None:
+        asked.append((specs, what))
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(comparison, "compare", stop)
+    words = ["compare", "--data", "x", "--method", "byol", "--out", str(tmp_path)]
+    for more in (["--preset", "kaizen/cifar100"], ["--preset", "lump/cifar10", "--epochs", "3"]):
+        assert (
+            cli.main([*words, "--method", "barlow_twins" if "3" in more else "byol", *more]) == 130
+        )
+    assert cli.main([*words, "--strategies", "frozen"]) == 130
+    (specs, kaizen), (others, lump), (_, plain) = asked
+    assert specs == list(PRESETS["kaizen/cifar100"].strategies) != comparison.everything()
+    assert others == ["fine_tuning", "lump", "joint"]
+    assert (kaizen.epochs, kaizen.experiences, kaizen.size, kaizen.batch) == (500, 5, 32, 256)
+    assert kaizen.overridden() == {"precision": "bf16 instead of 16, on a CPU"}
+    assert (lump.epochs, lump.overridden()) == (3, {"epochs": "3 instead of 200"})
+    assert (plain.preset, plain.epochs, plain.size, plain.experiences) == (None, 6, 32, 5)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

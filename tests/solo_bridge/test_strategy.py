@@ -508,7 +508,7 @@ def test_nan_loss_keeps_the_last_good_weights(poison: bool) -> None:
     [
         ({"optimizer": "rmsprop"}, "lars, sgd, adam, adamw; got 'rmsprop'"),
         ({"precision": "64"}, "32, bf16, 16"),
-        ({"optimizer_settings": {"scheduler": "step"}}, "warmup_cosine, none"),
+        ({"optimizer_settings": {"scheduler": "step"}}, "warmup_cosine, cosine, none"),
         ({"plugins": ["branch_tuning"]}, r"plugins=…\).*build\('branch_tuning', method, …\)"),
         ({"plugins": [BranchTuningPlugin]}, r"plugins=…\).*write BranchTuningPlugin\(…\)"),
     ],

@@ -53,8 +53,12 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         strategy's, as it was before 0.1.0.
     :param scale_classifier_lr: whether its learning rate is scaled by batch / 256 as the
         strategy's, as it was before 0.1.0.
-    :param distillation: further arguments of :class:`CaSSLePlugin`: ``hidden``, ``predictor``,
-        ``halves`` …
+    :param hidden: hidden width of CaSSLe's predictor.
+    :param predictor: this and what follows: see :class:`CaSSLePlugin`.
+    :param halves: of the contrastive form.
+    :param prototypes: what scores g(z).
+    :param normalise: whether z is scaled to length 1.
+    :param teacher_bn: the teacher's statistics.
     :raises LabelError: when training begins, if the number of classes is not
         known; and for a label that is no class.
     """
@@ -75,10 +79,24 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         classifier_lr: float = 0.1,
         classifier_weight_decay: float | None = 0.0,
         scale_classifier_lr: bool = False,
-        **distillation: Any,
+        hidden: int = 2048,
+        predictor: str = "kept",
+        halves: str = "both",
+        prototypes: str = "learnt",
+        normalise: bool | None = None,
+        teacher_bn: str = "train",
     ) -> None:
         """See the class."""
-        super().__init__(form, weight=weight, **distillation)
+        super().__init__(
+            form,
+            weight=weight,
+            hidden=hidden,
+            predictor=predictor,
+            halves=halves,
+            prototypes=prototypes,
+            normalise=normalise,
+            teacher_bn=teacher_bn,
+        )
         self.num_classes = num_classes
         for name, width in (("num_classes", num_classes), ("classifier_hidden", classifier_hidden)):
             if width is not None:

@@ -119,6 +119,7 @@ def test_what_a_file_says_of_training_is_done(tmp_path: Path) -> None:
         "clip": True,
         "exclude_bias_and_norm": True,
         "scheduler": "warmup_cosine",
+        "schedule_every": "step",
         "warmup_epochs": 11,
         "unfinished_warmup": True,
         "warmup_start_lr": 1e-5,
@@ -409,6 +410,24 @@ def test_a_warmup_that_is_left_out_takes_ten_epochs() -> None:
     assert "warmup_epochs" not in settings_from_config(none).strategy["optimizer_settings"]
 
 
+def test_a_schedule_by_the_epoch_is_one() -> None:
+    """solo-learn steps it after each epoch, and counts the warm-up in epochs."""
+    config = plain(scheduler__interval="epoch", max_epochs=30)
+    found = settings_from_config(config)
+    settings = SelfSupervised(SoloMethod.from_config(config), evaluator=None).optimizer_settings
+    assert settings.schedule_every == "epoch" and found.lost == {}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=settings.lr)
+    scheduler = settings.schedule(optimizer, 2, 30)
+    assert scheduler is not None
+    rates = []
+    for _ in range(24):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    rise = (settings.lr - 1e-5) / 10
+    assert rates[:22:2] == rates[1:22:2] == pytest.approx([1e-5 + t * rise for t in range(11)])
+
+
 def test_a_short_trial_of_a_file_trains_as_in_solo_learn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,6 +472,8 @@ def test_adamw_without_betas_has_solo_learns(name: str) -> None:
         ({"optimizer__name": "lamb"}, "expected one of lars, sgd, adam, adamw; got 'lamb'"),
         ({"optimizer__kwargs__clip_lr": 1}, "clip_lr: expected true or false, got 1"),
         ({"scheduler__name": "step"}, "expected one of warmup_cosine, none; got 'step'"),
+        ({"scheduler__name": "cosine"}, "scheduler.name: .* warmup_cosine, none; got 'cosine'"),
+        ({"scheduler__interval": "day"}, "scheduler.interval: .* step, epoch; got 'day'"),
         ({"max_epochs": float("inf")}, "max_epochs: expected a whole number, got inf"),
         ({"precision": "64-true"}, "precision: expected one of 32, .*; got '64-true'"),
         ({"performance": {"disable_channel_last": 1}}, "disable_channel_last: expected true"),
