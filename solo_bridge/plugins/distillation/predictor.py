@@ -21,7 +21,8 @@ class PredictingPlugin(TeacherPlugin):
     :param weight: λ.
     :param hidden: hidden width of g; None for half of what it maps.
     :param predictor: how g begins an experience: ``"kept"``, as it ended the one before, as in the
-        authors' code; ``"new"``: the default before 0.1.0.
+        authors' code; ``"new"``: the default before 0.1.0.  For CaSSLe it made no difference
+        in docs/authors_forms.md.
     :param teacher_bn: see :class:`~solo_bridge.plugins.distillation.teacher.Teacher`.
     :raises UnknownOptionError: for another ``predictor``, or a width below 1.
     """

