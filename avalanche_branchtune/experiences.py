@@ -69,9 +69,25 @@ def experience_key(strategy: Any, *, part: bool = False) -> tuple[str, int]:
     stream = getattr(experience, "_origin_stream", None)
     if stream is None or getattr(experience, "current_experience", None) is None:
         return ("", int(strategy.clock.train_exp_counter))
+    return (stream_mark(experience), int(experience.current_experience))
+
+
+def stream_mark(experience: Any, mark: str = "") -> str:
+    """Return what the stream of an experience is known by.
+
+    :param experience: any of Avalanche's.
+    :param mark: what it was known by in another process.
+    :return: empty for an experience without a stream.
+    """
+    stream = getattr(experience, "_origin_stream", None)
+    if stream is None:
+        return ""
     # Kept on the stream: ids are given to other objects later, and do not survive pickling.
-    mark = vars(stream).setdefault("_branchtune_mark", uuid4().hex)
-    return (mark, int(experience.current_experience))
+    kept = vars(stream)
+    if mark:
+        kept["_branchtune_mark"] = mark
+    found: str = kept.setdefault("_branchtune_mark", uuid4().hex)
+    return found
 
 
 def position(strategy: Any) -> int:
@@ -151,6 +167,16 @@ def loader_workers(strategy: Any) -> int | None:
     if workers is None and hasattr(loader, "loader_kwargs"):
         workers = loader.loader_kwargs.get("num_workers", 0)
     return None if workers is None else int(workers)
+
+
+def has_persistent_workers(strategy: Any) -> bool:
+    """Tell whether the processes that load the data live through all epochs of an experience.
+
+    :param strategy: in training, with the loader of an experience.
+    """
+    loader = strategy.dataloader
+    asked = getattr(loader, "loader_kwargs", {}).get("persistent_workers", False)
+    return bool(getattr(loader, "persistent_workers", False) or asked)
 
 
 def joined_datasets(dataset: AvalancheDataset) -> list[Any]:

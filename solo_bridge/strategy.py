@@ -206,6 +206,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             eval_every=eval_every,
             peval_mode=peval_mode,
         )
+        for plugin in plugins or []:
+            if hasattr(plugin, "attach"):
+                plugin.attach(self)
 
     # ---- data
 

@@ -20,7 +20,7 @@ LAYERS = {
     "avalanche_branchtune": [
         ("errors", "lazy", "keeping", "experiences", "optimizers", "branches"),
         ("options", "parts", "lifecycle", "writing"),
-        ("surgery",),
+        ("checkpoints", "surgery"),
         ("norms",),
         ("plain_view",),
         ("plugin", "evaluation", "streams"),

@@ -53,6 +53,9 @@ class RunRecorder(BaseLogger):
     :param n_experiences: training experiences; by default those of the stream
         that is trained on.
     :param overwrite: whether the folder's run may be replaced.
+    :param resume: whether the folder's run goes on, which
+        :class:`~avalanche_branchtune.checkpoints.Checkpoints` sees to: what was written after
+        the last checkpoint is taken back, and no line is there twice or missing.
     :raises RecordError: if the folder holds a run already.
     """
 
@@ -65,14 +68,16 @@ class RunRecorder(BaseLogger):
         settings: dict[str, Any] | None = None,
         n_experiences: int | None = None,
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
         """See the class."""
         super().__init__()
         self.folder = Path(folder)
-        if (self.folder / RECORD).exists() and not overwrite:
+        goes_on = resume and (self.folder / RECORD).exists()
+        if (self.folder / RECORD).exists() and not (overwrite or goes_on):
             raise RecordError(
                 f"{self.folder} holds the record of a run already: choose another folder, or pass "
-                "overwrite=True"
+                "overwrite=True, or resume=True beside Checkpoints(resume=True)"
             )
         if not isinstance(name, str) or not name:
             raise RecordError(f"RunRecorder(name={name!r}): expected the strategy's name, a text")
@@ -85,7 +90,7 @@ class RunRecorder(BaseLogger):
         if seed is not None and abs(seed) >= 2**64:
             raise RecordError(f"RunRecorder(seed={seed}): expected an integer of 64 bits")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for old in (RECORD, JOURNAL, SAMPLE):
+        for old in () if goes_on else (RECORD, JOURNAL, SAMPLE):
             (self.folder / old).unlink(missing_ok=True)
         plain = {str(k): _plain(v) for k, v in (settings or {}).items()}
         self.run = Run(name, n_experiences or 1, seed=seed, settings=plain)
@@ -95,7 +100,11 @@ class RunRecorder(BaseLogger):
         self._experience: int | str = ""
         check_limits(self.run)
         self._journal = Journal(self.folder)
-        write_text(self.folder / VALUES, _lines([COLUMNS]))
+        self._seconds = 0.0
+        if not goes_on:
+            write_text(self.folder / VALUES, _lines([COLUMNS]))
+        self._length = len(_lines([COLUMNS]).encode())
+        self._waits = goes_on
 
     def log_metrics(self, metric_values: list[MetricValue]) -> None:
         """Append the values to ``metrics.csv``.
@@ -104,9 +113,25 @@ class RunRecorder(BaseLogger):
         """
         if not metric_values:
             return
-        seconds = f"{time.perf_counter() - self._begin:.3f}"
+        self._check_it_goes_on()
+        self._seconds = time.perf_counter() - self._begin
+        seconds = f"{self._seconds:.3f}"
         rows = [[seconds, self._experience, m.x_plot, m.name, self._cell(m)] for m in metric_values]
-        append(self.folder / VALUES, _lines(rows))
+        lines = _lines(rows)
+        append(self.folder / VALUES, lines)
+        self._length += len(lines.encode())
+
+    def restored(self, *, more: bool) -> None:
+        """Go on from a checkpoint: take back what was written after it.
+
+        :param more: whether a later state will follow, whose lines are there already.
+        """
+        self._begin = time.perf_counter() - self._seconds
+        self._waits = False
+        self._journal = Journal(self.folder)
+        if not more:
+            with (self.folder / VALUES).open("r+b") as file:
+                file.truncate(self._length)
 
     def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Learn what is trained."""
@@ -142,7 +167,15 @@ class RunRecorder(BaseLogger):
         """Save what there is."""
         self._save(strategy)
 
+    def _check_it_goes_on(self) -> None:
+        if self._waits:
+            raise RecordError(
+                f"RunRecorder(resume=True): {self.folder} holds a run, and no checkpoint to go on "
+                "from: pass Checkpoints(…, resume=True) to the strategy, or overwrite=True here"
+            )
+
     def _save(self, strategy: Any) -> None:
+        self._check_it_goes_on()
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)

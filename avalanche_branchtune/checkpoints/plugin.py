@@ -1,0 +1,315 @@
+"""Checkpoints: a run that was interrupted goes on as if it never was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+
+from avalanche_branchtune.checkpoints.data import within
+from avalanche_branchtune.checkpoints.files import CheckpointFolder
+from avalanche_branchtune.checkpoints.midway import GoingOn
+from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
+from avalanche_branchtune.checkpoints.signals import Requests
+from avalanche_branchtune.checkpoints.state import (
+    random_states,
+    restore,
+    restore_random_states,
+    snapshot,
+)
+from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.experiences import has_persistent_workers, stream_mark
+from avalanche_branchtune.options import at_least, at_least_one, positive, true_or_false
+
+logger = logging.getLogger(__name__)
+
+REQUEUE = 75
+"""Exit status after SIGUSR1, by which a batch script can tell that the run is to be queued again:
+EX_TEMPFAIL of sysexits.h."""
+
+
+class Checkpoints(SupervisedPlugin):
+    """Saves a strategy, and lets a run that was interrupted go on as if it never was.
+
+    It saves after every call of ``train`` and ``eval``; within a call of ``train`` after so many
+    minutes or epochs; and when SIGTERM, SIGINT or SIGUSR1 ask the process to end: it finishes the
+    step, saves, and exits with status 143, 130 or ``requeue``.  A second signal ends it at once.
+
+    To go on, start the script again with ``resume=True``: calls that were finished return at once,
+    with the metrics that they gave, and the one that was not goes on, also in the middle of an
+    epoch.  Saved is everything that the rest depends on: network, optimizer, schedule, plugins,
+    metrics, random states; data sets are not, they are found again.  On a CPU the run ends bit by
+    bit as it would have without the interruption, unless it was in an experience whose loader has
+    persistent workers, which is warned of.  Minibatches of the epoch that were trained on are
+    loaded once more.
+
+    Any plugin is saved by its attributes, or, if it has them, by ``state_dict`` and
+    ``load_state_dict``.  One that holds what cannot be written is refused by the name of what it
+    holds.  Options are part of the state: the run goes on with those that it was begun with.
+
+    For :class:`solo_bridge.SelfSupervised` it is one of the plugins; other strategies are told::
+
+        checkpoints = Checkpoints("runs/a", resume=True)
+        strategy = Naive(…, plugins=[BranchTuningPlugin(), checkpoints])
+        checkpoints.attach(strategy)
+
+    Give each call of ``train`` one experience: a call with several is begun anew unless it was in
+    the first of them.
+
+    :param folder: of one run.
+    :param resume: whether to go on with a run that is there; without it such a run is refused.
+    :param every_minutes: how often to save in a call of ``train``; None for never.
+    :param every_epochs: the same in epochs.
+    :param keep: for how many of the last calls checkpoints are kept.
+    :param requeue: exit status after SIGUSR1.
+    :raises CheckpointError: if there is a run and ``resume`` is not set.
+    :raises UnknownOptionError: for options that are none.
+    """
+
+    supports_distributed = False
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        resume: bool = False,
+        every_minutes: float | None = 30.0,
+        every_epochs: int | None = None,
+        keep: int = 2,
+        requeue: int = REQUEUE,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        self.folder = CheckpointFolder(folder, at_least_one("Checkpoints(keep=…)", keep))
+        self.resume = true_or_false("Checkpoints(resume=…)", resume)
+        if every_minutes is not None:
+            positive("Checkpoints(every_minutes=…)", every_minutes)
+        if every_epochs is not None:
+            at_least_one("Checkpoints(every_epochs=…)", every_epochs)
+        self.every_minutes = every_minutes
+        self.every_epochs = every_epochs
+        self.requests = Requests(at_least(0, "Checkpoints(requeue=…)", requeue))
+        if self.folder.begun() and not resume:
+            raise CheckpointError(
+                f"{self.folder.path} holds a run already: pass resume=True to go on with it, or "
+                "choose another folder"
+            )
+        self._strategy: Any = None
+        self._known: list[Any] = []  # that the script has made
+        self._experiences: list[Any] = []  # that were trained, in this order
+        self._calls: list[dict[str, Any]] = []  # those that are finished
+        self._done = 0  # how many of them this process has come by
+        self._inside: str | None = None
+        self._base: Any = None
+        self._midway: Any = None
+        self._in_call = 0  # experiences that the call has begun
+        self._epoch_random: Any = None
+        self._saved_at = 0.0
+        self._warned = False
+
+    def attach(self, strategy: Any) -> None:
+        """Watch a strategy's calls; before its first one.
+
+        :param strategy: that has this plugin.
+        :raises CheckpointError: for a strategy that does not, or a second one.
+        """
+        if not any(p is self for p in strategy.plugins):
+            raise CheckpointError("Checkpoints.attach: the strategy does not have this plugin")
+        if self._strategy is not None:
+            raise CheckpointError("Checkpoints is attached already: make one for each strategy")
+        self._strategy = strategy
+        self._known = within([vars(strategy), *strategy.plugins])
+        newest = self.folder.newest() if self.resume else None
+        if newest is not None:
+            self._base, self._midway = newest
+            self._calls = self._base["calls"]
+        for name in ("train", "eval"):
+            vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
+
+    # ---- calls
+
+    def _call(self, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._inside is not None:  # an evaluation in training
+            return call(*args, **kwargs)
+        given = args[0] if args else next(iter(kwargs.values()), [])
+        experiences = list(given) if isinstance(given, Iterable) else [given]
+        this = {"call": name, "experiences": [_index(e) for e in experiences]}
+        if self._done < len(self._calls):
+            return self._came_by(this, experiences)
+        if self._base is not None:  # of before the first call
+            self._go_on_from_base()
+        elif not self._calls:
+            self._save([])
+        if self._midway is not None:
+            self._check(self._midway["of"], this)
+            self._mark(experiences, self._midway["marks"])
+        before, self._in_call = len(self._experiences), 0
+        self._inside, self._saved_at = name, time.monotonic()
+        if name == "train":
+            self._experiences += experiences
+        try:
+            with self.requests.heard():
+                result = call(*args, **kwargs)
+        except BaseException:
+            del self._experiences[before:]
+            raise
+        finally:
+            self._inside = None
+        kept = Encoder({}).encode(result, "result")
+        marks = [stream_mark(e) for e in experiences]
+        self._save([*self._calls, {**this, "marks": marks, "result": kept}])
+        self._done += 1
+        self._end_if_asked()
+        return result
+
+    def _came_by(self, this: dict[str, Any], experiences: list[Any]) -> Any:
+        """Return what a finished call gave; after the last of them put the state back."""
+        saved = self._calls[self._done]
+        self._check(saved, this)
+        self._mark(experiences, saved["marks"])
+        if this["call"] == "train":
+            self._experiences += experiences
+        self._done += 1
+        if self._done == len(self._calls):
+            self._go_on_from_base()
+        return Decoder({}, self._strategy.device).decode(saved["result"], "result", {})
+
+    def _go_on_from_base(self) -> None:
+        more = self._midway is not None
+        restore(self._strategy, self._base, self._experiences, leave_out=self, more=more)
+        self._base = None
+
+    def _check(self, saved: dict[str, Any], this: dict[str, Any]) -> None:
+        if {k: saved[k] for k in this} != this:
+            raise CheckpointError(
+                f"{self.folder.path}: call {self._done + 1} of the run was {_text(saved)}, now it "
+                f"is {_text(this)}: go on with the script that made it"
+            )
+
+    @staticmethod
+    def _mark(experiences: list[Any], marks: list[str]) -> None:
+        for experience, mark in zip(experiences, marks, strict=True):
+            stream_mark(experience, mark)
+
+    # ---- events
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a strategy that is not watched, and go last from now on: after the clock."""
+        if self._strategy is not strategy:
+            raise CheckpointError(
+                "Checkpoints: call checkpoints.attach(strategy) before training begins"
+            )
+        if strategy.plugins[-1] is not self:
+            strategy.plugins.remove(self)
+            strategy.plugins.append(self)
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Leave out epochs that are over."""
+        self._in_call += 1
+        if self._midway is not None:
+            done = self._midway["epochs"]
+            strategy.clock.train_exp_epochs = done
+            strategy.train_epochs -= done  # until the state is put back
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Go on where the run was saved."""
+        if self._midway is not None:
+            if self._midway["epochs"] and has_persistent_workers(strategy):
+                logger.warning(
+                    "%s: what persistent workers of the data loader drew in earlier epochs cannot "
+                    "be repeated: the run goes on, but with other views than it would have had",
+                    self.folder.path,
+                )
+            restore_random_states(self._midway["epoch_random"])
+            loader, done = strategy.dataloader, self._midway["iterations"]
+            strategy.dataloader = GoingOn(loader, done, self._put_back)
+        self._epoch_random = random_states()
+
+    def _put_back(self) -> None:
+        midway, self._midway = self._midway, None
+        restore(self._strategy, midway["state"], self._experiences, leave_out=self)
+        self._epoch_random = midway["epoch_random"]
+
+    def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Save if it is time to, and end if that was asked for."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        due = self.every_minutes is not None and minutes >= self.every_minutes
+        if self.every_epochs is not None and self._last_of_epoch(strategy):
+            due = due or (strategy.clock.train_exp_epochs + 1) % self.every_epochs == 0
+        if due or self.requests.status is not None:
+            if self._in_call == 1:
+                self._save_midway(strategy)
+            self._end_if_asked()
+
+    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Put the loader back that went on."""
+        if isinstance(strategy.dataloader, GoingOn):
+            strategy.dataloader = strategy.dataloader.loader
+
+    def _last_of_epoch(self, strategy: Any) -> bool:
+        return bool(strategy.clock.train_epoch_iterations == len(strategy.dataloader))
+
+    # ---- saving
+
+    def _save(self, calls: list[dict[str, Any]]) -> None:
+        state = snapshot(self._strategy, self._experiences, self._known, leave_out=self)
+        self._calls = calls
+        self._write(len(calls), {**state, "calls": calls}, midway=False)
+
+    def _save_midway(self, strategy: Any) -> None:
+        clock = strategy.clock
+        self._write(
+            len(self._calls),
+            {
+                "of": {"call": "train", "experiences": [_index(e) for e in self._now()]},
+                "marks": [stream_mark(e) for e in self._now()],
+                "epochs": clock.train_exp_epochs,
+                "iterations": clock.train_epoch_iterations,
+                "epoch_random": self._epoch_random,
+                "state": snapshot(strategy, self._experiences, self._known, leave_out=self),
+            },
+            midway=True,
+        )
+        self._saved_at = time.monotonic()
+
+    def _write(self, number: int, state: Any, *, midway: bool) -> None:
+        """Write a checkpoint; training goes on where that fails, unless it has not begun."""
+        try:
+            self.folder.save(number, state, midway=midway)
+            self._warned = False
+        except OSError as error:
+            if number == 0 and not midway:
+                raise CheckpointError(
+                    f"{self.folder.path}: no checkpoint can be written there: {error}"
+                ) from error
+            if not self._warned:
+                logger.warning(
+                    "%s: no checkpoint could be saved (%s), %s; training goes on, and the last "
+                    "one that was saved stays good",
+                    self.folder.path,
+                    error,
+                    self.folder.lacking(state),
+                )
+            self._warned = True
+
+    def _now(self) -> list[Any]:
+        """Return the experiences of the call under way."""
+        done = sum(len(c["marks"]) for c in self._calls if c["call"] == "train")
+        return self._experiences[done:]
+
+    def _end_if_asked(self) -> None:
+        if self.requests.status is not None:
+            raise SystemExit(self.requests.status)
+
+
+def _index(experience: Any) -> int:
+    return int(getattr(experience, "current_experience", -1))
+
+
+def _text(call: dict[str, Any]) -> str:
+    return f"{call['call']} of {call['experiences']}"

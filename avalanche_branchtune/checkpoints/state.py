@@ -1,0 +1,224 @@
+"""The state of a strategy between two calls: everything that the next call depends on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from avalanche_branchtune.checkpoints.data import DATA, named_data
+from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
+from avalanche_branchtune.errors import CheckpointError
+
+CALLS = frozenset({"train", "eval"})
+"""Attributes of a strategy that is watched."""
+
+OF_STEP = frozenset(
+    {"adapted_dataset", "dataloader", "experience", "loss", "mb_output", "mbatch", "minibatch"}
+    | {"_eval_streams", "current_eval_stream"}
+)
+"""Attributes of a strategy that every experience and step sets anew."""
+
+_HOOKS = frozenset(
+    {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
+    | {"_forward_hooks_with_kwargs", "_forward_hooks_always_called"}
+    | {"_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_state_dict_pre_hooks"}
+    | {"_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"}
+)
+
+_OF_MODULE = frozenset({"_parameters", "_buffers", "_modules"}) | _HOOKS
+
+
+def snapshot(
+    strategy: Any, experiences: Iterable[Any] = (), known: Iterable[Any] = (), leave_out: Any = None
+) -> dict[str, Any]:
+    """Return the state of a strategy as plain data.
+
+    :param strategy: between two calls of ``train`` and ``eval``, or between two steps.
+    :param experiences: that it was trained on, in this order.
+    :param known: what could be reached from the strategy when it was made.
+    :param leave_out: the plugin that asks.
+    :raises CheckpointError: naming what cannot be written.
+    """
+    known, data = list(known), named_data(experiences)
+    fixed = [value for value in known if isinstance(value, DATA)]
+    encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed)
+    modules = {
+        path: {
+            "class": _class(module),
+            "weights": {
+                n: encoder.encode(w, f"model.{path}.{n}") for n, w in _weights(module).items()
+            },
+            "vars": {
+                k: encoder.encode(v, f"model.{path}.{k}")
+                for k, v in vars(module).items()
+                if k not in _OF_MODULE
+            },
+        }
+        for path, module in strategy.model.named_modules()
+    }
+    encoder = Encoder(
+        {**_live(strategy, leave_out), **data, **_named_weights(strategy.model)}, fixed
+    )
+    return {
+        "modules": modules,
+        "plugins": [
+            {"class": _class(p), "state": _plugin_state(p, encoder)}
+            for p in strategy.plugins
+            if p is not leave_out
+        ],
+        "strategy": {
+            k: encoder.encode(v, f"strategy.{k}")
+            for k, v in vars(strategy).items()
+            if k not in CALLS | OF_STEP
+        },
+        "optimizer": {
+            k: encoder.encode(v, f"optimizer.{k}")
+            for k, v in vars(strategy.optimizer).items()
+            if not callable(v) and "hook" not in k  # a scheduler's step, a plugin's hooks
+        },
+        "random": random_states(),
+    }
+
+
+def restore(
+    strategy: Any,
+    state: Mapping[str, Any],
+    experiences: Iterable[Any] = (),
+    leave_out: Any = None,
+    *,
+    more: bool = False,
+) -> None:
+    """Give a strategy a state; it was made as the one that the state is of.
+
+    :param strategy: between two calls, or between two steps if the state is.
+    :param state: see :func:`snapshot`.
+    :param experiences: that it was trained on, as they are found here.
+    :param leave_out: the plugin that asks.
+    :param more: whether a later state will follow, of a step within the next call.
+    :raises CheckpointError: for a strategy that is made otherwise.
+    """
+    plugins = [p for p in strategy.plugins if p is not leave_out]
+    here, there = [_class(p) for p in plugins], [p["class"] for p in state["plugins"]]
+    if here != there:
+        raise CheckpointError(
+            f"the checkpoint is of a strategy with the plugins {', '.join(there)}; here are "
+            f"{', '.join(here)}: make it as it was made"
+        )
+    paths = dict(strategy.model.named_modules())
+    lacking = sorted(set(paths) - set(state["modules"]))
+    if lacking:
+        raise CheckpointError(f"the checkpoint is of a model without {', '.join(lacking[:5])}")
+    for path in [p for p in state["modules"] if p not in paths]:  # SwAV's, made in training
+        parent, _, name = path.rpartition(".")
+        made = Decoder({}, strategy.device).made(state["modules"][path]["class"], f"model.{path}")
+        strategy.model.get_submodule(parent)._modules[name] = made
+        paths[path] = made
+    data = named_data(experiences)
+    decoder = Decoder({**_live(strategy, leave_out), **data}, strategy.device)
+    for path, module in paths.items():
+        _restore_module(module, state["modules"][path], path, decoder)
+    weights = _named_weights(strategy.model)
+    decoder = Decoder({**_live(strategy, leave_out), **data, **weights}, strategy.device)
+    for plugin, saved in zip(plugins, state["plugins"], strict=True):
+        if _says_its_state(plugin):
+            state_of = decoder.decode(saved["state"], f"{type(plugin).__name__}.state_dict()", {})
+            plugin.load_state_dict(state_of)
+        else:
+            decoder.fill(saved["state"], plugin, type(plugin).__name__)
+    for name, node in state["optimizer"].items():
+        old = getattr(strategy.optimizer, name, None)
+        vars(strategy.optimizer)[name] = decoder.decode(node, f"optimizer.{name}", old)
+    calls = {k: v for k, v in vars(strategy).items() if k in CALLS | OF_STEP}
+    decoder.fill(state["strategy"], strategy, "strategy")
+    vars(strategy).update(calls)
+    for part in (*plugins, *strategy.evaluator.loggers, *strategy.evaluator.metrics):
+        if hasattr(part, "restored"):
+            part.restored(more=more)
+    restore_random_states(state["random"])
+
+
+def _says_its_state(plugin: Any) -> bool:
+    return hasattr(type(plugin), "state_dict") and hasattr(type(plugin), "load_state_dict")
+
+
+def _plugin_state(plugin: Any, encoder: Encoder) -> Any:
+    name = type(plugin).__name__
+    if _says_its_state(plugin):
+        return encoder.encode(plugin.state_dict(), f"{name}.state_dict()")
+    return encoder.fill(plugin, name)
+
+
+def _restore_module(module: nn.Module, saved: Any, path: str, decoder: Decoder) -> None:
+    if _class(module) != saved["class"]:
+        raise CheckpointError(f"model.{path} is a {_class(module)}, not a {saved['class']}")
+    for name, node in saved["weights"].items():
+        value = decoder.decode(node, f"model.{path}.{name}", _weights(module).get(name))
+        kind = module._parameters if isinstance(value, nn.Parameter) else module._buffers
+        kind[name] = value
+    for name in [n for n in _weights(module) if n not in saved["weights"]]:
+        module._parameters.pop(name, None)
+        module._buffers.pop(name, None)
+    kept = {k: v for k, v in vars(module).items() if k in _OF_MODULE}
+    new = {
+        k: decoder.decode(n, f"model.{path}.{k}", vars(module).get(k))
+        for k, n in saved["vars"].items()
+    }
+    vars(module).clear()
+    vars(module).update({**kept, **new})
+
+
+def _live(strategy: Any, leave_out: Any) -> dict[str, Any]:
+    found = {"strategy": strategy, "optimizer": strategy.optimizer, "plugins": strategy.plugins}
+    if getattr(strategy, "views", None) is not None:
+        found["views"] = strategy.views
+    plugins = [p for p in strategy.plugins if p is not leave_out]
+    found |= {f"plugin {i}": p for i, p in enumerate(plugins)}
+    if leave_out is not None:
+        found["the plugin that asks"] = leave_out
+    return found | {f"module {path}": m for path, m in strategy.model.named_modules()}
+
+
+def _named_weights(model: nn.Module) -> dict[str, Any]:
+    return {
+        f"weight {path}.{name}": weight
+        for path, module in model.named_modules()
+        for name, weight in _weights(module).items()
+        if weight is not None
+    }
+
+
+def _weights(module: nn.Module) -> dict[str, Any]:
+    return {**module._parameters, **module._buffers}
+
+
+def _class(value: Any) -> str:
+    return f"{type(value).__module__}:{type(value).__qualname__}"
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's generators as plain data."""
+    version, numbers, gauss = random.getstate()
+    array: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = array
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(saved: Any) -> None:
+    """Put random states back, see :func:`random_states`."""
+    version, numbers, gauss = saved["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = saved["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(saved["torch"])
+    if torch.cuda.is_available() and saved["cuda"]:
+        torch.cuda.set_rng_state_all(saved["cuda"])

@@ -1,0 +1,96 @@
+"""Supervised strategies of Avalanche's go on as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, LwFPlugin, ReplayPlugin
+from torch import nn
+
+from avalanche_branchtune import BranchTuningPlugin
+from avalanche_branchtune.checkpoints import Checkpoints
+from avalanche_branchtune.errors import CheckpointError
+from tests.supervised import benchmark, strategy
+
+PLUGINS = {
+    "none": list,
+    "branch_tuning": lambda: [BranchTuningPlugin(verbose=False)],
+    "branch_tuning, replay": lambda: [BranchTuningPlugin(verbose=False), ReplayPlugin(12)],
+    "ewc": lambda: [EWCPlugin(1.0)],
+    "lwf": lambda: [LwFPlugin()],
+}
+AT: dict[str, int | None] = {"step": None}
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Kill(SupervisedPlugin):
+    """Ends it after a step's update."""
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        if strategy.clock.train_iterations == AT["step"]:
+            raise Killed
+
+
+def run(name: str, folder: Path, *, resume: bool) -> tuple[list[torch.Tensor], list[Any]]:
+    checkpoints = Checkpoints(folder, resume=resume, every_epochs=1)
+    evaluator = EvaluationPlugin(accuracy_metrics(experience=True, stream=True), loggers=[])
+    made = strategy(
+        [*PLUGINS[name](), Kill(), checkpoints],
+        evaluator=evaluator,
+        train_epochs=2,
+        train_mb_size=4,
+    )
+    checkpoints.attach(made)
+    torch.manual_seed(1)
+    streams, results = benchmark(3), []
+    for experience in streams.train_stream:
+        made.train(experience)
+        results.append(dict(made.eval(streams.test_stream)))
+    return [v.clone() for v in made.model.state_dict().values()], results
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_run_that_was_killed_ends_as_if_it_was_not(name: str, tmp_path: Path) -> None:
+    AT["step"] = None
+    weights, results = run(name, tmp_path / "whole", resume=False)
+    for number, step in enumerate((2, 6, 13)):
+        AT["step"] = step
+        with pytest.raises(Killed):
+            run(name, tmp_path / "parts", resume=number > 0)
+    AT["step"] = None
+    found, again = run(name, tmp_path / "parts", resume=True)
+    assert all(torch.equal(*pair) for pair in zip(weights, found, strict=True))
+    assert again == results
+
+
+def test_a_strategy_that_is_not_watched_is_refused(tmp_path: Path) -> None:
+    made = strategy([Checkpoints(tmp_path)])
+    with pytest.raises(CheckpointError, match=r"call checkpoints\.attach\(strategy\)"):
+        made.train(benchmark(3).train_stream[0])
+
+
+class Odd(SupervisedPlugin):
+    """Keeps what cannot be written."""
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.kept = nn.Sequential(Own())
+
+
+class Own(nn.Module):
+    """A user's module, of which the model has none."""
+
+
+def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    made = strategy([Odd(), checkpoints])
+    checkpoints.attach(made)
+    with pytest.raises(CheckpointError, match=r"Odd\.kept.*Own, which cannot be made anew"):
+        made.train(benchmark(3).train_stream[0])

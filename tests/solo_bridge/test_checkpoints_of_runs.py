@@ -1,0 +1,260 @@
+"""Runs that are interrupted anywhere end as if they never were, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.training.plugins import EvaluationPlugin
+
+from avalanche_branchtune.checkpoints import Checkpoints
+from avalanche_branchtune.checkpoints import files as files_module
+from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.metrics import RunRecorder
+from solo_bridge import specification
+from tests.selfsupervised import method, stream, weights
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "branch_tuning": {"verbose": False},
+    "cassle": {"hidden": 16},
+    "clr": {"verbose": False},
+    "der": {"memory": 20, "batch_size": 10},
+    "kaizen": {"hidden": 16, "classifier_hidden": 16},
+    "kappatune": {"verbose": False},
+    "lump": {"memory": 20},
+    "periodic": {"every": 2, "steps": 1},
+    "pfr": {"hidden": 16},
+    "replay": {"size": 40, "batch_size_mem": 4},
+    "replay_min_redundancy": {"size": 40, "batch_size_mem": 4},
+}
+
+
+class Killed(BaseException):
+    """The process is no more: nothing is saved because of it."""
+
+
+class At(SupervisedPlugin):
+    """Lets something happen after some step's update, before the step has ended."""
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        happen = WHAT.get(strategy.clock.train_iterations)
+        if happen is not None:
+            happen()
+
+
+LOADING: dict[str, Any] = {}
+"""Arguments of the data loader."""
+
+WHAT: dict[int, Callable[[], None]] = {}
+"""By step; not in the plugin, whose state a checkpoint puts back."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def ask(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def run(spec: str, name: str, folder: Path, *, resume: bool, **settings: Any) -> Any:
+    """Do what a script does: make everything anew, train and evaluate."""
+    recorder = RunRecorder(folder / "record", "run", seed=0, resume=resume)
+    torch.manual_seed(0)
+    made = specification.build(
+        spec,
+        method(name),
+        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        plugins=[At(), Checkpoints(folder / "state", resume=resume, **settings)],
+        optimizer="sgd",
+        lr=0.05,
+        train_mb_size=5,
+        train_epochs=2,
+        evaluator=EvaluationPlugin(loss_metrics(epoch=True, experience=True), loggers=[recorder]),
+    )
+    torch.manual_seed(1)
+    benchmark, results = stream(5), []
+    for experience in benchmark.train_stream[:3]:
+        made.train(experience, **LOADING)
+        results.append(dict(made.eval(benchmark.test_stream[:1])))
+    return weights(made.model), results, values(folder / "record")
+
+
+def values(folder: Path) -> Any:
+    """The record without times."""
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    return [line.split(",", 1)[1] for line in lines]
+
+
+def interrupted(
+    spec: str, name: str, folder: Path, what: dict[int, Callable[[], None]], **settings: Any
+) -> Any:
+    """Run until the end, going on after each interruption."""
+    WHAT.clear()
+    found, resume = None, False
+    for step in [*sorted(what), None]:
+        WHAT.clear()
+        if step is not None:
+            WHAT[step] = what[step]
+        try:
+            found = run(spec, name, folder, resume=resume, **settings)
+            assert step is None, f"not interrupted at step {step}"
+        except Killed:
+            pass
+        except SystemExit as error:
+            assert error.code in (130, 143, 75)
+        resume = True
+    return found
+
+
+def check(spec: str, name: str, tmp_path: Path, what: Any, **settings: Any) -> None:
+    WHAT.clear()
+    expected = run(spec, name, tmp_path / "whole", resume=False, **settings)
+    found = interrupted(spec, name, tmp_path / "parts", what, **settings)
+    assert torch.equal(found[0], expected[0])
+    assert str(found[1]) == str(expected[1]), "NaN where a loss is defined in training only"
+    assert found[2] == expected[2], "no line is there twice, and none is missing"
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"), [("branch_tuning+cassle", "simclr"), ("kaizen+replay", "byol")]
+)
+def test_killed_and_asked_to_end(spec: str, name: str, tmp_path: Path) -> None:
+    what = {2: kill, 11: ask(signal.SIGTERM), 19: kill}
+    check(spec, name, tmp_path, what, every_epochs=1)
+
+
+EVERY = [
+    *((spec, "simclr") for spec in ("branch_tuning", "cassle", "pfr", "lwf", "l2", "ewc", "mas")),
+    *((spec, "simclr") for spec in ("si", "nap", "kappatune", "clr", "der", "lump", "periodic")),
+    *((spec, "simclr") for spec in ("replay", "replay_min_redundancy", "feature_distillation")),
+    *(("fine_tuning", n) for n in ("swav", "mocov2plus", "dino", "deepclusterv2", "nnclr")),
+    *(("branch_tuning", n) for n in ("byol", "swav", "vicreg", "barlow_twins")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spec", "name"), EVERY)
+def test_every_plugin_and_memory(spec: str, name: str, tmp_path: Path) -> None:
+    what = {3: ask(signal.SIGTERM), 9: kill, 14: ask(signal.SIGINT), 21: ask(signal.SIGUSR1)}
+    check(spec, name, tmp_path, what, every_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)]
+)
+def test_exit_status(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    WHAT.clear()
+    WHAT[1] = ask(number)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as exit_:
+        run("fine_tuning", "simclr", tmp_path, resume=False)
+    assert exit_.value.code == status
+    assert signal.getsignal(number) is before
+    assert list((tmp_path / "state").glob("midway-*.pt"))
+
+
+def test_a_run_that_is_there_is_refused(tmp_path: Path) -> None:
+    WHAT.clear()
+    WHAT[1] = kill
+    with pytest.raises(Killed):
+        run("fine_tuning", "simclr", tmp_path, resume=False)
+    with pytest.raises(CheckpointError, match=r"pass resume=True to go on with it, or choose"):
+        Checkpoints(tmp_path / "state")
+
+
+def test_another_script_is_refused(tmp_path: Path) -> None:
+    WHAT.clear()
+    WHAT[9] = kill
+    with pytest.raises(Killed):
+        run("fine_tuning", "simclr", tmp_path, resume=False)
+    WHAT.clear()
+    again = specification.build(
+        "fine_tuning",
+        method("simclr"),
+        plugins=[Checkpoints(tmp_path / "state", resume=True)],
+        optimizer="sgd",
+        evaluator=None,
+    )
+    experiences = stream(5).train_stream
+    with pytest.raises(CheckpointError, match=r"call 1 of the run was train of \[0\], now it is"):
+        again.train(experiences[1])
+    again.train(experiences[0])
+    with pytest.raises(CheckpointError, match=r"is of a strategy with the plugins .*At"):
+        again.eval(stream(5).test_stream[:1])
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    WHAT.clear()
+    expected = run("branch_tuning", "simclr", tmp_path / "whole", resume=False)
+    WHAT[20] = kill
+    with pytest.raises(Killed):
+        run("branch_tuning", "simclr", tmp_path / "parts", resume=False)
+    newest = max((tmp_path / "parts" / "state").glob("state-*.pt"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    WHAT.clear()
+    found = run("branch_tuning", "simclr", tmp_path / "parts", resume=True)
+    assert "was changed or cut off" in caplog.text
+    assert torch.equal(found[0], expected[0]) and found[2] == expected[2]
+    for file in (tmp_path / "parts" / "state").glob("state-*.pt"):
+        file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of 2 checkpoints is good"):
+        run("branch_tuning", "simclr", tmp_path / "parts", resume=True)
+
+
+def test_a_full_disk_does_not_end_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WHAT.clear()
+    expected = run("branch_tuning", "simclr", tmp_path / "whole", resume=False)
+    write, files = files_module._write, []
+
+    def full(path: Path, content: Any) -> None:
+        files.append(path)
+        if 6 < len(files) < 13:
+            path.with_suffix(".part").write_bytes(bytes(content)[:100])
+            path.with_suffix(".part").unlink()
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(files_module, "_write", full)
+    WHAT[22] = kill
+    with pytest.raises(Killed):
+        run("branch_tuning", "simclr", tmp_path / "parts", resume=False)
+    warned = [r.getMessage() for r in caplog.records if "could be saved" in r.getMessage()]
+    assert len(warned) == 1 and "No space left on device" in warned[0]
+    assert re.search(r"parts/state: .*it has \d+ bytes, and \d+ are free", warned[0])
+    WHAT.clear()
+    found = run("branch_tuning", "simclr", tmp_path / "parts", resume=True)
+    assert torch.equal(found[0], expected[0]) and found[2] == expected[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOADING, "num_workers", workers)
+    check("branch_tuning", "simclr", tmp_path, {2: ask(signal.SIGTERM), 14: ask(signal.SIGTERM)})
+
+
+@pytest.mark.slow
+def test_persistent_workers_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(LOADING, "num_workers", 2)
+    monkeypatch.setitem(LOADING, "persistent_workers", True)
+    interrupted("branch_tuning", "simclr", tmp_path, {2: ask(signal.SIGTERM)})
+    assert "persistent workers" not in caplog.text
+    interrupted("branch_tuning", "simclr", tmp_path / "b", {6: ask(signal.SIGTERM)})
+    assert "what persistent workers" in caplog.text
