@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "replay": {"size": 40, "batch_size_mem": 4},
     "replay_min_redundancy": {"size": 40, "batch_size_mem": 4},
 }
+
+
+@pytest.fixture(autouse=True)
+def sigint_is_heard() -> Iterator[None]:
+    """A shell lets what it runs in the background ignore SIGINT, and so does the plugin then."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Killed(BaseException):
@@ -258,3 +266,10 @@ def test_persistent_workers_are_warned_of(
     assert "persistent workers" not in caplog.text
     interrupted("branch_tuning", "simclr", tmp_path / "b", {6: ask(signal.SIGTERM)})
     assert "what persistent workers" in caplog.text
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    WHAT.clear()
+    WHAT[1] = ask(signal.SIGINT)
+    run("fine_tuning", "simclr", tmp_path, resume=False)
