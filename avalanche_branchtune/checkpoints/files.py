@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from avalanche_branchtune.writing import replacing
 INDEX = "checkpoints.json"
 FORMAT = 1
 """Raised whenever older files can no longer be read."""
+
+OWN = re.compile(r"(state|midway)-\d{6,}-[0-9a-f]{8}\.pt")
+"""Names of its files: whatever else lies in the folder stays."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +72,8 @@ class CheckpointFolder:
         index = {"format": FORMAT, "checkpoints": kept}
         _write(self.path / INDEX, json.dumps(index, indent=1).encode())
         names = {e["file"] for e in kept} | {e["midway"]["file"] for e in kept if e["midway"]}
-        for old in self.path.glob("*-*-*.pt"):
-            if old.name not in names:
+        for old in self.path.iterdir():
+            if OWN.fullmatch(old.name) and old.name not in names:
                 old.unlink(missing_ok=True)
 
     def lacking(self, state: Any) -> str:

@@ -130,15 +130,19 @@ class Checkpoints(SupervisedPlugin):
             self._calls = self._base["calls"]
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
+        vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
 
     # ---- calls
 
     def _call(self, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
         if self._inside is not None:  # an evaluation in training
             return call(*args, **kwargs)
+        if self._strategy.plugins[-1] is not self:  # it goes last, after Avalanche's clock
+            self._strategy.plugins.remove(self)
+            self._strategy.plugins.append(self)
         given = args[0] if args else next(iter(kwargs.values()), [])
         experiences = list(given) if isinstance(given, Iterable) else [given]
-        this = {"call": name, "experiences": [_index(e) for e in experiences]}
+        this = _described(name, experiences)
         if self._done < len(self._calls):
             return self._came_by(this, experiences)
         if self._base is not None:  # of before the first call
@@ -199,22 +203,23 @@ class Checkpoints(SupervisedPlugin):
     # ---- events
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse a strategy that is not watched, and go last from now on: after the clock."""
+        """Refuse a strategy that is not watched."""
         if self._strategy is not strategy:
             raise CheckpointError(
                 "Checkpoints: call checkpoints.attach(strategy) before training begins"
             )
-        if strategy.plugins[-1] is not self:
-            strategy.plugins.remove(self)
-            strategy.plugins.append(self)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave out epochs that are over."""
+        """Say which epoch comes."""
         self._in_call += 1
         if self._midway is not None:
-            done = self._midway["epochs"]
-            strategy.clock.train_exp_epochs = done
-            strategy.train_epochs -= done  # until the state is put back
+            strategy.clock.train_exp_epochs = self._midway["epochs"]
+
+    def _train_exp(self, train: Any, *args: Any, **kwargs: Any) -> None:
+        """Leave out the epochs that are over; the schedule was made for all of them."""
+        if self._midway is not None:
+            self._strategy.train_epochs -= self._midway["epochs"]  # until the state is put back
+        train(*args, **kwargs)
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Go on where the run was saved."""
@@ -262,20 +267,31 @@ class Checkpoints(SupervisedPlugin):
         self._write(len(calls), {**state, "calls": calls}, midway=False)
 
     def _save_midway(self, strategy: Any) -> None:
-        clock = strategy.clock
+        """Save within a call, unless a plugin holds what can only be written between calls."""
+        clock, self._saved_at = strategy.clock, time.monotonic()
+        try:
+            state = snapshot(strategy, self._experiences, self._known, leave_out=self)
+        except CheckpointError as error:
+            if not self._warned:
+                logger.warning(
+                    "%s: nothing can be saved within calls of train, only after them: %s",
+                    self.folder.path,
+                    error,
+                )
+            self._warned = True
+            return
         self._write(
             len(self._calls),
             {
-                "of": {"call": "train", "experiences": [_index(e) for e in self._now()]},
+                "of": _described("train", self._now()),
                 "marks": [stream_mark(e) for e in self._now()],
                 "epochs": clock.train_exp_epochs,
                 "iterations": clock.train_epoch_iterations,
                 "epoch_random": self._epoch_random,
-                "state": snapshot(strategy, self._experiences, self._known, leave_out=self),
+                "state": state,
             },
             midway=True,
         )
-        self._saved_at = time.monotonic()
 
     def _write(self, number: int, state: Any, *, midway: bool) -> None:
         """Write a checkpoint; training goes on where that fails, unless it has not begun."""
@@ -307,9 +323,13 @@ class Checkpoints(SupervisedPlugin):
             raise SystemExit(self.requests.status)
 
 
-def _index(experience: Any) -> int:
-    return int(getattr(experience, "current_experience", -1))
+def _described(name: str, experiences: list[Any]) -> dict[str, Any]:
+    return {
+        "call": name,
+        "experiences": [int(getattr(e, "current_experience", -1)) for e in experiences],
+        "samples": [len(getattr(e, "dataset", ())) for e in experiences],
+    }
 
 
 def _text(call: dict[str, Any]) -> str:
-    return f"{call['call']} of {call['experiences']}"
+    return f"{call['call']} of {call['experiences']} with {call['samples']} samples"

@@ -14,7 +14,7 @@ from avalanche_branchtune.checkpoints.data import DATA, named_data
 from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
 from avalanche_branchtune.errors import CheckpointError
 
-CALLS = frozenset({"train", "eval"})
+CALLS = frozenset({"train", "eval", "_train_exp"})
 """Attributes of a strategy that is watched."""
 
 OF_STEP = frozenset(
@@ -61,9 +61,8 @@ def snapshot(
         }
         for path, module in strategy.model.named_modules()
     }
-    encoder = Encoder(
-        {**_live(strategy, leave_out), **data, **_named_weights(strategy.model)}, fixed
-    )
+    live = {**_live(strategy, leave_out), **data, **_named_weights(strategy.model)}
+    encoder = Encoder(live, known, fixed)
     return {
         "modules": modules,
         "plugins": [

@@ -7,11 +7,13 @@ from typing import Any
 
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import BasePlugin
+from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.metrics.base import WHERE, RunMetric
 from avalanche_branchtune.records.run import Run
 
@@ -46,7 +48,8 @@ class ParameterMetric(RunMetric):
 
     def before_training_epoch(self, strategy: Any) -> None:
         """Count what an experience works with."""
-        plugins = [p for p in strategy.plugins if p is not strategy.evaluator]
+        beside = (EvaluationPlugin, Checkpoints)  # they are no part of what learns
+        plugins = [p for p in strategy.plugins if not isinstance(p, beside)]
         held = held_parameters([strategy.model, *plugins])
         self.during = max(self.during, held - self.network)
 

@@ -18,7 +18,8 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.checkpoints import files as files_module
 from avalanche_branchtune.errors import CheckpointError
-from avalanche_branchtune.metrics import RunRecorder
+from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
+from avalanche_branchtune.metrics import LabelledImages, OnlineProbe, RunRecorder, run_metrics
 from solo_bridge import specification
 from tests.selfsupervised import method, stream, weights
 
@@ -73,10 +74,15 @@ def ask(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
+TRAINING: dict[str, Any] = {}
+"""Further arguments of the strategy."""
+
+
 def run(spec: str, name: str, folder: Path, *, resume: bool, **settings: Any) -> Any:
     """Do what a script does: make everything anew, train and evaluate."""
     recorder = RunRecorder(folder / "record", "run", seed=0, resume=resume)
     torch.manual_seed(0)
+    benchmark = stream(5)
     made = specification.build(
         spec,
         method(name),
@@ -86,20 +92,31 @@ def run(spec: str, name: str, folder: Path, *, resume: bool, **settings: Any) ->
         lr=0.05,
         train_mb_size=5,
         train_epochs=2,
-        evaluator=EvaluationPlugin(loss_metrics(epoch=True, experience=True), loggers=[recorder]),
+        evaluator=EvaluationPlugin(
+            loss_metrics(epoch=True, experience=True),
+            *run_metrics([StreamProbe(KNNProbe(), benchmark.train_stream, benchmark.test_stream)]),
+            loggers=[recorder],
+        ),
+        **TRAINING,
     )
     torch.manual_seed(1)
-    benchmark, results = stream(5), []
+    results: list[Any] = []
     for experience in benchmark.train_stream[:3]:
         made.train(experience, **LOADING)
-        results.append(dict(made.eval(benchmark.test_stream[:1])))
+        found = made.eval(benchmark.test_stream[:1])
+        results.append({name: value for name, value in found.items() if not cost(name)})
     return weights(made.model), results, values(folder / "record")
+
+
+def cost(text: str) -> bool:
+    """What another run of the same would have otherwise: times and memory."""
+    return "Seconds" in text or "Peak_MiB" in text
 
 
 def values(folder: Path) -> Any:
     """The record without times."""
     lines = (folder / "metrics.csv").read_text().splitlines()
-    return [line.split(",", 1)[1] for line in lines]
+    return [line.split(",", 1)[1] for line in lines if not cost(line)]
 
 
 def interrupted(
@@ -138,6 +155,49 @@ def check(spec: str, name: str, tmp_path: Path, what: Any, **settings: Any) -> N
 def test_killed_and_asked_to_end(spec: str, name: str, tmp_path: Path) -> None:
     what = {2: kill, 11: ask(signal.SIGTERM), 19: kill}
     check(spec, name, tmp_path, what, every_epochs=1)
+
+
+def test_a_schedule_longer_than_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made anew for the epochs that are left, it would be another, or refused."""
+    warmup = {"warmup_epochs": 2, "warmup_start_lr": 0.001}
+    monkeypatch.setitem(TRAINING, "optimizer_settings", warmup)
+    check("branch_tuning", "simclr", tmp_path, {6: ask(signal.SIGTERM), 13: kill}, every_epochs=1)
+
+
+def test_streams_that_are_judged_by_are_not_written(tmp_path: Path) -> None:
+    WHAT.clear()
+    WHAT[1] = ask(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run("fine_tuning", "simclr", tmp_path, resume=False)
+    other = tmp_path / "state" / "my-model-1.pt"
+    other.write_bytes(b"mine")
+    sizes = [f.stat().st_size for f in (tmp_path / "state").glob("*.pt") if f != other]
+    assert len(sizes) == 2 and max(sizes) < 200_000, "the test images alone have 19,200 pixels"
+    WHAT.clear()
+    run("fine_tuning", "simclr", tmp_path, resume=True)
+    assert other.exists(), "what is not its own stays"
+
+
+def test_what_can_only_be_saved_between_calls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    benchmark = stream(5)
+    labelled = LabelledImages(benchmark.train_stream)
+    made = specification.build(
+        "fine_tuning",
+        method("simclr"),
+        plugins=[OnlineProbe(10, labelled=labelled), Checkpoints(tmp_path, every_epochs=1)],
+        optimizer="sgd",
+        train_mb_size=5,
+        train_epochs=2,
+        evaluator=None,
+    )
+    made.train(benchmark.train_stream[0])
+    warned = [r.getMessage() for r in caplog.records if "within calls" in r.getMessage()]
+    assert len(warned) == 1 and "OnlineProbe._minibatches" in warned[0]
+    assert not list(tmp_path.glob("midway-*")) and len(list(tmp_path.glob("state-*"))) == 2
 
 
 EVERY = [
@@ -193,7 +253,10 @@ def test_another_script_is_refused(tmp_path: Path) -> None:
         evaluator=None,
     )
     experiences = stream(5).train_stream
-    with pytest.raises(CheckpointError, match=r"call 1 of the run was train of \[0\], now it is"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"call 1 of the run was train of \[0\] with \[20\] samples, now it is",
+    ):
         again.train(experiences[1])
     again.train(experiences[0])
     with pytest.raises(CheckpointError, match=r"is of a strategy with the plugins .*At"):

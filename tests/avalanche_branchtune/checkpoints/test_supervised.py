@@ -77,6 +77,21 @@ def test_a_strategy_that_is_not_watched_is_refused(tmp_path: Path) -> None:
         made.train(benchmark(3).train_stream[0])
 
 
+def test_no_plugin_misses_an_event(tmp_path: Path) -> None:
+    """The plugin goes last; moved while the plugins are called, it would let the next one out."""
+    heard: list[str] = []
+
+    class Listens(SupervisedPlugin):
+        def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+            heard.append("before_training")
+
+    checkpoints = Checkpoints(tmp_path)
+    made = strategy([checkpoints, Listens()])
+    checkpoints.attach(made)
+    made.train(benchmark(3).train_stream[0])
+    assert heard == ["before_training"]
+
+
 class Odd(SupervisedPlugin):
     """Keeps what cannot be written."""
 

@@ -25,6 +25,7 @@ from avalanche_branchtune.streams import data_incremental
 from solo_bridge import Augmentation, solo_views
 from solo_bridge.plugins import CaSSLePlugin, KaizenPlugin, LUMPPlugin
 from solo_bridge.plugins.rehearsal import mixing, reservoir
+from solo_bridge.plugins.rehearsal.lump import VIEWS
 from solo_bridge.plugins.rehearsal.replay_view import OneView, crop_and_flip
 from tests.oracles.replay import StepByStep
 from tests.selfsupervised import (
@@ -368,25 +369,27 @@ def test_a_loader_without_numbers() -> None:
         run.train(stream().train_stream[0])
 
 
+@pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize(
     ("name", "reason"), [("supcon", "learns from labels"), ("deepclusterv2", "by the number")]
 )
-def test_methods_that_know_more_than_the_image(name: str, reason: str) -> None:
+def test_methods_that_know_more_than_the_image(name: str, reason: str, views: str) -> None:
     if name not in ALL_METHODS:
         pytest.skip("not in this solo-learn")
-    run = strategy(method(name), [LUMPPlugin()])
+    run = strategy(method(name), [LUMPPlugin(views=views)])
     with pytest.raises(IncompatiblePluginError, match=reason):
         run.train(stream().train_stream[0])
     assert run.clock.train_iterations == 0
 
 
+@pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize(
     "other", [KaizenPlugin, LUMPPlugin, ReplayPlugin, lambda: OnlineProbe(num_classes=10)]
 )
-def test_plugins_that_cannot_stand_beside_it(other: Any) -> None:
+def test_plugins_that_cannot_stand_beside_it(other: Any, views: str) -> None:
     with pytest.raises(IncompatiblePluginError, match="LUMPPlugin beside"):
-        strategy(plugins=[LUMPPlugin(), other()])
-    run = strategy(plugins=[LUMPPlugin()])
+        strategy(plugins=[LUMPPlugin(views=views), other()])
+    run = strategy(plugins=[LUMPPlugin(views=views)])
     run.plugins.append(other())
     with pytest.raises(IncompatiblePluginError, match="LUMPPlugin beside"):
         run.train(stream().train_stream[0])

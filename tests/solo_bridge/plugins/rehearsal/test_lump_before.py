@@ -11,7 +11,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from PIL import Image
 from scipy import stats
 from torch import Tensor
@@ -19,14 +19,12 @@ from torch.utils.data import Dataset
 
 from avalanche_branchtune import BranchTuningPlugin, is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError, UnknownOptionError, ViewsError
-from avalanche_branchtune.metrics import OnlineProbe
 from avalanche_branchtune.streams import data_incremental, domain_incremental
 from solo_bridge import SelfSupervised, solo_views
 from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
-from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
 from solo_bridge.plugins.rehearsal.lump import LUMPPlugin
 from solo_bridge.plugins.rehearsal.lump_before import MixedViews, Mixing
-from tests.selfsupervised import ALL_METHODS, VIEW, data, method, strategy, stream, weights
+from tests.selfsupervised import VIEW, data, method, strategy, stream, weights
 
 SIX = ("simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav")
 
@@ -289,23 +287,3 @@ def test_a_plugin_that_is_not_around_the_views() -> None:
     run.plugins.append(before())
     with pytest.raises(IncompatiblePluginError, match=r"pass it to SelfSupervised\(plugins"):
         run.train(stream().train_stream[0])
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"), [("supcon", "learns from labels"), ("deepclusterv2", "by the number")]
-)
-def test_methods_that_know_more_than_the_image(name: str, reason: str) -> None:
-    if name not in ALL_METHODS:
-        pytest.skip("not in this solo-learn")
-    run = strategy(method(name), [before()])
-    with pytest.raises(IncompatiblePluginError, match=reason):
-        run.train(stream().train_stream[0])
-    assert run.clock.train_iterations == 0
-
-
-@pytest.mark.parametrize(
-    "other", [KaizenPlugin, LUMPPlugin, ReplayPlugin, lambda: OnlineProbe(num_classes=10)]
-)
-def test_plugins_that_cannot_stand_beside_it(other: Any) -> None:
-    with pytest.raises(IncompatiblePluginError, match="LUMPPlugin beside"):
-        strategy(plugins=[before(), other()])
