@@ -8,13 +8,18 @@ the whole one; where they do not, each small one is an experience of its own.
 
 from __future__ import annotations
 
+import bisect
+import os
 from typing import Any
 from uuid import uuid4
 
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+from avalanche.benchmarks.utils.flat_data import FlatData
 from avalanche.training import JointTraining
 from avalanche.training.utils import _at_task_boundary
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 
 def whole_experience(experience: Any) -> Any:
@@ -163,7 +168,7 @@ def loader_workers(strategy: Any) -> int | None:
     :return: None for a loader that does not say.
     """
     loader = strategy.dataloader
-    workers = getattr(loader, "num_workers", None)  # torch's own
+    workers = getattr(loader, "num_workers", None)
     if workers is None and hasattr(loader, "loader_kwargs"):
         workers = loader.loader_kwargs.get("num_workers", 0)
     return None if workers is None else int(workers)
@@ -193,3 +198,46 @@ def joined_datasets(dataset: AvalancheDataset) -> list[Any]:
         else:
             new[:0] = inner
     return found
+
+
+def torch_loader(loader: Any) -> DataLoader[Any] | None:
+    """Return the loader of torch's that one of Avalanche's makes in every epoch.
+
+    :param loader: Avalanche's, or one of torch's.
+    :return: None for another one, or without numbered samples in minibatches.
+    """
+    made = loader._get_loader() if isinstance(loader, MultiDatasetDataLoader) else loader
+    if not isinstance(made, DataLoader) or isinstance(made.dataset, IterableDataset):
+        return None
+    return None if made.batch_sampler is None else made
+
+
+def file_of(dataset: Any, index: int) -> str | None:
+    """Return the file of a sample.
+
+    :param dataset: may be made of others, in any number of steps.
+    :param index: of the sample.
+    :return: None if the data set does not say.
+    """
+    while True:
+        if isinstance(dataset, ConcatDataset):
+            which = bisect.bisect_right(dataset.cumulative_sizes, index)
+            index -= dataset.cumulative_sizes[which - 1] if which else 0
+            dataset = dataset.datasets[which]
+        elif isinstance(dataset, Subset):
+            dataset, index = dataset.dataset, dataset.indices[index]
+        elif isinstance(dataset, AvalancheDataset):
+            dataset = dataset._flat_data
+        elif isinstance(dataset, FlatData):
+            which, index = dataset._get_idx(index)
+            dataset = dataset._datasets[which]
+        elif isinstance(getattr(dataset, "dataset", None), Dataset | AvalancheDataset):
+            dataset = dataset.dataset  # one that adds something to each sample
+        else:
+            break
+    for name in ("files", "samples"):  # ImageFiles here, torchvision's ImageFolder
+        files = getattr(dataset, name, None)
+        if isinstance(files, list) and index < len(files):
+            file = files[index][0] if isinstance(files[index], tuple) else files[index]
+            return str(file) if isinstance(file, str | os.PathLike) else None
+    return None

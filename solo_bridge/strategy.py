@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import (
     BatchSizeError,
     EmptyExperienceError,
@@ -31,14 +32,15 @@ from avalanche_branchtune.errors import (
     ViewsError,
     expected_one_of,
 )
-from avalanche_branchtune.experiences import experience_index, mark_finished
+from avalanche_branchtune.experiences import experience_index, mark_finished, torch_loader
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
+from avalanche_branchtune.loading import ExperienceLoader
 from avalanche_branchtune.options import at_least_one, not_negative, one_of
 from solo_bridge.conflicts import check_plugins
 from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.minibatch import Indexed, Minibatch, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
-from solo_bridge.views import Views, refused_sample, with_views, yields_views
+from solo_bridge.views import Views, with_views, yields_views
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "16": torch.float16,
 }
+
+BAD_IMAGE = ("stop", "skip")
 
 
 def loss_evaluator() -> EvaluationPlugin:
@@ -86,6 +90,17 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param channels_last: whether kernels and views lie in memory with their
         channels last, as in solo-learn's scripts: often faster on a GPU, and equal
         but for rounding.  By default the method's.
+    :param reproducible_views: whether the order of an epoch depends on seed, experience and epoch
+        alone, and a view on these and its sample, see
+        :class:`avalanche_branchtune.loading.ExperienceLoader`; the seed is torch's initial one
+        (``torch.manual_seed``) when the strategy is made.  Weights are then the same with any
+        number of loader workers.  By default only beside
+        :class:`avalanche_branchtune.checkpoints.Checkpoints`: without it order and views are
+        drawn as solo-learn draws them, and training is bit-identical to solo-learn's own.
+    :param on_bad_image: what is done with an image that cannot be read: ``"stop"`` ends the
+        training with its file's name; ``"skip"`` takes another sample of the same minibatch, drawn
+        anew, in its place, says so when the experience ends, and keeps count in
+        ``replaced_images``.
     :param train_mb_size: images in a minibatch, of which each has its views; by
         default the method's, 256 unless its configuration says otherwise.
     :param train_epochs: epochs of each experience; by default the method's, 1
@@ -108,6 +123,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     model: SelfSupervisedMethod
     mbatch: Any
     clock: Any
+    dataloader: Any
     minibatch: Minibatch
     """The current minibatch."""
 
@@ -128,6 +144,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         views: Views | None = None,
         precision: str | None = None,
         channels_last: bool | None = None,
+        reproducible_views: bool | None = None,
+        on_bad_image: str = "stop",
         train_mb_size: int | None = None,
         train_epochs: int | None = None,
         eval_mb_size: int | None = None,
@@ -180,6 +198,14 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """Pipelines of the views; empty if views of unknown making were given."""
         self.precision = precision
         self.channels_last = model.channels_last if channels_last is None else channels_last
+        one_of("SelfSupervised(on_bad_image=…)", on_bad_image, BAD_IMAGE)
+        if reproducible_views is None:
+            reproducible_views = any(isinstance(p, Checkpoints) for p in plugins or [])
+        self.views_seed = torch.initial_seed() if reproducible_views else None
+        """Seed of order and views, None if they are drawn from the global random states."""
+        self.on_bad_image = on_bad_image
+        self.replaced_images: dict[str, int] = {}
+        """How often an image that cannot be read was replaced, by its file."""
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=precision == "16" and device.type == "cuda"
         )
@@ -347,35 +373,40 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     def _before_training_exp(self, **kwargs: Any) -> None:
         super()._before_training_exp(**kwargs)
         # Only now is the loader final: replay puts a longer one in its place.
+        skips = self.on_bad_image == "skip"
+        if self.views_seed is not None or skips or torch_loader(self.dataloader) is not None:
+            self.dataloader = ExperienceLoader(
+                self.dataloader,
+                self.views_seed,
+                self.clock.train_exp_counter,
+                name=f"experience {experience_index(self)}",
+                replaced=self.replaced_images if skips else None,
+            )
         steps = len(self.dataloader)
         self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
         self.model.set_steps(steps)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
+        if self.replaced_images:
+            first = ", ".join(list(self.replaced_images)[:5])
+            logger.warning(
+                "%d images could not be read so far, and were replaced %d times by others of "
+                "their minibatches: %s%s",
+                len(self.replaced_images),
+                sum(self.replaced_images.values()),
+                first,
+                " …" if len(self.replaced_images) > 5 else "",
+            )
         super()._after_training_exp(**kwargs)
 
     # ---- loss and update
 
-    def training_epoch(self, **kwargs: Any) -> None:
-        """Go through the minibatches of an epoch.
-
-        :raises ViewsError: naming the sample of which no views can be made.
-        """
-        try:
-            super().training_epoch(**kwargs)
-        except ViewsError as error:
-            refused = refused_sample(self.experience.dataset.train())
-            if refused is None:
-                raise
-            index, reason = refused
-            raise ViewsError(
-                f"sample {index} of experience {experience_index(self)}: {reason}"
-            ) from error
-
     def _before_training_epoch(self, **kwargs: Any) -> None:
         self._last_good = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.start_epoch(self.clock.train_exp_epochs)
+        if isinstance(self.dataloader, ExperienceLoader):
+            self.dataloader.set_epoch(self.clock.train_exp_epochs)
         super()._before_training_epoch(**kwargs)
 
     def forward(self) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -123,24 +122,6 @@ def yields_views(dataset: AvalancheDataset) -> bool:
     """
     item = dataset[0]
     return isinstance(item, tuple | list) and isinstance(item[0], tuple | list)
-
-
-def refused_sample(dataset: Any, seconds: float = 20.0) -> tuple[int, str] | None:
-    """Find the first sample of which no views can be made.
-
-    :param dataset: yields views.
-    :param seconds: time to look for it.
-    :return: its number and the reason; None if it was not found.
-    """
-    begin = time.monotonic()
-    for i in range(len(dataset)):
-        if time.monotonic() - begin > seconds:
-            break
-        try:
-            dataset[i]
-        except ViewsError as error:
-            return i, str(error)
-    return None
 
 
 def with_views(dataset: AvalancheDataset, views: Views) -> AvalancheDataset:

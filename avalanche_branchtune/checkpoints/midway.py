@@ -9,8 +9,9 @@ from typing import Any
 class GoingOn:
     """A data loader whose first epoch goes on where it was left.
 
-    Minibatches that were trained on are loaded once more and dropped, so that every loader, with
-    workers or without, is where it was; then the state is put back, and the rest is given.
+    Minibatches that were trained on are left out by a reproducible loader; another one loads them
+    once more, to be dropped, so that it is where it was, with workers or without.  Then the state
+    is put back, and the rest is given.
 
     :param loader: of the experience.
     :param done: minibatches of the epoch that were trained on.
@@ -29,9 +30,12 @@ class GoingOn:
 
     def __iter__(self) -> Iterator[Any]:
         """Go on with the epoch."""
-        minibatches = iter(self.loader)
-        for _ in range(self._done):
-            next(minibatches)
+        if getattr(self.loader, "reproducible", False):
+            minibatches = self.loader.going_on(self._done)
+        else:
+            minibatches = iter(self.loader)
+            for _ in range(self._done):
+                next(minibatches)
         self._put_back()
         yield from minibatches
 

@@ -44,9 +44,11 @@ class Checkpoints(SupervisedPlugin):
     with the metrics that they gave, and the one that was not goes on, also in the middle of an
     epoch.  Saved is everything that the rest depends on: network, optimizer, schedule, plugins,
     metrics, random states; data sets are not, they are found again.  On a CPU the run ends bit by
-    bit as it would have without the interruption, unless it was in an experience whose loader has
-    persistent workers, which is warned of.  Minibatches of the epoch that were trained on are
-    loaded once more.
+    bit as it would have without the interruption.  Views of :class:`solo_bridge.SelfSupervised` are
+    drawn from a seed for that (``reproducible_views``); under other strategies minibatches of the
+    epoch that were trained on are loaded once more, and what persistent workers drew in earlier
+    epochs cannot be repeated, which is warned of.  Before an error of the data loader ends the run,
+    it is saved too.
 
     Any plugin is saved by its attributes, or, if it has them, by ``state_dict`` and
     ``load_state_dict``.  One that holds what cannot be written is refused by the name of what it
@@ -108,6 +110,7 @@ class Checkpoints(SupervisedPlugin):
         self._base: Any = None
         self._midway: Any = None
         self._in_call = 0  # experiences that the call has begun
+        self._between_steps = False
         self._epoch_random: Any = None
         self._saved_at = 0.0
         self._warned = False
@@ -219,12 +222,21 @@ class Checkpoints(SupervisedPlugin):
         """Leave out the epochs that are over; the schedule was made for all of them."""
         if self._midway is not None:
             self._strategy.train_epochs -= self._midway["epochs"]  # until the state is put back
-        train(*args, **kwargs)
+        self._between_steps = False
+        try:
+            train(*args, **kwargs)
+        except Exception:
+            whole = self._between_steps and not self._last_of_epoch(self._strategy)
+            if whole and self._in_call == 1:  # the loader has raised it
+                self._save_midway(self._strategy)
+                logger.warning("%s: the run was saved before it ended", self.folder.path)
+            raise
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Go on where the run was saved."""
         if self._midway is not None:
-            if self._midway["epochs"] and has_persistent_workers(strategy):
+            persistent = self._midway["epochs"] and has_persistent_workers(strategy)
+            if persistent and not getattr(strategy.dataloader, "reproducible", False):
                 logger.warning(
                     "%s: what persistent workers of the data loader drew in earlier epochs cannot "
                     "be repeated: the run goes on, but with other views than it would have had",
@@ -234,14 +246,21 @@ class Checkpoints(SupervisedPlugin):
             loader, done = strategy.dataloader, self._midway["iterations"]
             strategy.dataloader = GoingOn(loader, done, self._put_back)
         self._epoch_random = random_states()
+        self._between_steps = self._midway is None
 
     def _put_back(self) -> None:
         midway, self._midway = self._midway, None
         restore(self._strategy, midway["state"], self._experiences, leave_out=self)
         self._epoch_random = midway["epoch_random"]
+        self._between_steps = True
+
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Know that a step has begun."""
+        self._between_steps = False
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Save if it is time to, and end if that was asked for."""
+        self._between_steps = True
         minutes = (time.monotonic() - self._saved_at) / 60
         due = self.every_minutes is not None and minutes >= self.every_minutes
         if self.every_epochs is not None and self._last_of_epoch(strategy):

@@ -179,6 +179,7 @@ class RunRecorder(BaseLogger):
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)
+        self.run.replaced_images = dict(getattr(strategy, "replaced_images", {}))
         self._journal.save(self.run)
 
     def _cell(self, metric: MetricValue) -> Any:

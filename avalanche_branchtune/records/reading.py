@@ -82,7 +82,10 @@ class TraceFields(BaseModel):
 
 
 class RunFields(BaseModel):
-    """The fields of a :class:`Run` but for the sample; all are there, others may be."""
+    """The fields of a :class:`Run` but for the sample; others may be there.
+
+    All are, but for those with a value here, which records of older versions lack.
+    """
 
     name: Text
     n_experiences: Positive
@@ -98,6 +101,7 @@ class RunFields(BaseModel):
     analysis_protocol: Text | None
     branch_norms: Layers
     trace: TraceFields | None
+    replaced_images: dict[str, Positive] = {}
     environment: dict[str, Any]
 
 

@@ -49,6 +49,8 @@ class Run:
     :param branch_norms: for each finished experience layer → Frobenius norm of
         what its branches added to the kernel; empty if nothing was branched.
     :param trace: accuracies during training, if they were measured.
+    :param replaced_images: file of an image that could not be read → how often another one took
+        its place in training.
     :param environment: hardware and versions.
     :param sample: features for the embedding, kept in a file of their own.
     """
@@ -67,6 +69,7 @@ class Run:
     analysis_protocol: str | None = None
     branch_norms: list[dict[str, float]] = field(default_factory=list)
     trace: Trace | None = None
+    replaced_images: dict[str, int] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
     sample: FeatureSample | None = field(default=None, repr=False)
 

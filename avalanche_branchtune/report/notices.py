@@ -24,6 +24,15 @@ def notices(groups: Sequence[Group]) -> list[str]:
                 f"{run.n_experiences} experiences ({one_line(origin)})."
             )
     for group in groups:
+        for run in group.runs:
+            if run.replaced_images:
+                seed = "" if run.seed is None else f", seed {run.seed}"
+                n, times = len(run.replaced_images), sum(run.replaced_images.values())
+                found.append(
+                    f"{group.shown}{seed}: {n} images could not be read; others of their "
+                    f"minibatches took their places, {times} times in all."
+                )
+    for group in groups:
         parts = _differences([group])
         if parts:
             found.append(f"Averaged runs of {group.shown} differ in {parts}.")

@@ -314,9 +314,15 @@ def test_a_full_disk_does_not_end_the_training(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", [{}, {"persistent_workers": True}, {"reproducible_views": False}])
+def test_workers(
+    workers: int, how: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(LOADING, "num_workers", workers)
-    check("branch_tuning", "simclr", tmp_path, {2: ask(signal.SIGTERM), 14: ask(signal.SIGTERM)})
+    monkeypatch.setitem(LOADING, "persistent_workers", how.get("persistent_workers", False))
+    monkeypatch.setitem(TRAINING, "reproducible_views", how.get("reproducible_views"))
+    what = {2: ask(signal.SIGTERM), 6: ask(signal.SIGTERM), 14: ask(signal.SIGTERM)}
+    check("branch_tuning+replay", "simclr", tmp_path, what)
 
 
 @pytest.mark.slow
@@ -325,6 +331,7 @@ def test_persistent_workers_are_warned_of(
 ) -> None:
     monkeypatch.setitem(LOADING, "num_workers", 2)
     monkeypatch.setitem(LOADING, "persistent_workers", True)
+    monkeypatch.setitem(TRAINING, "reproducible_views", False)
     interrupted("branch_tuning", "simclr", tmp_path, {2: ask(signal.SIGTERM)})
     assert "persistent workers" not in caplog.text
     interrupted("branch_tuning", "simclr", tmp_path / "b", {6: ask(signal.SIGTERM)})

@@ -120,9 +120,14 @@ def test_a_trace_may_be_empty(tmp_path: Path, written: dict[str, Any]) -> None:
 # ---- what is refused
 
 
+NEWER = ("replaced_images",)
+"""Fields that were not there from the beginning."""
+
+
 def every_field() -> list[tuple[str, ...]]:
     def names(record: Any) -> list[str]:
-        return [field.name for field in fields(record) if field.name != "sample"]
+        optional = ("sample", *NEWER)
+        return [field.name for field in fields(record) if field.name not in optional]
 
     places: list[tuple[str, ...]] = [(name,) for name in ("format", "version", *names(Run))]
     places += [(*PROBE, name) for name in names(ProbeRecord)]
@@ -133,6 +138,11 @@ def every_field() -> list[tuple[str, ...]]:
 def test_missing_fields(tmp_path: Path, written: dict[str, Any], place: tuple[str, ...]) -> None:
     said = refusal(tmp_path, changed(written, place, MISSING))
     assert said == f"field '{'.'.join(place)}' is missing: the record is damaged"
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_fields_that_older_records_lack(tmp_path: Path, written: dict[str, Any], name: str) -> None:
+    assert getattr(load(tmp_path, changed(written, (name,), MISSING)), name) == {}
 
 
 WRONG = {
