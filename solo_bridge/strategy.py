@@ -124,6 +124,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     mbatch: Any
     clock: Any
     dataloader: Any
+    loss: Tensor
+    mb_output: Any
     minibatch: Minibatch
     """The current minibatch."""
 
@@ -250,7 +252,11 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         """
         several = isinstance(experiences, Iterable)
         ready = [self._with_views(e) for e in (experiences if several else [experiences])]
-        return super().train(ready if several else ready[0], eval_streams, **kwargs)
+        try:
+            return super().train(ready if several else ready[0], eval_streams, **kwargs)
+        finally:  # an interrupted step leaves its graph, which could not be copied
+            self.loss = self.loss.detach()
+            self.mb_output = None
 
     def _with_views(self, experience: Any) -> Any:
         """Return the experience itself if its data yields views, else a copy that does."""
