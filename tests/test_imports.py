@@ -19,7 +19,7 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 LAYERS = {
     "avalanche_branchtune": [
         ("errors", "lazy", "keeping", "experiences", "optimizers", "branches"),
-        ("options", "parts", "lifecycle", "writing"),
+        ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
         ("norms",),
         ("plain_view",),

@@ -82,6 +82,9 @@ WRITTEN = """{
    "k": 20
   }
  },
+ "replaced_images": {
+  "images/1.png": 3
+ },
  "environment": {
   "gpu": null
  }
@@ -103,6 +106,7 @@ def small() -> Run:
         plasticity=[{"conv1": 0.75}],
         analysis_protocol="linear CKA",
         trace=Trace([0], [[0.125, math.nan]], [0], "kNN", {"k": 20}),
+        replaced_images={"images/1.png": 3},
         environment={"gpu": None},
     )
 
