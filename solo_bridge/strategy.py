@@ -27,7 +27,6 @@ from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import (
     BatchSizeError,
     EmptyExperienceError,
-    NonFiniteLossError,
     UnknownOptionError,
     ViewsError,
     expected_one_of,
@@ -37,6 +36,7 @@ from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.loading import ExperienceLoader
 from avalanche_branchtune.options import at_least_one, not_negative, one_of
 from solo_bridge.conflicts import check_plugins
+from solo_bridge.finite import FiniteCheck
 from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.minibatch import Indexed, Minibatch, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
@@ -101,6 +101,16 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         training with its file's name; ``"skip"`` takes another sample of the same minibatch, drawn
         anew, in its place, says so when the experience ends, and keeps count in
         ``replaced_images``.
+    :param on_non_finite: what becomes of a step whose loss or gradient is NaN or infinite.
+        ``"stop"``: training ends with :class:`~avalanche_branchtune.errors.NonFiniteLossError`,
+        and the model keeps the weights and buffers from before it.  ``"skip"``: the step is
+        left out, but schedule and momentum network go on; so many are in
+        :attr:`skipped_steps`, and a hundred in a row stop.  ``"lower_scale"``: the same, and
+        the loss scale of ``precision="16"`` is halved; at less than 1 every policy stops.
+        Gradients that are infinite because of the scale are left out as always.
+    :param check_finite_every: after how many steps it is read whether all was finite, and the
+        steps since the last good reading stopped at or left out: 1 on a CPU and with loss
+        scaling; else 50 by default, since a reading waits for the GPU.
     :param train_mb_size: images in a minibatch, of which each has its views; by
         default the method's, 256 unless its configuration says otherwise.
     :param train_epochs: epochs of each experience; by default the method's, 1
@@ -148,6 +158,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         channels_last: bool | None = None,
         reproducible_views: bool | None = None,
         on_bad_image: str = "stop",
+        on_non_finite: str = "stop",
+        check_finite_every: int | None = None,
         train_mb_size: int | None = None,
         train_epochs: int | None = None,
         eval_mb_size: int | None = None,
@@ -212,7 +224,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
             device.type, enabled=precision == "16" and device.type == "cuda"
         )
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
-        self._last_good: dict[str, Tensor] = {}
+        self.finite = FiniteCheck(
+            on_non_finite, check_finite_every, device, scaled=self.scaler.is_enabled()
+        )
+        self._last_good: list[tuple[Any, Any, Any]] = []
         self._evaluates_loss = True
         if evaluator is None:
             with warnings.catch_warnings():  # having no logger is what was asked for
@@ -391,6 +406,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         steps = len(self.dataloader)
         self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
         self.model.set_steps(steps)
+        self._last_good = []
+        self.finite.begin(self.device)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
@@ -404,16 +421,24 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 first,
                 " …" if len(self.replaced_images) > 5 else "",
             )
+        self.finite.end()
         super()._after_training_exp(**kwargs)
 
     # ---- loss and update
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
-        self._last_good = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.start_epoch(self.clock.train_exp_epochs)
         if isinstance(self.dataloader, ExperienceLoader):
             self.dataloader.set_epoch(self.clock.train_exp_epochs)
         super()._before_training_epoch(**kwargs)
+
+    def _after_training_epoch(self, **kwargs: Any) -> None:
+        self.check_finite()
+        super()._after_training_epoch(**kwargs)
+
+    def _before_forward(self, **kwargs: Any) -> None:
+        self.finite.before_forward(self)
+        super()._before_forward(**kwargs)
 
     def forward(self) -> Tensor:
         """Return the method's loss on the current views."""
@@ -433,43 +458,46 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         return self.mb_output
 
     def backward(self) -> None:
-        """Run the backward pass, unless the loss is not finite.
+        """Run the backward pass, and see whether loss and gradients are finite.
 
         :raises NonFiniteLossError: naming experience, epoch and step.
         """
-        epoch = self.clock.train_exp_epochs
-        if not torch.isfinite(self.loss).all() and not self.model.expects_nan(epoch):
-            self._stop_at_non_finite_loss()
         self.scaler.scale(self.loss).backward(  # type: ignore[no-untyped-call]
             retain_graph=self.retain_graph
         )
         self.model.after_backward()
+        self.finite.after_backward(self)
 
     def optimizer_step(self) -> None:
         """Step optimizer, schedule and the method's momentum network."""
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
+        if not self.finite.left_out:
+            if self.scaler.is_enabled():
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                self.optimizer.step()
+        elif self.finite.policy == "lower_scale":
+            self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
         if self.scheduler is not None:
-            self.scheduler.step()
+            with self.finite.no_update_is_meant():
+                self.scheduler.step()
         self.model.after_step()
 
-    def _stop_at_non_finite_loss(self) -> None:
-        state = self.model.state_dict()
-        damaged = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-        if damaged:
-            self.model.load_state_dict(self._last_good)
-            kept = f"the weights of the epoch's start (damaged: {', '.join(damaged[:3])} …)"
-        else:
-            kept = "the weights before this step"
-        clock = self.clock
-        raise NonFiniteLossError(
-            f"the loss is {self.loss.item()} in experience {clock.train_exp_counter}, "
-            f"epoch {clock.train_exp_epochs}, step {clock.train_epoch_iterations}; the model keeps "
-            f"{kept}. A smaller learning rate or a longer warm-up helps; check the images too"
-        )
+    def check_finite(self) -> None:
+        """See now whether all steps were finite, for who saves or evaluates the model.
+
+        :raises NonFiniteLossError: see :meth:`backward`.
+        """
+        self.finite.read(self)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were left out because a loss or gradient was not finite."""
+        return self.finite.skipped
+
+    def record_settings(self) -> dict[str, Any]:
+        """Return what :class:`~avalanche_branchtune.metrics.RunRecorder` notes besides."""
+        return {"on non-finite": self.finite.policy} if self.finite.skips else {}
 
     # ---- evaluation
 

@@ -266,6 +266,8 @@ class Checkpoints(SupervisedPlugin):
         if self.every_epochs is not None and self._last_of_epoch(strategy):
             due = due or (strategy.clock.train_exp_epochs + 1) % self.every_epochs == 0
         if due or self.requests.status is not None:
+            if hasattr(strategy, "check_finite"):
+                strategy.check_finite()
             if self._in_call == 1:
                 self._save_midway(strategy)
             self._end_if_asked()

@@ -19,7 +19,7 @@ CALLS = frozenset({"train", "eval", "_train_exp"})
 
 OF_STEP = frozenset(
     {"adapted_dataset", "dataloader", "experience", "loss", "mb_output", "mbatch", "minibatch"}
-    | {"_eval_streams", "current_eval_stream"}
+    | {"_eval_streams", "_last_good", "current_eval_stream"}
 )
 """Attributes of a strategy that every experience and step sets anew."""
 

@@ -47,8 +47,8 @@ class RunRecorder(BaseLogger):
     :param seed: of everything random.
     :param settings: data, method, schedule; the strategy's class, epochs,
         minibatch, device and the workers of its data loader (each draws random
-        numbers of its own, so the weights depend on them) are added, and what plugins
-        with a method ``record_settings`` give.  What JSON does not know (paths,
+        numbers of its own, so the weights depend on them) are added, and what the strategy
+        and plugins with a method ``record_settings`` give.  What JSON does not know (paths,
         devices) is kept as text.
     :param n_experiences: training experiences; by default those of the stream
         that is trained on.
@@ -145,9 +145,9 @@ class RunRecorder(BaseLogger):
             "batch size": strategy.train_mb_size,
             "device": str(strategy.device),
         }
-        for plugin in strategy.plugins:
-            if hasattr(plugin, "record_settings"):
-                found.update(_plain(plugin.record_settings()))
+        for part in (strategy, *strategy.plugins):
+            if hasattr(part, "record_settings"):
+                found.update(_plain(part.record_settings()))
         workers = loader_workers(strategy)
         if workers not in self._workers:
             self._workers.append(workers)
