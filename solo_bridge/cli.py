@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from avalanche_branchtune import __version__
@@ -27,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: command line without the program's name.
     :return: exit status: 0 if all went well, 1 if the bridge does not work
-        (``doctor``), 2 for wrong arguments or input, 130 if it was interrupted
-        (128 and the number of the signal).
+        (``doctor``) or images cannot be used (``check``), 2 for wrong arguments or
+        input, 130 if it was interrupted (128 and the number of the signal).
     """
     options = parser().parse_args(arguments)
     try:
@@ -52,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"branchtune {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "check",
+        help="find images that cannot be read, or are not what they seem, before a run",
+        description="Decode every image below a folder as a run would, and look at its classes. "
+        "Exit status: 0 if all is well, 1 if there are errors, 2 for no folder.",
+    )
     compare = commands.add_parser(
         "compare", help="compare any strategies, each in a process of its own"
     )
@@ -71,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     )
     presets.add_argument("name", nargs="?", metavar="NAME", help="of a preset (default: list them)")
     for command, run in (
+        (check, _check),
         (compare, _compare),
         (demo, _demo),
         (doctor, _doctor),
@@ -78,6 +86,12 @@ def parser() -> argparse.ArgumentParser:
         (report, _report),
     ):
         command.set_defaults(run=run)
+    check.add_argument("folder", metavar="FOLDER", help="with images, or with train/ and test/")
+    check.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side under which an image is noted"
+    )
+    check.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    check.add_argument("--json", metavar="FILE", help="where to write all that was found")
     for command in (demo, compare):
         name = command.prog.split()[-1]
         command.add_argument("--out", help=f"folder for the results (default: runs/{name}-<time>)")
@@ -130,6 +144,19 @@ def parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--title", metavar="T", help="title of the page (default: the names)")
     return top
+
+
+def _check(options: argparse.Namespace) -> int:
+    import json
+
+    from avalanche_branchtune.writing import write_text
+    from solo_bridge.images import examine
+
+    report = examine(options.folder, size=options.size, workers=options.workers, bar=True)
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(report.plain(), indent=1) + "\n")
+    print(report.text())
+    return 1 if report.errors else 0
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ LAYERS = {
         ("apart", "augmentation", "defaults", "finite", "lock", "titles"),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
-        ("interface",),
+        ("interface", "images"),
         ("method", "minibatch", "conflicts"),
         ("checkpoint",),
         ("strategy",),

@@ -89,7 +89,8 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(
-        f"\n    {name} " in text for name in ("compare", "demo", "doctor", "presets", "report")
+        f"\n    {name} " in text
+        for name in ("check", "compare", "demo", "doctor", "presets", "report")
     )
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
