@@ -34,7 +34,8 @@ class FiniteCheck:
     reading in each step the network's buffers (statistics, queues), and those of plugins' modules,
     are copied before the step and put back if it is left out, and nothing else has to be: it is
     left out before its update.  With fewer readings the weights and the optimizer's state are
-    copied after each good one, on the device, and all of it is put back to there.
+    copied after each good one, on the device, and all of it is put back to there; what plugins
+    remember besides is not (DER's outputs): with ``"skip"`` they want a reading in each step.
 
     Where the loss is scaled, gradients are the scaler's to check.
 

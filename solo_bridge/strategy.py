@@ -104,13 +104,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param on_non_finite: what becomes of a step whose loss or gradient is NaN or infinite.
         ``"stop"``: training ends with :class:`~avalanche_branchtune.errors.NonFiniteLossError`,
         and the model keeps the weights and buffers from before it.  ``"skip"``: the step is
-        left out, but schedule and momentum network go on; so many are in
-        :attr:`skipped_steps`, and a hundred in a row stop.  ``"lower_scale"``: the same, and
+        left out, but schedule and momentum network go on; :attr:`skipped_steps` counts
+        them, and a hundred in a row stop.  ``"lower_scale"``: the same, and
         the loss scale of ``precision="16"`` is halved; at less than 1 every policy stops.
         Gradients that are infinite because of the scale are left out as always.
-    :param check_finite_every: after how many steps it is read whether all was finite, and the
-        steps since the last good reading stopped at or left out: 1 on a CPU and with loss
-        scaling; else 50 by default, since a reading waits for the GPU.
+    :param check_finite_every: after how many steps it is read whether all of them were finite.
+        Above 1 the model goes back to the last reading, and all steps since are left out.  By
+        default 1 on a CPU and with loss scaling, else 50, since a reading waits for the GPU.
     :param train_mb_size: images in a minibatch, of which each has its views; by
         default the method's, 256 unless its configuration says otherwise.
     :param train_epochs: epochs of each experience; by default the method's, 1
@@ -483,6 +483,10 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 self.scheduler.step()
         self.model.after_step()
 
+    def _after_update(self, **kwargs: Any) -> None:
+        if not self.finite.left_out:  # else there was none: plugins remember nothing of the step
+            super()._after_update(**kwargs)
+
     def check_finite(self) -> None:
         """See now whether all steps were finite, for who saves or evaluates the model.
 
@@ -520,6 +524,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 "the loss of this method is defined in training only, on its own samples: "
                 "evaluate with a probe, and pass loss=False"
             )
+        self.check_finite()
         self._evaluates_loss = self.model.evaluates if loss is None else loss
         with random_state_kept(), buffers_kept(self.model):
             return super().eval(exp_list, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from avalanche_branchtune.errors import NonFiniteLossError
 from avalanche_branchtune.metrics import RunRecorder
 from avalanche_branchtune.records import load_run
 from solo_bridge import finite, solo_views
+from solo_bridge.plugins import DERPlugin
 from tests.selfsupervised import VIEW, Bare, method, strategy, stream
+from tests.solo_bridge import test_checkpoints_of_runs as runs
 
 NAN = float("nan")
 KINDS = ("loss", "views", "gradient")
@@ -202,6 +205,12 @@ def test_the_copy_is_in_no_checkpoint(every: int) -> None:
     assert run._last_good and "_last_good" not in snapshot(run)["strategy"]
 
 
+def test_a_run_goes_on_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(runs.TRAINING, "check_finite_every", 7)
+    what = {2: runs.kill, 11: runs.ask(signal.SIGTERM)}
+    runs.check("branch_tuning", "byol", tmp_path, what, every_epochs=1)
+
+
 # ---- skip
 
 
@@ -273,6 +282,14 @@ def test_branches_go_on(tmp_path: Path) -> None:
     assert load_run(tmp_path).settings["on non-finite"] == "skip"
     online = [k for k in spoil.states[20] if "momentum" not in k]
     assert online and all(torch.equal(spoil.states[20][k], spoil.states[21][k]) for k in online)
+
+
+def test_nothing_is_remembered_of_skipped_steps() -> None:
+    der, spoil = DERPlugin(memory=40, batch_size=10), Spoil("views", 0, 5, 6)
+    run = made(method(), spoil, der, on_non_finite="skip", train_epochs=1)
+    run.train(stream().train_stream[0])
+    assert run.skipped_steps == 3
+    assert len(der.targets) == 35 and all(t.isfinite().all() for t in der.targets)
 
 
 # ---- the scale
