@@ -66,6 +66,10 @@ class Spoil(SupervisedPlugin):
 
     def before_update(self, strategy: Any, **kwargs: Any) -> None:
         self.rates.append(strategy.optimizer.param_groups[0]["lr"])
+        if strategy.finite.every == 1 and not strategy.scaler.is_enabled():
+            assert all(
+                p.grad is None or p.grad.isfinite().all() for p in strategy.model.parameters()
+            )
 
 
 def bare() -> Bare:
@@ -174,6 +178,35 @@ def test_a_step_that_does_not_read_waits_for_nothing(monkeypatch: pytest.MonkeyP
     run.train(stream().train_stream[0])
     steps = [sum(found[i : i + 3]) for i in range(0, 30, 3)]
     assert [i for i, count in enumerate(steps) if count] == [6], "the reading, and it is seen"
+
+
+@pytest.mark.parametrize(("scaled", "every"), [(False, 50), (True, 1)])
+def test_what_is_noted_on_a_device_stays_there(scaled: bool, every: int) -> None:
+    """Meta tensors have no numbers that could be read."""
+    device = torch.device("meta")
+    check = finite.FiniteCheck("stop", None, device, scaled=scaled)
+    assert check.every == every
+    check._note(torch.zeros((), device=device), [torch.zeros(3, device=device)], 5)
+    with pytest.raises(RuntimeError, match="meta"):
+        int(check._first)
+
+
+def test_after_an_interruption_the_copy_is_made_anew() -> None:
+    class Interrupt(SupervisedPlugin):
+        def before_update(self, strategy: Any, **kwargs: Any) -> None:
+            if strategy.clock.train_iterations == 4:
+                strategy.clock.train_iterations += 1
+                raise KeyboardInterrupt
+
+    model, spoil = bare(), Spoil("views", 8)
+    run = made(model, spoil, Interrupt(), check_finite_every=50)
+    benchmark = stream()
+    with pytest.raises(KeyboardInterrupt):
+        run.train(benchmark.train_stream[0])
+    assert not same(spoil.states[0], spoil.states[4])
+    with pytest.raises(NonFiniteLossError, match="step 3; the model keeps the weights of 3 steps"):
+        run.train(benchmark.train_stream[0])
+    assert same(model.state_dict(), spoil.states[5])
 
 
 def counted(call: Any, found: list[int]) -> Any:
