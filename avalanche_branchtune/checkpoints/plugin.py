@@ -22,7 +22,7 @@ from avalanche_branchtune.checkpoints.state import (
     restore_random_states,
     snapshot,
 )
-from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.errors import CheckpointError, NonFiniteLossError
 from avalanche_branchtune.experiences import has_persistent_workers, stream_mark
 from avalanche_branchtune.options import at_least, at_least_one, positive, true_or_false
 
@@ -225,6 +225,8 @@ class Checkpoints(SupervisedPlugin):
         self._between_steps = False
         try:
             train(*args, **kwargs)
+        except NonFiniteLossError:
+            raise  # the weights are those of an earlier step
         except Exception:
             whole = self._between_steps and not self._last_of_epoch(self._strategy)
             if whole and self._in_call == 1:  # the loader has raised it
@@ -266,8 +268,6 @@ class Checkpoints(SupervisedPlugin):
         if self.every_epochs is not None and self._last_of_epoch(strategy):
             due = due or (strategy.clock.train_exp_epochs + 1) % self.every_epochs == 0
         if due or self.requests.status is not None:
-            if hasattr(strategy, "check_finite"):
-                strategy.check_finite()
             if self._in_call == 1:
                 self._save_midway(strategy)
             self._end_if_asked()
@@ -290,6 +290,8 @@ class Checkpoints(SupervisedPlugin):
     def _save_midway(self, strategy: Any) -> None:
         """Save within a call, unless a plugin holds what can only be written between calls."""
         clock, self._saved_at = strategy.clock, time.monotonic()
+        if hasattr(strategy, "check_finite"):
+            strategy.check_finite()
         try:
             state = snapshot(strategy, self._experiences, self._known, leave_out=self)
         except CheckpointError as error:

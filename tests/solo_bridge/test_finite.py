@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import signal
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.checkpoints.state import snapshot
-from avalanche_branchtune.errors import NonFiniteLossError
+from avalanche_branchtune.errors import NonFiniteLossError, ViewsError
 from avalanche_branchtune.metrics import RunRecorder
 from avalanche_branchtune.records import load_run
 from solo_bridge import finite, solo_views
@@ -218,15 +219,27 @@ def counted(call: Any, found: list[int]) -> Any:
     return watched
 
 
-def test_nothing_is_saved_that_was_not_looked_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("minutes", "saved"), [(1e-9, 2), (None, None)])
+def test_nothing_is_saved_that_was_not_looked_at(
+    minutes: float | None, saved: int | None, tmp_path: Path
+) -> None:
+    """Neither when it is time to, nor when the loader fails two steps after a bad one."""
     model, spoil = bare(), Spoil("loss", 12)
-    checkpoints = Checkpoints(tmp_path, every_minutes=1e-9)
+    checkpoints = Checkpoints(tmp_path, every_minutes=minutes)
     run = made(model, spoil, checkpoints, check_finite_every=50)
+    whole, made_so_far = run.views, itertools.count()
+
+    def views(image: Any) -> Any:
+        if next(made_so_far) >= 14 * 5 + 1:  # one more is made to see that there are views
+            raise ViewsError("no view")
+        return whole(image)
+
+    run.views = views
     with pytest.raises(NonFiniteLossError, match="epoch 1, step 2"):
         run.train(stream().train_stream[0])
-    assert len(spoil.states) == 13
+    assert len(spoil.states) == (13 if minutes else 14)
     _, midway = checkpoints.folder.newest()
-    assert midway["epochs"] == 1 and midway["iterations"] == 2
+    assert (midway and midway["iterations"]) == saved
     assert is_finite(model)
 
 
