@@ -17,6 +17,7 @@ import torch
 from avalanche_branchtune import __version__
 from solo_bridge import cli, comparison
 from solo_bridge.apart import Stopped
+from solo_bridge.comparison import together
 from solo_bridge.lock import LOCK, locked
 from solo_bridge.presets import PRESETS
 from tests.run_records import FIRST, joint, run
@@ -175,7 +176,7 @@ def test_an_interrupt_says_what_is_finished(
         settings = {"specification": spec}
         run(spec, settings=settings).save(tmp_path / "out" / f"{spec}-0")
 
-    monkeypatch.setattr(comparison, "run_apart", apart)
+    monkeypatch.setattr(together, "run_apart", apart)
     assert cli.main(["compare", *SMALL, "--out", str(tmp_path / "out")]) == 130
     printed = capsys.readouterr()
     finished = "1 of 2 strategies finished (frozen)"

@@ -21,9 +21,9 @@ from avalanche_branchtune.errors import (
 from avalanche_branchtune.metrics import ParameterMetric, RunRecorder
 from avalanche_branchtune.metrics.parameters import held_parameters
 from avalanche_branchtune.records import load_run
-from solo_bridge import SelfSupervised, comparison, registry, specification
+from solo_bridge import SelfSupervised, registry, specification
 from solo_bridge.cli import main
-from solo_bridge.comparison import Comparison, compare
+from solo_bridge.comparison import Comparison, compare, settings
 from solo_bridge.plugins import CaSSLePlugin, DERPlugin, KaizenPlugin, LUMPPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
 from solo_bridge.titles import TITLES
@@ -197,7 +197,7 @@ def test_remembered_digits_are_not_mirrored(
         given.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "build", stop)
+    monkeypatch.setattr(settings, "build", stop)
     mirrored = {"lump": {"replay_view": None, "memory": 5}}
     whole = {"lump": {"views": "before_augmentation"}}  # makes no view of a remembered image alone
     several: list[dict[str, Any]] = [{}, {"options": mirrored}, {"options": whole}]

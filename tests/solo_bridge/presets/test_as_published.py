@@ -11,8 +11,8 @@ from PIL import Image
 
 from avalanche_branchtune.records import load_run
 from benchmarks import paper
-from solo_bridge import comparison, specification
-from solo_bridge.comparison import Comparison, everything
+from solo_bridge import specification
+from solo_bridge.comparison import Comparison, everything, settings
 
 
 @pytest.fixture
@@ -61,22 +61,18 @@ def test_what_is_not_the_presets_is_in_the_record(tiny: Comparison, tmp_path: Pa
 def test_the_strategy_is_the_presets(tiny: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def build(*arguments: object, **settings: object) -> None:
-        made.append(specification.build(*arguments, **settings))  # type: ignore[arg-type]
+    def build(*arguments: object, **how: object) -> None:
+        made.append(specification.build(*arguments, **how))  # type: ignore[arg-type]
         raise InterruptedError
 
-    monkeypatch.setattr(comparison, "build", build)
+    monkeypatch.setattr(settings, "build", build)
     for epochs in (1, 100):
         with pytest.raises(InterruptedError):
             replace(tiny, epochs=epochs).run("branch_tuning", tiny.data or "", bar=False)
     for run, epochs, warmup in zip(made, (1, 100), (None, 10), strict=True):
-        settings = run.optimizer_settings
-        assert (settings.name, settings.weight_decay, settings.warmup_start_lr) == (
-            "lars",
-            0,
-            0.003,
-        )
-        assert (settings.lr, settings.warmup_epochs) == (0.4 * 8 / 256, warmup)
+        found = run.optimizer_settings
+        assert (found.name, found.weight_decay, found.warmup_start_lr) == ("lars", 0, 0.003)
+        assert (found.lr, found.warmup_epochs) == (0.4 * 8 / 256, warmup)
         assert (run.train_epochs, run.train_mb_size, run.model.num_classes) == (epochs, 8, 2)
         assert run.model.preset == "branch_tuning/cifar100"
 

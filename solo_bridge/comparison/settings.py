@@ -1,40 +1,30 @@
-"""Strategies side by side: one stream, one seed, a record of each."""
+"""What strategies are compared on, and how one of them is trained and measured."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
-from tqdm import tqdm
 
-from avalanche_branchtune.errors import RecordError, UnknownOptionError
+from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
-from avalanche_branchtune.experiences import experience_index, stream_length
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
 from avalanche_branchtune.options import at_least
-from avalanche_branchtune.records import Run, load_run
-from avalanche_branchtune.records.run import RECORD
+from avalanche_branchtune.records import Run
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
-from solo_bridge.apart import run_apart
-from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
-from solo_bridge.lock import locked
+from solo_bridge.comparison import digits, published
+from solo_bridge.comparison.progress import Progress
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.presets import preset
-from solo_bridge.presets.text import optimizer_text
 from solo_bridge.references import Joint
-from solo_bridge.registry import import_file
-from solo_bridge.specification import build, entries, names, title
-from solo_bridge.strategy import SelfSupervised, precision_on
+from solo_bridge.specification import build, entries, title
+from solo_bridge.strategy import SelfSupervised
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
@@ -44,54 +34,6 @@ CAVEAT = (
     "A schedule this short favours fine-tuning; it shows that everything runs, and supports no "
     "claim of a paper."
 )
-
-COMBINATIONS = (
-    "branch_tuning+cassle",
-    "branch_tuning+kaizen",
-    "branch_tuning+replay",
-    "branch_tuning+pfr",
-    "branch_tuning+lump",
-    "branch_tuning+der",
-    "branch_tuning+ewc",
-    "cassle+replay_min_redundancy",
-)
-"""Strategies of several parts that are compared unless told otherwise."""
-
-
-class Progress(SupervisedPlugin):
-    """A bar over the epochs of all experiences on a terminal; elsewhere a line per experience.
-
-    :param name: what is trained.
-    :param epochs: epochs in all.
-    """
-
-    supports_distributed = True
-
-    def __init__(self, name: str, epochs: int) -> None:
-        """See the class."""
-        super().__init__()
-        self.name = name
-        self.bar = tqdm(
-            total=epochs, desc=f"{name:<14}", unit="epoch", disable=not sys.stderr.isatty()
-        )
-
-    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Advance by one epoch."""
-        experience = strategy.clock.train_exp_counter
-        self.bar.set_postfix(experience=experience, loss=f"{float(strategy.loss):.3f}")
-        self.bar.update()
-
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Say that an experience is done."""
-        if self.bar.disable:
-            done, length = experience_index(strategy) + 1, stream_length(strategy)
-            loss = f"loss {float(strategy.loss):.3f}"
-            print(f"{self.name}: experience {done} of {length}, {loss}", file=sys.stderr)
-
-    def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave the bar on the screen when all epochs are done."""
-        if self.bar.n >= (self.bar.total or 0):
-            self.bar.close()
 
 
 @dataclass(frozen=True)
@@ -143,14 +85,8 @@ class Comparison:
         :raises UnknownOptionError: for a preset that is none, or that has not the method.
         """
         found = preset(name)
-        published = {
-            "size": found.image_size,
-            "experiences": found.experiences,
-            "epochs": found.train_epochs,
-            "batch": found.train_mb_size,
-        }
         given = {key: value for key, value in settings.items() if value is not None}
-        made = cls(preset=name, **{**published, **given})
+        made = cls(preset=name, **{**published.sizes(found), **given})
         found.method(made.method)
         return made
 
@@ -158,30 +94,7 @@ class Comparison:
         """Return what of the preset is done otherwise: setting → what, instead of what."""
         if self.preset is None:
             return {}
-        found = preset(self.preset)
-        sizes = {
-            "image size": (self.size, found.image_size),
-            "experiences": (self.experiences, found.experiences),
-            "epochs": (self.epochs, found.train_epochs),
-            "batch size": (self.batch, found.train_mb_size),
-        }
-        changed = {
-            k: f"{ours} instead of {said}" for k, (ours, said) in sizes.items() if ours != said
-        }
-        warmup = found.method(self.method).optimizer_settings.get("warmup_epochs")
-        if warmup is not None and self._warmup():
-            changed["warm-up"] = f"a tenth of the epochs, at most {warmup}, instead of {warmup}"
-        if precision_on(self.device, found.precision, found.name) != found.precision:
-            changed["precision"] = f"bf16 instead of {found.precision}, on a CPU"
-        return changed
-
-    def _warmup(self) -> dict[str, Any]:
-        """Return the warm-up of an experience that is too short for the preset's."""
-        if self.preset is None:
-            return {}
-        settings = preset(self.preset).method(self.method).optimizer_settings
-        short = 10 * (settings.get("warmup_epochs") or 0) > self.epochs
-        return {"warmup_epochs": None} if short else {}
+        return published.overridden(preset(self.preset), self.method, vars(self), self.device)
 
     def stream(self) -> Any:
         """Return the stream."""
@@ -206,9 +119,9 @@ class Comparison:
             return SoloMethod.from_preset(
                 self.method, self.preset, image_size=self.size, num_classes=classes
             )
-        digits: dict[str, Any] = {}
+        views: dict[str, Any] = {}
         if self.data is None:
-            digits["augmentations"] = [self._views_of_digits()]
+            views["augmentations"] = [digits.views(self.size)]
         return SoloMethod(
             self.method,
             small_resnet(self.width),
@@ -216,19 +129,7 @@ class Comparison:
             num_classes=classes,
             proj_hidden_dim=256,
             proj_output_dim=128,
-            **digits,
-        )
-
-    def _views_of_digits(self) -> Augmentation:
-        return Augmentation(
-            crop_size=self.size,
-            crop_min_scale=0.5,  # a smaller share of 16 pixels shows no digit any more
-            brightness=0.8,
-            contrast=0.8,
-            saturation=0.8,
-            hue=0.5,  # less, and two views can be matched by the background's colour alone
-            flip_prob=0.0,  # mirrored digits are others
-            num_crops=2,
+            **views,
         )
 
     def _defaults(self) -> dict[str, dict[str, Any]]:
@@ -237,10 +138,7 @@ class Comparison:
             name: {"verbose": False} for name in ("branch_tuning", "clr", "kappatune")
         }
         if self.data is None:
-            crop = replace(self._views_of_digits(), jitter_prob=0.0, grayscale_prob=0.0)
-            found["der"] = {"replay_view": crop}
-            if self.options.get("lump", {}).get("views") != "before_augmentation":
-                found["lump"] = {"replay_view": crop}
+            found.update(digits.remembered(self.size, self.options))
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -250,28 +148,18 @@ class Comparison:
             "image size": self.size,
             "stream": f"class-incremental, {self.experiences} experiences",
             "method": self.method,
-            **(self._published() if self.preset else self._small()),
+            **self._training_facts(),
             **{f"options of {name}": str(given) for name, given in self.options.items()},
             **({"command": self.command} if self.command else {}),
             **({"caveat": CAVEAT} if self.epochs < SHORT else {}),
         }
 
-    def _small(self) -> dict[str, str]:
+    def _training_facts(self) -> dict[str, str]:
+        if self.preset is not None:
+            return published.facts(preset(self.preset), self.method, self.overridden())
         return {
             "backbone": f"small_resnet({self.width})",
             "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
-        }
-
-    def _published(self) -> dict[str, str]:
-        assert self.preset is not None
-        found = preset(self.preset)
-        changed = ", ".join(f"{key} {value}" for key, value in self.overridden().items())
-        return {
-            "preset": f"{found.name}: arXiv {found.arxiv}, {found.repository} {found.commit}",
-            "overridden": changed or "nothing",
-            "backbone": "resnet18",
-            "optimizer": optimizer_text(found.method(self.method)),
-            "precision": found.precision,
         }
 
     def check(self) -> None:
@@ -349,7 +237,8 @@ class Comparison:
 
     def _settings(self) -> dict[str, Any]:
         if self.preset is not None:
-            return {"preset": self.preset, "optimizer_settings": self._warmup()}
+            warmup = published.warmup(preset(self.preset), self.method, self.epochs)
+            return {"preset": self.preset, "optimizer_settings": warmup}
         return {"optimizer": "sgd", "lr": self.lr, "weight_decay": 5e-4}
 
     def _metrics(self, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
@@ -365,73 +254,3 @@ class Comparison:
             joint = self.network(stream).backbone
             load_solo_checkpoint(joint, reference, strict=True)
         return run_metrics(probes, AnalysisMetric(stream.test_stream, joint=joint))
-
-
-def compare(
-    specs: Sequence[str],
-    comparison: Comparison,
-    out: str | Path,
-    *,
-    separate: bool = False,
-    done: Callable[[Run], None] | None = None,
-    imports: Sequence[str] = (),
-) -> list[Run]:
-    """Train and measure strategies one after the other, joint training first.
-
-    :param specs: see :func:`solo_bridge.specification.build`.
-    :param comparison: what they are compared on.
-    :param out: folder of the records, for this comparison alone while it lasts.
-    :param separate: run each in a process of its own, so that its peak memory
-        is its own; they end with this one.
-    :param done: called with each record.
-    :param imports: files that register names of one's own, for those processes as well.
-    :return: the records, in the order of ``specs``.
-    :raises BranchTuneError: before training for what is not there, for a
-        record that is there already and for a folder that another process
-        uses; and for a strategy that fails.
-    """
-    for file in imports:
-        import_file(file)
-    for spec in specs:
-        title(spec)  # unknown names fail before anything is trained
-        if specs.count(spec) > 1:
-            raise UnknownOptionError(f"strategy {spec!r} is given twice")
-    comparison.check()
-    runs: dict[str, Run] = {}
-    with locked(Path(out)):
-        for spec in specs:
-            if (comparison.folder(spec, out) / RECORD).exists():
-                raise RecordError(
-                    f"{comparison.folder(spec, out)} holds the record of a run already: choose "
-                    "another folder (--out) or another seed (--seed), or remove it"
-                )
-        for spec in sorted(specs, key=lambda s: s != "joint"):
-            if separate:
-                threads = torch.get_num_threads()
-                run_apart(spec, _alone, comparison, spec, str(out), threads, tuple(imports))
-                runs[spec] = load_run(comparison.folder(spec, out))
-            else:
-                runs[spec] = comparison.run(spec, out)
-            if done is not None:
-                done(runs[spec])
-    return [runs[spec] for spec in specs]
-
-
-def everything(of: str | None = None) -> list[str]:
-    """Return every name there is, but for published schedules of days, and combinations.
-
-    :param of: name of a preset, of which only what its paper compares.
-    """
-    if of is not None:
-        return list(preset(of).strategies)
-    return [*(n for n in names() if not n.endswith("_paper")), *COMBINATIONS]
-
-
-def _alone(
-    comparison: Comparison, spec: str, out: str, threads: int, imports: tuple[str, ...]
-) -> None:
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(threads)
-    for file in imports:
-        import_file(file)
-    comparison.run(spec, out)
