@@ -86,6 +86,10 @@ class RecordError(BranchTuneError, ValueError):
     """The record of a run is missing, damaged, or does not go with the others."""
 
 
+class FolderInUseError(BranchTuneError, RuntimeError):
+    """Another process, or another strategy of this one, writes to the folder."""
+
+
 class UnsupportedSoloLearnError(BranchTuneError, ImportError):
     """The solo-learn that was found, or its absence, cannot be worked with."""
 

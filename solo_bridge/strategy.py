@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
@@ -125,6 +126,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         no metrics.  :func:`loss_evaluator` by default.
     :param eval_every: see Avalanche's templates.
     :param peval_mode: see Avalanche's templates.
+    :param checkpoints: folder of the run's checkpoints, which holds none yet, or
+        ``Checkpoints(folder, resume=True)`` to go on with a run that is there: see
+        :class:`~avalanche_branchtune.checkpoints.Checkpoints`.
     :raises UnknownOptionError: for an unknown option.
     :raises IncompatiblePluginError: for plugins that cannot work here, see
         :func:`solo_bridge.conflicts.check_plugins`.
@@ -168,8 +172,13 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = loss_evaluator,
         eval_every: int = -1,
         peval_mode: str = "epoch",
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     ) -> None:
         """See the class."""
+        if checkpoints is not None:
+            if not isinstance(checkpoints, Checkpoints):
+                checkpoints = Checkpoints(checkpoints)
+            plugins = [*(plugins or []), checkpoints]
         _check_arguments(model, optimizer, optimizer_settings or {})
         device = torch.device(device)
         train_mb_size = model.train_mb_size if train_mb_size is None else train_mb_size

@@ -72,9 +72,22 @@ class CheckpointFolder:
         index = {"format": FORMAT, "checkpoints": kept}
         _write(self.path / INDEX, json.dumps(index, indent=1).encode())
         names = {e["file"] for e in kept} | {e["midway"]["file"] for e in kept if e["midway"]}
-        for old in self.path.iterdir():
-            if OWN.fullmatch(old.name) and old.name not in names:
+        for old in self._own():
+            if old.name not in names:
                 old.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove all checkpoints: first the list of them."""
+        (self.path / INDEX).unlink(missing_ok=True)
+        for file in self._own():
+            file.unlink(missing_ok=True)
+
+    def size(self) -> int:
+        """Return how many bytes the checkpoints have together."""
+        return sum(file.stat().st_size for file in self._own())
+
+    def _own(self) -> list[Path]:
+        return [file for file in self.path.iterdir() if OWN.fullmatch(file.name)]
 
     def lacking(self, state: Any) -> str:
         """Say how much room a checkpoint takes, and how much there is.

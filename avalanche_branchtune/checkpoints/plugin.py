@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
+import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -13,24 +15,27 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune.checkpoints.data import within
 from avalanche_branchtune.checkpoints.files import CheckpointFolder
+from avalanche_branchtune.checkpoints.lock import Lock
 from avalanche_branchtune.checkpoints.midway import GoingOn
 from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
-from avalanche_branchtune.checkpoints.signals import Requests
+from avalanche_branchtune.checkpoints.sidecar import Sidecar, now
+from avalanche_branchtune.checkpoints.signals import REQUEUE, Requests
 from avalanche_branchtune.checkpoints.state import (
     random_states,
     restore,
     restore_random_states,
     snapshot,
 )
-from avalanche_branchtune.errors import CheckpointError, NonFiniteLossError
-from avalanche_branchtune.experiences import has_persistent_workers, stream_mark
+from avalanche_branchtune.errors import CheckpointError, FolderInUseError, NonFiniteLossError
+from avalanche_branchtune.experiences import (
+    experience_index,
+    has_persistent_workers,
+    stream_length,
+    stream_mark,
+)
 from avalanche_branchtune.options import at_least, at_least_one, positive, true_or_false
 
 logger = logging.getLogger(__name__)
-
-REQUEUE = 75
-"""Exit status after SIGUSR1, by which a batch script can tell that the run is to be queued again:
-EX_TEMPFAIL of sysexits.h."""
 
 
 class Checkpoints(SupervisedPlugin):
@@ -60,16 +65,20 @@ class Checkpoints(SupervisedPlugin):
         strategy = Naive(…, plugins=[BranchTuningPlugin(), checkpoints])
         checkpoints.attach(strategy)
 
+    The folder is for this process alone, until the strategy is no more or :meth:`finish` is called;
+    ``sidecar.json`` in it says what the run does, and when it last said so.
+
     Give each call of ``train`` one experience: a call with several is begun anew unless it was in
     the first of them.
 
-    :param folder: of one run.
+    :param folder: of one run; its record can be in the same one.
     :param resume: whether to go on with a run that is there; without it such a run is refused.
     :param every_minutes: how often to save in a call of ``train``; None for never.
     :param every_epochs: the same in epochs.
     :param keep: for how many of the last calls checkpoints are kept.
     :param requeue: exit status after SIGUSR1.
     :raises CheckpointError: if there is a run and ``resume`` is not set.
+    :raises FolderInUseError: if another process writes there; when a strategy takes the plugin.
     :raises UnknownOptionError: for options that are none.
     """
 
@@ -102,6 +111,8 @@ class Checkpoints(SupervisedPlugin):
                 "choose another folder"
             )
         self._strategy: Any = None
+        self._lock: Lock
+        self._sidecar: Sidecar
         self._known: list[Any] = []  # that the script has made
         self._experiences: list[Any] = []  # that were trained, in this order
         self._calls: list[dict[str, Any]] = []  # those that are finished
@@ -120,11 +131,15 @@ class Checkpoints(SupervisedPlugin):
 
         :param strategy: that has this plugin.
         :raises CheckpointError: for a strategy that does not, or a second one.
+        :raises FolderInUseError: if another process writes to the folder.
         """
         if not any(p is self for p in strategy.plugins):
             raise CheckpointError("Checkpoints.attach: the strategy does not have this plugin")
         if self._strategy is not None:
             raise CheckpointError("Checkpoints is attached already: make one for each strategy")
+        self._lock = Lock(self.folder.path, again=True)
+        weakref.finalize(self, self._lock.release)
+        self._sidecar = Sidecar(self.folder.path)
         self._strategy = strategy
         self._known = within([vars(strategy), *strategy.plugins])
         newest = self.folder.newest() if self.resume else None
@@ -135,11 +150,26 @@ class Checkpoints(SupervisedPlugin):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
 
+    def finish(self, *, keep: bool = False) -> None:
+        """Say that the run is done, and let other processes to its folder.
+
+        :param keep: whether its checkpoints stay; without them it cannot be gone over again.
+        """
+        if not keep:
+            self.folder.remove()
+            self._sidecar.say("done", checkpoint=None)
+        self._lock.release()
+
     # ---- calls
 
     def _call(self, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
         if self._inside is not None:  # an evaluation in training
             return call(*args, **kwargs)
+        if self._lock.lost:
+            raise FolderInUseError(
+                f"{self.folder.path}: a strategy that was made later writes there: go on with that "
+                "one, or choose another folder"
+            )
         if self._strategy.plugins[-1] is not self:  # it goes last, after Avalanche's clock
             self._strategy.plugins.remove(self)
             self._strategy.plugins.append(self)
@@ -148,6 +178,11 @@ class Checkpoints(SupervisedPlugin):
         this = _described(name, experiences)
         if self._done < len(self._calls):
             return self._came_by(this, experiences)
+        with self.requests.heard(), self._sidecar.watching(self.requests):
+            return self._done_now(this, experiences, partial(call, *args, **kwargs))
+
+    def _done_now(self, this: dict[str, Any], experiences: list[Any], call: Any) -> Any:
+        """Do a call, and save what it gave; a request to end waits for that."""
         if self._base is not None:  # of before the first call
             self._go_on_from_base()
         elif not self._calls:
@@ -156,12 +191,13 @@ class Checkpoints(SupervisedPlugin):
             self._check(self._midway["of"], this)
             self._mark(experiences, self._midway["marks"])
         before, self._in_call = len(self._experiences), 0
-        self._inside, self._saved_at = name, time.monotonic()
-        if name == "train":
+        self._inside, self._saved_at = this["call"], time.monotonic()
+        if self._inside == "train":
             self._experiences += experiences
+        else:
+            self._sidecar.say("evaluating")
         try:
-            with self.requests.heard():
-                result = call(*args, **kwargs)
+            result = call()
         except BaseException:
             del self._experiences[before:]
             raise
@@ -171,6 +207,8 @@ class Checkpoints(SupervisedPlugin):
         marks = [stream_mark(e) for e in experiences]
         self._save([*self._calls, {**this, "marks": marks, "result": kept}])
         self._done += 1
+        all_trained = len(self._experiences) >= (self._sidecar.experiences or math.inf)
+        self._sidecar.say("done" if all_trained else "waiting")
         self._end_if_asked()
         return result
 
@@ -215,6 +253,7 @@ class Checkpoints(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Say which epoch comes."""
         self._in_call += 1
+        self._say_progress(strategy)
         if self._midway is not None:
             strategy.clock.train_exp_epochs = self._midway["epochs"]
 
@@ -267,10 +306,17 @@ class Checkpoints(SupervisedPlugin):
         due = self.every_minutes is not None and minutes >= self.every_minutes
         if self.every_epochs is not None and self._last_of_epoch(strategy):
             due = due or (strategy.clock.train_exp_epochs + 1) % self.every_epochs == 0
-        if due or self.requests.status is not None:
-            if self._in_call == 1:
-                self._save_midway(strategy)
-            self._end_if_asked()
+        due = due or self.requests.status is not None
+        if due and self._in_call == 1:
+            self._save_midway(strategy)
+        if due or self._sidecar.due:
+            self._say_progress(strategy)
+        self._end_if_asked()
+
+    def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Give a sign of life."""
+        if self._sidecar.due:
+            self._sidecar.say()
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put the loader back that went on."""
@@ -279,6 +325,16 @@ class Checkpoints(SupervisedPlugin):
 
     def _last_of_epoch(self, strategy: Any) -> bool:
         return bool(strategy.clock.train_epoch_iterations == len(strategy.dataloader))
+
+    def _say_progress(self, strategy: Any) -> None:
+        self._sidecar.say(
+            "training",
+            experience=experience_index(strategy) + 1,
+            experiences=stream_length(strategy),
+            epoch=strategy.clock.train_exp_epochs + 1,
+            epochs=strategy.train_epochs,
+            steps=strategy.clock.train_iterations,
+        )
 
     # ---- saving
 
@@ -320,6 +376,7 @@ class Checkpoints(SupervisedPlugin):
         """Write a checkpoint; training goes on where that fails, unless it has not begun."""
         try:
             self.folder.save(number, state, midway=midway)
+            self._sidecar.note(checkpoint={"saved": now(), "bytes": self.folder.size()})
             self._warned = False
         except OSError as error:
             if number == 0 and not midway:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
+REQUEUE = 75
+"""Exit status after SIGUSR1, by which a batch script can tell that the run is to be queued again:
+EX_TEMPFAIL of sysexits.h."""
+
+STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if hasattr(signal, "SIGUSR1"):
+    STATUSES[signal.SIGUSR1] = REQUEUE
+
+AT_ONCE = 1.0
+"""Seconds in which signals are one: a terminal or SLURM sends it to a whole group, of which one
+process may send it on to another."""
+
 
 class Requests:
-    """Listens to the signals that ask to end; the second one ends at once.
+    """Listens to the signals that ask to end; a second one ends at once.
 
     :param requeue: exit status for SIGUSR1, by which SLURM says that the time is nearly over.
     """
@@ -19,9 +32,10 @@ class Requests:
         """See the class."""
         self.status: int | None = None
         """Exit status that was asked for, None until a signal came."""
-        self._statuses = {signal.SIGTERM: 143, signal.SIGINT: 130}
-        if hasattr(signal, "SIGUSR1"):
-            self._statuses[signal.SIGUSR1] = requeue
+        self.signal: str | None = None
+        """Name of the signal that asked for it."""
+        self._statuses = {n: requeue if s == REQUEUE else s for n, s in STATUSES.items()}
+        self._asked_at = 0.0
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
@@ -42,6 +56,8 @@ class Requests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         status = self._statuses[signal.Signals(number)]
-        if self.status is not None:
+        if self.status is None:
+            self.status, self.signal = status, signal.Signals(number).name
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at > AT_ONCE:
             raise SystemExit(status)
-        self.status = status

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from avalanche_branchtune.checkpoints.lock import locked
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.records.run import RECORD
 from solo_bridge.apart import run_apart
 from solo_bridge.comparison.settings import Comparison
-from solo_bridge.lock import locked
 from solo_bridge.presets import preset
 from solo_bridge.registry import import_file
 from solo_bridge.specification import names, title

@@ -20,7 +20,7 @@ from avalanche_branchtune.checkpoints import files as files_module
 from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import LabelledImages, OnlineProbe, RunRecorder, run_metrics
-from solo_bridge import specification
+from solo_bridge import SelfSupervised, specification
 from tests.selfsupervised import method, stream, weights
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -336,6 +336,26 @@ def test_persistent_workers_are_warned_of(
     assert "persistent workers" not in caplog.text
     interrupted("branch_tuning", "simclr", tmp_path / "b", {6: ask(signal.SIGTERM)})
     assert "what persistent workers" in caplog.text
+
+
+def test_a_keyword_is_short_for_the_plugin(tmp_path: Path) -> None:
+    def train(given: Any) -> SelfSupervised:
+        made = SelfSupervised(
+            method("simclr"),
+            checkpoints=given,
+            train_mb_size=5,
+            optimizer="sgd",
+            evaluator=None,
+        )
+        made.train(stream(5).train_stream[0])
+        return made
+
+    first = train(tmp_path)
+    with pytest.raises(CheckpointError, match="holds a run already: pass resume=True"):
+        train(str(tmp_path))
+    again = train(Checkpoints(tmp_path, resume=True))
+    assert again.clock.train_iterations == first.clock.train_iterations > 0
+    assert torch.equal(weights(again.model), weights(first.model))
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:

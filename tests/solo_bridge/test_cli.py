@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from avalanche_branchtune import __version__
+from avalanche_branchtune.checkpoints.lock import LOCK, locked
 from solo_bridge import cli, comparison
 from solo_bridge.apart import Stopped
 from solo_bridge.comparison import together
-from solo_bridge.lock import LOCK, locked
 from solo_bridge.presets import PRESETS
 from tests.run_records import FIRST, joint, run
 from tests.solo_bridge import without_solo_learn
