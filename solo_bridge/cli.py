@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
-import signal
 import sys
 import time
 import warnings
@@ -21,6 +22,8 @@ DEMO = ("fine_tuning", "branch_tuning", "joint")
 EPOCHS = {"demo": 15, "compare": 6}
 """Of each experience, unless told otherwise."""
 EXPERIENCES = 5
+UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints")
+"""Options on which no result depends that is averaged: they are not in the command of a record."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: command line without the program's name.
     :return: exit status: 0 if all went well, 1 if the bridge does not work
         (``doctor``) or images cannot be used (``check``), 2 for wrong arguments or
-        input, 130 if it was interrupted (128 and the number of the signal).
+        input; if it was asked to end 130 (SIGINT), 143 (SIGTERM) or 75 (SIGUSR1).
     """
     options = parser().parse_args(arguments)
     try:
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt as error:
         print(f"branchtune {options.command}: {error or 'interrupted'}", file=sys.stderr)
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return getattr(error, "status", 130)
     except (BranchTuneError, OSError) as error:
         print(f"branchtune {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -70,6 +73,19 @@ def parser() -> argparse.ArgumentParser:
         description="Compare runs on one page that needs no network, with its figures and tables "
         "as files. Runs of one name are averaged over their seeds.",
     )
+    resume = commands.add_parser(
+        "resume",
+        help="go on with an interrupted comparison, or with one run of it",
+        description="Goes on with what compare and demo began, with the arguments that they had: "
+        "finished strategies are kept, the interrupted one goes on, the rest are trained. A script "
+        "of your own is started again instead, with Checkpoints(..., resume=True).",
+    )
+    status = commands.add_parser(
+        "status",
+        help="list the runs below a folder: what runs, what died, what is done",
+        description="Lists every run that has a sidecar.json or a comparison.json: its state, how "
+        "far it is, when it last said so and was last saved, and where it runs.",
+    )
     presets = commands.add_parser(
         "presets",
         help="list the papers' settings, or print all of one",
@@ -84,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
         (doctor, _doctor),
         (presets, _presets),
         (report, _report),
+        (resume, _resume),
+        (status, _status),
     ):
         command.set_defaults(run=run)
     check.add_argument("folder", metavar="FOLDER", help="with images, or with train/ and test/")
@@ -101,6 +119,22 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--device", default="cpu")
         command.add_argument("--samples", type=int, default=4000, help="number of training images")
+    for command in (compare, demo, resume):
+        command.add_argument(
+            "--checkpoint-minutes",
+            type=float,
+            default=30.0,
+            metavar="N",
+            help="how often to save within an experience (default: 30)",
+        )
+        command.add_argument(
+            "--keep-checkpoints",
+            action="store_true",
+            help="keep the checkpoints of finished runs, which are removed otherwise",
+        )
+    resume.add_argument("folder", metavar="FOLDER", help="of a run or of a comparison")
+    status.add_argument("folder", metavar="FOLDER", help="of runs")
+    status.add_argument("--json", action="store_true", help="print JSON; times are in seconds")
     compare.add_argument(
         "--strategies",
         help="names joined by commas, each of parts joined by +, such as "
@@ -179,6 +213,43 @@ def _presets(options: argparse.Namespace) -> int:
     return 0
 
 
+def _status(options: argparse.Namespace) -> int:
+    from solo_bridge.status import as_json, as_text, statuses
+
+    found = statuses(Path(options.folder))
+    if options.json:
+        print(json.dumps(as_json(found), indent=1))
+    else:
+        print(as_text(found) if found else f"{options.folder}: no runs there, nor below")
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from solo_bridge.compat import load
+
+    load()
+    import torch
+
+    from solo_bridge.comparison.resumed import unfinished
+
+    folder = Path(options.folder).resolve()
+    for part in unfinished(folder):
+        first = part.asked[0]
+        if os.path.isdir(first.directory):
+            os.chdir(first.directory)  # paths are relative to it
+        torch.set_num_threads(first.threads)
+        _train(
+            part.specifications,
+            part.comparison(),
+            str(part.out),
+            options,
+            separate=first.separate,
+            imports=list(first.imports),
+            whole=folder != part.out / f"{first.specification}-{part.comparison().seed}",
+        )
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from solo_bridge.doctor import examine
 
@@ -245,14 +316,11 @@ def _run(
     preset: str | None = None,
     **settings: Any,
 ) -> int:
-    warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
     import torch
 
-    from avalanche_branchtune.report import write_report
-    from solo_bridge.comparison import Comparison, compare
+    from solo_bridge.comparison import Comparison
 
     out = options.out or time.strftime(f"runs/{options.command}-%Y%m%d-%H%M%S")
-    begin = time.perf_counter()
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the other core makes the views
     settings.update(
         epochs=options.epochs,
@@ -270,18 +338,51 @@ def _run(
         comparison = Comparison(**given)
     else:
         comparison = Comparison.as_published(preset, **settings)
+    _train(specs, comparison, out, options, separate=separate, imports=imports)
+    return 0
+
+
+def _train(
+    specs: list[str],
+    comparison: Any,
+    out: str,
+    options: argparse.Namespace,
+    *,
+    separate: bool,
+    imports: list[str],
+    whole: bool = True,
+) -> None:
+    """Train what is not finished and show all; without the page if it is not the whole of it."""
+    warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
+    from avalanche_branchtune.report import write_report
+    from solo_bridge.comparison import compare
+
+    begin = time.perf_counter()
     done: list[Any] = []
     try:
-        runs = compare(specs, comparison, out, separate=separate, done=done.append, imports=imports)
+        runs = compare(
+            specs,
+            comparison,
+            out,
+            separate=separate,
+            done=done.append,
+            imports=imports,
+            checkpoint_minutes=options.checkpoint_minutes,
+            keep_checkpoints=options.keep_checkpoints,
+        )
     except Stopped as error:
         names = ", ".join(run.settings["specification"] for run in done)
         finished = f"{len(done)} of {len(specs)} strategies finished{names and f' ({names})'}"
-        error.args = (f"{error}; {finished}, records in {out}",)
+        again = f"go on with: branchtune resume {shlex.quote(out)}"
+        error.args = (f"{error}; {finished}, records in {out}; {again}",)
         raise
-    page = write_report(runs, out, title=f"{comparison.method}, {len(specs)} strategies")
     _show(runs)
-    print(f"\n{time.perf_counter() - begin:.0f} s; look at {page}")
-    return 0
+    took = f"\n{time.perf_counter() - begin:.0f} s; look at"
+    if whole:
+        title = f"{comparison.method}, {len(specs)} strategies"
+        print(took, write_report(runs, out, title=title))
+    else:
+        print(took, comparison.folder(specs[0], out))
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -292,7 +393,7 @@ def _command(options: argparse.Namespace) -> str:
     if getattr(options, "preset", None) is None:
         usual.update(epochs=EPOCHS[options.command], experiences=EXPERIENCES)
     for name, value in vars(options).items():
-        if value not in (None, usual[name]) and name not in ("out", "seed", "strategies"):
+        if value not in (None, usual[name]) and name not in UNTOLD:
             for one in value if name == "imports" else [value]:
                 words += [f"--{name.replace('imports', 'import')}", shlex.quote(str(one))]
     return " ".join(words)

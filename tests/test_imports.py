@@ -40,7 +40,7 @@ LAYERS = {
         ("references",),
         ("specification",),
         ("comparison",),
-        ("doctor", "cli"),
+        ("doctor", "status", "cli"),
         ("__main__",),
     ],
 }

@@ -16,30 +16,41 @@ class Progress(SupervisedPlugin):
 
     :param name: what is trained.
     :param epochs: epochs in all.
+    :param shown: whether anything is.
     """
 
     supports_distributed = True
 
-    def __init__(self, name: str, epochs: int) -> None:
+    def __init__(self, name: str, epochs: int, shown: bool = True) -> None:
         """See the class."""
         super().__init__()
-        self.name = name
-        self.bar = tqdm(
-            total=epochs, desc=f"{name:<14}", unit="epoch", disable=not sys.stderr.isatty()
-        )
+        self.name, self.shown = name, shown
+        hidden = not (shown and sys.stderr.isatty())
+        self.bar = tqdm(total=epochs, desc=f"{name:<14}", unit="epoch", disable=hidden)
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Advance by one epoch."""
         experience = strategy.clock.train_exp_counter
-        self.bar.set_postfix(experience=experience, loss=f"{float(strategy.loss):.3f}")
+        self.bar.set_postfix(experience=experience, loss=f"{strategy.loss.item():.3f}")
         self.bar.update()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Say that an experience is done."""
-        if self.bar.disable:
+        if self.shown and self.bar.disable:
             done, length = experience_index(strategy) + 1, stream_length(strategy)
-            loss = f"loss {float(strategy.loss):.3f}"
+            loss = f"loss {strategy.loss.item():.3f}"
             print(f"{self.name}: experience {done} of {length}, {loss}", file=sys.stderr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many epochs are done, for a run that goes on."""
+        return {"epochs": self.bar.n}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there.
+
+        :param state: see :meth:`state_dict`.
+        """
+        self.bar.n = state["epochs"]
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Leave the bar on the screen when all epochs are done."""

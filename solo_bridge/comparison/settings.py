@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.checkpoints import Checkpoints
+from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
 from avalanche_branchtune.options import at_least
-from avalanche_branchtune.records import Run
+from avalanche_branchtune.records import Run, load_run
+from avalanche_branchtune.records.run import RECORD
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
 from solo_bridge.comparison import digits, published
+from solo_bridge.comparison.asked import ASKED, Asked, asked
 from solo_bridge.comparison.progress import Progress
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
@@ -28,6 +31,8 @@ from solo_bridge.strategy import SelfSupervised
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
+MINUTES = 30.0
+"""Between two checkpoints, unless told otherwise."""
 SHORT = 100
 """Fewer epochs of each experience than this are few: the paper has 500."""
 CAVEAT = (
@@ -192,23 +197,70 @@ class Comparison:
         """
         return Path(out) / f"{spec}-{self.seed}"
 
-    def run(self, spec: str, out: str | Path, *, bar: bool = True) -> Run:
-        """Train and measure one strategy.
+    def known(self, spec: str, out: str | Path) -> Asked | None:
+        """Return what a strategy's run was asked for, None if its folder is new.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        :param out: folder of all of them.
+        :raises RecordError: for a folder with a record that is not of a comparison.
+        """
+        folder = self.folder(spec, out)
+        found = asked(folder)
+        if found is None and (folder / RECORD).exists():
+            raise RecordError(
+                f"{folder} holds the record of a run already, and no {ASKED}: choose another "
+                "folder (--out) or another seed (--seed), or remove it"
+            )
+        return found
+
+    def finished(self, spec: str, out: str | Path) -> bool:
+        """Tell whether a strategy is trained and measured, with all that others need of it.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        :param out: folder of all of them.
+        """
+        folder = self.folder(spec, out)
+        known = asked(folder)
+        if known is None or not known.finished or not load_run(folder).complete:
+            return False
+        return spec != "joint" or (folder / REFERENCE).is_file()
+
+    def run(
+        self,
+        spec: str,
+        out: str | Path,
+        *,
+        bar: bool = True,
+        checkpoint_minutes: float | None = MINUTES,
+        keep_checkpoints: bool = False,
+    ) -> Run:
+        """Train and measure one strategy, or go on with it.
 
         :param spec: see :func:`solo_bridge.specification.build`.
         :param out: the record goes to a folder of this one; joint training's
             backbone as well, which later strategies take as the reference of
             plasticity.
         :param bar: whether to show progress.
+        :param checkpoint_minutes: how often to save within an experience, see
+            :class:`~avalanche_branchtune.checkpoints.Checkpoints`; None for never.
+        :param keep_checkpoints: whether they stay when the run is finished.
         :return: its record.
+        :raises RecordError: for a folder that has a run which is finished, or is not of this
+            comparison.
         """
         out, name, stream = Path(out), title(spec), self.stream()
+        folder = self.folder(spec, out)
+        known = self._begun(spec, out)
+        checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
+        begun = checkpoints.folder.begun()
         method = self.network(stream)
         recorder = RunRecorder(
-            self.folder(spec, out),
+            folder,
             name,
             seed=self.seed,
             settings={**self.facts(), "specification": spec},
+            resume=begun,
+            overwrite=not begun,
         )
         evaluator = EvaluationPlugin(loggers=[recorder])
         parts = {e.name for e in entries(spec)}
@@ -219,7 +271,7 @@ class Comparison:
             spec,
             method,
             options=options,
-            plugins=[Progress(name, epochs)] if bar else [],
+            plugins=[Progress(name, epochs, bar)],
             **self._settings(),
             train_mb_size=self.batch,
             train_epochs=self.epochs,
@@ -227,13 +279,30 @@ class Comparison:
             evaluator=evaluator,
         )
         evaluator.metrics = self._metrics(strategy, stream, out)
+        strategy.plugins.append(checkpoints)
+        checkpoints.attach(strategy)  # now that it has all its parts
         several = isinstance(strategy, Joint)
         for part in [stream.train_stream] if several else stream.train_stream:
             strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
             strategy.eval(stream.test_stream, loss=False)
         if spec == "joint":
-            save_backbone(method, self.folder(spec, out) / REFERENCE)
+            save_backbone(method, folder / REFERENCE)
+        replace(known, finished=True).save(folder)
+        checkpoints.finish(keep=keep_checkpoints)
         return recorder.run
+
+    def _begun(self, spec: str, out: Path) -> Asked:
+        """Return what the run is asked for, if it can begin or go on."""
+        folder = self.folder(spec, out)
+        new = Asked.of(vars(self), spec, threads=torch.get_num_threads())
+        known = self.known(spec, out)
+        if self.finished(spec, out):
+            raise RecordError(f"{folder} holds the record of a run that is finished")
+        if known is None:
+            new.save(folder)
+            return new
+        known.check_same(new, folder)
+        return known
 
     def _settings(self) -> dict[str, Any]:
         if self.preset is not None:

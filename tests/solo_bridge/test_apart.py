@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from avalanche_branchtune.checkpoints.signals import AT_ONCE, Requests
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from solo_bridge.apart import Stopped, run_apart, stoppable
 
@@ -28,6 +29,26 @@ def long_work(folder: str) -> None:
     Path(folder, "part").write_text(f"{os.getpid()} {worker.pid}", encoding="utf-8")
     Path(folder, "part").rename(Path(folder, "pids"))
     _wait_long()
+
+
+def patient_work(folder: str) -> None:
+    """Listen to what asks to end, as Checkpoints does, and save in the end."""
+    requests = Requests(75)
+    with requests.heard():
+        Path(folder, "listens").touch()
+        while requests.status is None:
+            time.sleep(0.01)
+        time.sleep(0.3)  # the step, in which the same request may come by another way
+        Path(folder, "saved").write_text(str(requests.signal), encoding="utf-8")
+        raise SystemExit(requests.status)
+
+
+def stubborn_work(folder: str) -> None:
+    """Listen, and take a long step."""
+    with Requests(75).heard():
+        Path(folder, "listens").touch()
+        while True:
+            time.sleep(0.01)
 
 
 def fail(kind: str) -> None:
@@ -70,6 +91,52 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
         process.communicate()  # else its pipes would be complained of in whichever test comes then
     assert said == ("" if number == signal.SIGKILL else f"interrupted by {number.name}\n")
     assert "Traceback" not in complaint
+
+
+def ask(work: str, folder: Path, numbers: list[signal.Signals], group: bool) -> str:
+    """Ask a process to end whose work is done apart; return what it says."""
+    code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from solo_bridge.apart import Stopped, run_apart, stoppable\n"
+        f"from tests.solo_bridge.test_apart import {work}\n"
+        "with stoppable():\n"
+        f"    try: run_apart('work', {work}, {str(folder)!r})\n"
+        "    except Stopped as error: print(error, error.status, flush=True)\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    try:
+        until = time.monotonic() + 60
+        while not (folder / "listens").exists():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.02)
+        for number in numbers:
+            os.killpg(process.pid, number) if group else process.send_signal(number)
+            time.sleep(AT_ONCE + 0.2 if number is not numbers[-1] else 0)
+        said, complaint = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert complaint == ""
+    return said
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "status"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGUSR1, True, 75)],
+)
+def test_who_is_asked_lets_the_work_save(
+    number: signal.Signals, group: bool, status: int, tmp_path: Path
+) -> None:
+    said = ask("patient_work", tmp_path, [number], group)
+    assert said == f"interrupted by {number.name} {status}\n"
+    assert (tmp_path / "saved").read_text(encoding="utf-8") == number.name
+
+
+def test_who_is_asked_twice_does_not_wait(tmp_path: Path) -> None:
+    said = ask("stubborn_work", tmp_path, [signal.SIGINT, signal.SIGTERM], False)
+    assert said == "interrupted by SIGTERM 143\n"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(
         f"\n    {name} " in text
-        for name in ("check", "compare", "demo", "doctor", "presets", "report")
+        for name in ("check", "compare", "demo", "doctor", "presets", "report", "resume", "status")
     )
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
@@ -106,6 +106,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         ["compare", "--list"],
         ["presets"],
         ["presets", "cassle/cifar100"],
+        ["status", "."],
         ["report", "missing"],
     ],
 )
@@ -180,7 +181,8 @@ def test_an_interrupt_says_what_is_finished(
     assert cli.main(["compare", *SMALL, "--out", str(tmp_path / "out")]) == 130
     printed = capsys.readouterr()
     finished = "1 of 2 strategies finished (frozen)"
-    where = f"records in {tmp_path / 'out'}"
+    out = tmp_path / "out"
+    where = f"records in {out}; go on with: branchtune resume {out}"
     assert printed.err == f"branchtune compare: interrupted by SIGINT; {finished}, {where}\n"
     assert printed.out == "" and not (tmp_path / "out" / LOCK).exists()
 

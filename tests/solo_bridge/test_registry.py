@@ -201,10 +201,10 @@ def test_remembered_digits_are_not_mirrored(
     mirrored = {"lump": {"replay_view": None, "memory": 5}}
     whole = {"lump": {"views": "before_augmentation"}}  # makes no view of a remembered image alone
     several: list[dict[str, Any]] = [{}, {"options": mirrored}, {"options": whole}]
-    for more in several:
+    for number, more in enumerate(several):
         small = Comparison(samples=40, epochs=1, experiences=2, width=4, workers=0, **more)
         with pytest.raises(KeyboardInterrupt):
-            small.run("lump+der", tmp_path, bar=False)
+            small.run("lump+der", tmp_path / str(number), bar=False)
         crop = given["der"]["replay_view"]
         assert (crop.flip_prob, crop.jitter_prob, crop.grayscale_prob) == (0, 0, 0)
         assert (crop.crop_size, crop.crop_min_scale) == (16, 0.5)

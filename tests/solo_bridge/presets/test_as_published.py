@@ -68,7 +68,7 @@ def test_the_strategy_is_the_presets(tiny: Comparison, monkeypatch: pytest.Monke
     monkeypatch.setattr(settings, "build", build)
     for epochs in (1, 100):
         with pytest.raises(InterruptedError):
-            replace(tiny, epochs=epochs).run("branch_tuning", tiny.data or "", bar=False)
+            replace(tiny, epochs=epochs).run("branch_tuning", f"{tiny.data}-{epochs}", bar=False)
     for run, epochs, warmup in zip(made, (1, 100), (None, 10), strict=True):
         found = run.optimizer_settings
         assert (found.name, found.weight_decay, found.warmup_start_lr) == ("lars", 0, 0.003)

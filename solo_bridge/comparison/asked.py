@@ -1,0 +1,130 @@
+"""``comparison.json``: what a run was asked for, so that it goes on as it was begun."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from avalanche_branchtune.errors import RecordError
+from avalanche_branchtune.writing import write_text
+
+ASKED = "comparison.json"
+FORMAT = "avalanche-branchtune comparison 1"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one run of a comparison was asked for.
+
+    :param specification: of the strategy.
+    :param place: among the strategies that are trained one after the other.
+    :param settings: of the :class:`~solo_bridge.comparison.Comparison`, as JSON has them.
+    :param exact: whether JSON has all of them: objects in ``options`` are there as texts.
+    :param imports: files that register names.
+    :param directory: where it was begun: paths are relative to it.
+    :param threads: of torch, by which sums are rounded.
+    :param separate: whether each strategy has a process of its own.
+    :param finished: whether it is done.
+    """
+
+    specification: str
+    place: int
+    settings: dict[str, Any]
+    exact: bool
+    imports: tuple[str, ...]
+    directory: str
+    threads: int
+    separate: bool
+    finished: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Mapping[str, Any],
+        specification: str,
+        place: int = 0,
+        imports: Iterable[str] = (),
+        separate: bool = False,
+        threads: int = 1,
+    ) -> Asked:
+        """Return what is asked for here and now.
+
+        :param settings: see the class; as they are given.
+        :param specification: see the class.
+        :param place: see the class.
+        :param imports: see the class.
+        :param separate: see the class.
+        :param threads: see the class.
+        """
+        plain = json.loads(json.dumps(dict(settings), default=_text))
+        return cls(
+            specification,
+            place,
+            plain,
+            plain == dict(settings),
+            tuple(imports),
+            os.getcwd(),
+            threads,
+            separate,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write it to the folder of its run.
+
+        :param folder: made if it does not exist.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, **asdict(self)}
+        write_text(folder / ASKED, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def check_same(self, other: Asked, folder: Path) -> None:
+        """Refuse to go on with a run that was asked for otherwise.
+
+        :param other: what is asked for now; its seed may be another one.
+        :param folder: of this one.
+        :raises RecordError: naming the settings that differ.
+        """
+        names = [*self.settings, *(n for n in other.settings if n not in self.settings)]
+        differing = [
+            f"{name} {other.settings.get(name)!r} instead of {self.settings.get(name)!r}"
+            for name in names
+            if name not in ("command", "seed")
+            and self.settings.get(name) != other.settings.get(name)
+        ]
+        if differing:
+            raise RecordError(
+                f"{folder} is of another comparison: this one has {', '.join(differing)}. Choose "
+                "another folder (--out), or the settings that it was begun with"
+            )
+
+
+def asked(folder: Path) -> Asked | None:
+    """Return what a run was asked for, None for a folder that does not say.
+
+    :param folder: of the run.
+    :raises RecordError: for a file that is damaged, or of another version.
+    """
+    path = folder / ASKED
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT or set(content) != {f.name for f in fields(Asked)}:
+            raise ValueError(f"expected the fields of {FORMAT!r}")
+        for name, kind in (("specification", str), ("place", int), ("settings", dict)):
+            if not isinstance(content[name], kind):
+                raise ValueError(f"field {name!r} is {content[name]!r}")
+        return Asked(**{**content, "imports": tuple(content["imports"])})
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RecordError(f"{path} is damaged, or another version's: {error}") from error
+
+
+def _text(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
