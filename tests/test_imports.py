@@ -28,7 +28,7 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "augmentation", "defaults", "finite", "titles"),
+        ("apart", "arguments", "augmentation", "defaults", "finite", "titles"),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface", "images"),

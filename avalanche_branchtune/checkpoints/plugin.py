@@ -157,7 +157,8 @@ class Checkpoints(SupervisedPlugin):
         """
         if not keep:
             self.folder.remove()
-            self._sidecar.say("done", checkpoint=None)
+            self._sidecar.note(checkpoint=None)
+        self._sidecar.say("done")
         self._lock.release()
 
     # ---- calls
@@ -253,9 +254,9 @@ class Checkpoints(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Say which epoch comes."""
         self._in_call += 1
-        self._say_progress(strategy)
         if self._midway is not None:
             strategy.clock.train_exp_epochs = self._midway["epochs"]
+        self._say_progress(strategy)
 
     def _train_exp(self, train: Any, *args: Any, **kwargs: Any) -> None:
         """Leave out the epochs that are over; the schedule was made for all of them."""

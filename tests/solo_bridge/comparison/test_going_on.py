@@ -99,6 +99,14 @@ def test_killed_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (out / LOCK).exists() and {s.state for s in statuses(out)} == {"done"}
     assert cli.main(["resume", str(out)]) == 2
     assert "nothing to go on with: 2 runs are finished" in capsys.readouterr().err
+    with pytest.raises(RecordError, match="mine-0 holds the record of a run that is finished"):
+        SMALL.run("cassle+mine", out)
+    (out / "joint-0" / REFERENCE).unlink()
+    compare(["joint"], SMALL, out, keep_checkpoints=True)
+    again, before = (torch.load(folder / "joint-0" / REFERENCE) for folder in (out, whole))
+    assert again.keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in again.items())
+    assert (out / "joint-0" / INDEX).exists()
 
 
 def test_asked_to_end_in_the_same_process(tmp_path: Path) -> None:
@@ -144,21 +152,8 @@ def test_the_command_is_interrupted_from_a_terminal(tmp_path: Path) -> None:
     assert (out / "report.html").is_file()
 
 
-def test_the_reference_is_made_again_if_it_is_gone(tmp_path: Path) -> None:
-    (run,) = compare(["joint"], SMALL, tmp_path, keep_checkpoints=True)
-    folder = tmp_path / "joint-0"
-    before = torch.load(folder / REFERENCE)
-    assert (folder / INDEX).exists()
-    (folder / REFERENCE).unlink()
-    compare(["joint"], SMALL, tmp_path)
-    after = torch.load(folder / REFERENCE)
-    assert before.keys() == after.keys()
-    assert all(torch.equal(value, after[key]) for key, value in before.items())
-    assert run.complete and not (folder / INDEX).exists()
-
-
 def test_another_comparison_is_refused_by_what_differs(tmp_path: Path) -> None:
-    compare(["frozen"], replace(SMALL, epochs=1), tmp_path)
+    Asked.of(vars(replace(SMALL, epochs=1)), "frozen").save(tmp_path / "frozen-0")
     others = {"epochs": 3, "lr": 0.5, "options": {"cassle": {"weight": 2.0}}}
     message = (
         r"frozen-0 is of another comparison: this one has epochs 3 instead of 1, lr 0.5 instead "
@@ -168,8 +163,6 @@ def test_another_comparison_is_refused_by_what_differs(tmp_path: Path) -> None:
         with pytest.raises(RecordError, match=message):
             compare(specs, replace(SMALL, **others), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["frozen-0"]
-    with pytest.raises(RecordError, match="frozen-0 holds the record of a run that is finished"):
-        replace(SMALL, epochs=1).run("frozen", tmp_path)
 
 
 def asked_for(folder: Path, **changed: Any) -> None:
