@@ -314,6 +314,10 @@ class Checkpoints(SupervisedPlugin):
             self._say_progress(strategy)
         self._end_if_asked()
 
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Say that an experience is over."""
+        self._say_progress(strategy)
+
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Give a sign of life."""
         if self._sidecar.due:
@@ -332,7 +336,7 @@ class Checkpoints(SupervisedPlugin):
             "training",
             experience=experience_index(strategy) + 1,
             experiences=stream_length(strategy),
-            epoch=strategy.clock.train_exp_epochs + 1,
+            epoch=min(strategy.clock.train_exp_epochs + 1, strategy.train_epochs),
             epochs=strategy.train_epochs,
             steps=strategy.clock.train_iterations,
         )

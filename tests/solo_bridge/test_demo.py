@@ -51,7 +51,7 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert "fine-tuning" in printed.err, "progress bars"
     assert "Branch-tuning" in (out / "report.html").read_text(encoding="utf-8")
     assert main(["demo", "--out", str(out), "--samples", "700"]) == 2
-    assert "holds the record of a run already" in capfd.readouterr().err
+    assert "this one has epochs 15 instead of 3. Choose another" in capfd.readouterr().err
 
 
 def test_example_runs_on_a_folder(

@@ -50,6 +50,7 @@ def test_what_is_said(tmp_path: Path) -> None:
     run.train(streams.train_stream[0])
     steps = run.clock.train_iterations
     said = read_sidecar(tmp_path)
+    assert (said["epoch"], said["steps"]) == (1, steps)
     assert said["state"] == "waiting" and said["checkpoint"]["bytes"] > 1000
     assert 0 <= age(said["heartbeat"]) < 60 and 0 <= age(said["checkpoint"]["saved"]) < 60
     run.eval(streams.test_stream[:1])
