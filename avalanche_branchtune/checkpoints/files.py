@@ -50,7 +50,7 @@ class CheckpointFolder:
         """Save a checkpoint, and remove those that are older than the last ones.
 
         :param number: how many calls were finished.
-        :param state: plain data, see :mod:`.plain`.
+        :param state: plain data, see :mod:`.encoder`.
         :param midway: whether the next call is under way; the checkpoint of this number stays
             beside it, since both are needed to go on.
         :raises OSError: if it cannot be written; the older ones stay good.

@@ -14,10 +14,11 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune.checkpoints.data import within
+from avalanche_branchtune.checkpoints.decoder import Decoder
+from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.checkpoints.files import CheckpointFolder
 from avalanche_branchtune.checkpoints.lock import Lock
 from avalanche_branchtune.checkpoints.midway import GoingOn
-from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
 from avalanche_branchtune.checkpoints.sidecar import Sidecar, now
 from avalanche_branchtune.checkpoints.signals import REQUEUE, Requests
 from avalanche_branchtune.checkpoints.state import (

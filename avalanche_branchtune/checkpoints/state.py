@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from avalanche_branchtune.checkpoints.data import DATA, named_data
-from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
+from avalanche_branchtune.checkpoints.decoder import Decoder
+from avalanche_branchtune.checkpoints.encoder import Encoder
+from avalanche_branchtune.checkpoints.names import name_of
 from avalanche_branchtune.errors import CheckpointError
 
 CALLS = frozenset({"train", "eval", "_train_exp"})
@@ -49,7 +51,7 @@ def snapshot(
     encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed)
     modules = {
         path: {
-            "class": _class(module),
+            "class": name_of(type(module)),
             "weights": {
                 n: encoder.encode(w, f"model.{path}.{n}") for n, w in _weights(module).items()
             },
@@ -66,7 +68,7 @@ def snapshot(
     return {
         "modules": modules,
         "plugins": [
-            {"class": _class(p), "state": _plugin_state(p, encoder)}
+            {"class": name_of(type(p)), "state": _plugin_state(p, encoder)}
             for p in strategy.plugins
             if p is not leave_out
         ],
@@ -102,7 +104,7 @@ def restore(
     :raises CheckpointError: for a strategy that is made otherwise.
     """
     plugins = [p for p in strategy.plugins if p is not leave_out]
-    here, there = [_class(p) for p in plugins], [p["class"] for p in state["plugins"]]
+    here, there = [name_of(type(p)) for p in plugins], [p["class"] for p in state["plugins"]]
     if here != there:
         raise CheckpointError(
             f"the checkpoint is of a strategy with the plugins {', '.join(there)}; here are "
@@ -153,8 +155,8 @@ def _plugin_state(plugin: Any, encoder: Encoder) -> Any:
 
 
 def _restore_module(module: nn.Module, saved: Any, path: str, decoder: Decoder) -> None:
-    if _class(module) != saved["class"]:
-        raise CheckpointError(f"model.{path} is a {_class(module)}, not a {saved['class']}")
+    if name_of(type(module)) != saved["class"]:
+        raise CheckpointError(f"model.{path} is a {name_of(type(module))}, not a {saved['class']}")
     for name, node in saved["weights"].items():
         value = decoder.decode(node, f"model.{path}.{name}", _weights(module).get(name))
         kind = module._parameters if isinstance(value, nn.Parameter) else module._buffers
@@ -193,10 +195,6 @@ def _named_weights(model: nn.Module) -> dict[str, Any]:
 
 def _weights(module: nn.Module) -> dict[str, Any]:
     return {**module._parameters, **module._buffers}
-
-
-def _class(value: Any) -> str:
-    return f"{type(value).__module__}:{type(value).__qualname__}"
 
 
 def random_states() -> dict[str, Any]:

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from avalanche_branchtune.checkpoints.plain import Decoder, Encoder
+from avalanche_branchtune.checkpoints.decoder import Decoder
+from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.errors import CheckpointError
 
 CPU = torch.device("cpu")
