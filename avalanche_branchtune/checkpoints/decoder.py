@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import enum
 import functools
+import re
+import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +17,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from avalanche_branchtune.checkpoints.encoder import KIND
-from avalanche_branchtune.checkpoints.names import OWN, find, name_of
+from avalanche_branchtune.checkpoints.data import DATA
+from avalanche_branchtune.checkpoints.encoder import KIND, PLAIN, STATELESS, says_its_state
+from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
+from avalanche_branchtune.checkpoints.pickles import unpickled
 from avalanche_branchtune.errors import CheckpointError
 
 KINDS = frozenset(
     {"array", "copy", "default", "deque", "dict", "frozenset", "image", "in place", "kept", "list"}
-    | {"member", "name", "object", "ordered", "parameter", "partial", "path", "range", "scalar"}
-    | {"set", "tensor", "torch", "tuple"}
+    | {"member", "name", "object", "ordered", "parameter", "partial", "path", "pickle", "range"}
+    | {"scalar", "set", "tensor", "torch", "tuple"}
 )
 """Kinds of what is no plain value, beside ``live`` and ``seen``."""
 
@@ -32,10 +36,15 @@ class Decoder:
 
     :param live: what was given to :class:`.Encoder`, in the process that reads.
     :param device: for tensors that were not on a CPU.
+    :param pickles: whether to read pickles, which can run anything.
     """
 
-    def __init__(self, live: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, live: Mapping[str, Any], device: torch.device, *, pickles: bool = False
+    ) -> None:
         """See the class."""
+        self._pickles = pickles
+        self._begun: set[int] = set()
         self._live = live
         self._device = device
         self._made: dict[int, Any] = {}
@@ -50,28 +59,33 @@ class Decoder:
         :raises CheckpointError: for data that :class:`.Encoder` does not make, and for what was to
             be found here and is not.
         """
-        if not isinstance(node, dict):
+        if isinstance(node, PLAIN) and type(node) in PLAIN:
             return node
-        kind = node.get(KIND)
+        try:
+            return self._decoded(node, where, there)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever a damaged or hostile file can cause
+            raise CheckpointError(f"{where} cannot be read: {error!r}") from error
+
+    def _decoded(self, node: Any, where: str, there: Any) -> Any:
+        kind = node[KIND] if isinstance(node, dict) and KIND in node else type(node).__name__
         if kind == "live":
             if node["name"] not in self._live:
                 raise CheckpointError(f"{where}: there is no {node['name']} here")
             return self._live[node["name"]]
         if kind == "seen":
             return self._made[node["id"]]
-        if kind not in KINDS or "id" not in node:
+        if kind not in KINDS or node["id"] in self._begun:  # a file can hold one part twice
             raise CheckpointError(f"{where}: unknown kind of data {kind!r}")
+        self._begun.add(node["id"])
         if id(there) in self._filled_ones and kind not in ("kept", "in place"):
             there = None  # two objects may have been one here
         elif there is not None:
             self._filled_ones[id(there)] = there
-        try:
-            value = getattr(self, f"_{str(kind).replace(' ', '_')}")(node, where, there)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{where}: {kind} cannot be read: {error!r}") from error
-        self._made[node["id"]] = value
+        value = getattr(self, f"_{kind.replace(' ', '_')}")(node, where, there)
+        if kind != "kept" or isinstance(value, DATA):  # what is no data stays where it stands
+            self._made[node["id"]] = value
         return value
 
     def fill(self, nodes: Mapping[str, Any], value: Any, where: str) -> None:
@@ -80,7 +94,19 @@ class Decoder:
         :param nodes: see :meth:`.Encoder.fill`.
         :param value: the object.
         :param where: its name.
+        :raises CheckpointError: see :meth:`decode`.
         """
+        if says_its_state(value):
+            if nodes.get(KIND) != "own":
+                raise CheckpointError(
+                    f"{where} did not say its state (state_dict) when it was saved"
+                )
+            value.load_state_dict(self.decode(nodes["state"], f"{where}.state_dict()"))
+            return
+        if KIND in nodes or isinstance(value, STATELESS):
+            raise CheckpointError(
+                f"{where} is a {name_of(type(value))} here, which has no such state"
+            )
         old = dict(vars(value))
         new = {k: self.decode(n, f"{where}.{k}", old.get(k)) for k, n in nodes.items()}
         vars(value).clear()
@@ -148,29 +174,30 @@ class Decoder:
 
     @torch.no_grad()
     def _tensor(self, node: Any, where: str, there: Any) -> Any:
-        value = node["tensor"]
+        value = _numbers(node, where)
         same = isinstance(there, Tensor) and not isinstance(there, nn.Parameter) and there.is_leaf
         if same and there.shape == value.shape and there.dtype == value.dtype:
             return there.copy_(value).requires_grad_(node["grad"])
-        return self._moved(node).requires_grad_(node["grad"])
+        return self._moved(node, value).requires_grad_(node["grad"])
 
     @torch.no_grad()
     def _parameter(self, node: Any, where: str, there: Any) -> Any:
-        value = node["tensor"]
+        value = _numbers(node, where)
         same = isinstance(there, nn.Parameter) and there.shape == value.shape
         if same and there.dtype == value.dtype:
             there.copy_(value)
             return there.requires_grad_(node["grad"])
-        return nn.Parameter(self._moved(node), node["grad"])
+        return nn.Parameter(self._moved(node, value), node["grad"])
 
-    def _moved(self, node: Any) -> Tensor:
-        value: Tensor = node["tensor"].clone()
-        return value.to(self._device) if node["on"] else value
+    def _moved(self, node: Any, value: Tensor) -> Tensor:
+        return value.to(self._device, copy=True) if node["on"] else value.clone()
 
     def _array(self, node: Any, where: str, there: Any) -> Any:
-        return node["tensor"].numpy().copy()
+        return _numbers(node, where).numpy().copy()
 
     def _scalar(self, node: Any, where: str, there: Any) -> Any:
+        if not re.fullmatch(r"[<>|=][biufU]\d+", node["type"]):
+            raise CheckpointError(f"{where}: unknown number {node['type']!r}")
         return np.dtype(node["type"]).type(node["value"])
 
     def _range(self, node: Any, where: str, there: Any) -> Any:
@@ -187,16 +214,21 @@ class Decoder:
         raise CheckpointError(f"{where}: unknown {node['value']!r}")
 
     def _image(self, node: Any, where: str, there: Any) -> Any:
-        width, height = node["size"]
-        return Image.frombytes(node["mode"], (width, height), node["tensor"].numpy().tobytes())
+        (width, height), pixels = node["size"], _numbers(node, where)
+        if not 0 < width * height <= 8 * pixels.numel():
+            raise CheckpointError(f"{where}: {pixels.numel()} bytes of {width} x {height} pixels")
+        return Image.frombytes(node["mode"], (width, height), pixels.numpy().tobytes())
 
     def _path(self, node: Any, where: str, there: Any) -> Any:
-        return Path(node["value"])
+        return there if isinstance(there, Path) else Path(node["value"])  # where it now lies
 
     def _name(self, node: Any, where: str, there: Any) -> Any:
-        found = find(node["value"])
+        name = node["value"]
+        if isinstance(there, types.FunctionType | type) and name_of(there) == name:
+            return there
+        found = find(name)
         if found is None:
-            raise CheckpointError(f"{where}: {node['value']!r} is not known here")
+            raise CheckpointError(f"{where}: {name!r} is not known here")
         return found
 
     def _member(self, node: Any, where: str, there: Any) -> Any:
@@ -207,7 +239,7 @@ class Decoder:
 
     def _partial(self, node: Any, where: str, there: Any) -> Any:
         function = self.decode(node["function"], where)
-        if not str(getattr(function, "__module__", "")).startswith(OWN):
+        if not (isinstance(function, types.FunctionType) and lives_in(function, BOUND)):
             raise CheckpointError(f"{where}: a call of {function}")
         old = (list(there.args), dict(there.keywords)) if type(there) is functools.partial else ()
         args, keywords = (
@@ -244,7 +276,12 @@ class Decoder:
 
     def _copy(self, node: Any, where: str, there: Any) -> Any:
         name = name_of(type(there))
-        value = there if name == node["class"] else copy.deepcopy(self._live[node["of"]])
+        of = self._live[node["of"]]
+        if name != node["class"] and not (
+            isinstance(of, nn.Module) and name_of(type(of)) == node["class"]
+        ):
+            raise CheckpointError(f"{where}: {node['of']} is no {node['class']}")
+        value = there if name == node["class"] else copy.deepcopy(of)
         return self._with_vars(node, where, value)
 
     def _with_vars(self, node: Any, where: str, value: Any) -> Any:
@@ -256,3 +293,22 @@ class Decoder:
         if there is None:
             raise CheckpointError(f"{where}: something was to be found here, and nothing is")
         return there
+
+    def _pickle(self, node: Any, where: str, there: Any) -> Any:
+        if not self._pickles:
+            raise CheckpointError(
+                f"{where}: the checkpoint holds a pickle of {node['class']}, and a pickle can run "
+                "anything when it is read: pass Checkpoints(trust_plugins=True) if you trust who "
+                "wrote it"
+            )
+        return unpickled(node["content"], [self.decode(n, where) for n in node["parts"]])
+
+
+def _numbers(node: Any, where: str) -> Tensor:
+    """Return a node's tensor if it is no larger than what lies in the file."""
+    value = node["tensor"]
+    if isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu":
+        size, there = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+        if size <= there:
+            return value.detach()
+    raise CheckpointError(f"{where}: no tensor that a checkpoint holds")

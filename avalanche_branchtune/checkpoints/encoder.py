@@ -4,7 +4,11 @@ Plain data are numbers, texts, tensors, and lists and dictionaries of them: ``to
 weights_only=True)`` reads them.  Whatever else there is becomes a dictionary with a kind, see
 :class:`Encoder`; nothing in it is ever called.  An object that is there already (the network that a
 script has made anew) is filled in its place, so that whoever knows it goes on knowing it; another
-one is made of its class, without its constructor, if the class is one of :data:`.TRUSTED`.
+one is made of its class, without its constructor, if a file can mean it, see :mod:`.names`.
+
+A plugin, metric or logger with ``state_dict`` and ``load_state_dict`` says its state itself; any
+other is written by its attributes, which is exact if all of them can be written.  What cannot be is
+refused by its name, or pickled for a user who trusts it.
 """
 
 from __future__ import annotations
@@ -20,20 +24,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from avalanche.core import BasePlugin
+from avalanche.evaluation import PluginMetric
+from avalanche.logging import BaseLogger
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from avalanche_branchtune.checkpoints.names import find, name_of
+from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
+from avalanche_branchtune.checkpoints.pickles import pickled
 from avalanche_branchtune.errors import CheckpointError
 
 KIND = "@"
 """Key of what is no plain value: its kind."""
 
-_WITHOUT_STATE = (io.IOBase, types.MethodType, types.ModuleType, RemovableHandle)
+STATELESS = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, enum.Enum)
+"""What has attributes that are no state of a run."""
+
+_KEPT = (io.IOBase, types.MethodType, types.ModuleType, RemovableHandle)
 _CONTAINERS: dict[type, str] = {list: "list", set: "set", deque: "deque"}
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered"}
-_PLAIN = (type(None), bool, int, float, str, bytes)
+PLAIN = (type(None), bool, int, float, str, bytes)
 _TORCH = (torch.dtype, torch.device, torch.Size)
 
 
@@ -43,12 +54,20 @@ class Encoder:
     :param live: objects that whoever reads will have, by their names: they are written as names.
     :param known: objects that whoever reads will have where these are: they need no trusted class.
     :param fixed: objects that stand where they stood when all was made, and do not change.
+    :param pickles: whether to pickle what cannot be written.
     """
 
     def __init__(
-        self, live: Mapping[str, Any], known: Iterable[Any] = (), fixed: Iterable[Any] = ()
+        self,
+        live: Mapping[str, Any],
+        known: Iterable[Any] = (),
+        fixed: Iterable[Any] = (),
+        *,
+        pickles: bool = False,
     ) -> None:
         """See the class."""
+        self._pickles = pickles
+        self._inside: dict[int, str] = {}  # what is part of a pickle, and of which
         self._known = {id(value) for value in known}
         self._fixed = {id(value) for value in fixed}
         self._names = {id(value): name for name, value in live.items()}
@@ -64,35 +83,45 @@ class Encoder:
         :param where: its name, for messages.
         :raises CheckpointError: for what can be neither written nor found again.
         """
-        if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+        if isinstance(value, PLAIN) and type(value) in PLAIN:
             return value
         if id(value) in self._names:
             return {KIND: "live", "name": self._names[id(value)]}
         if id(value) in self._seen:
             return {KIND: "seen", "id": self._seen[id(value)]}
-        self._seen[id(value)] = number = len(self._seen)
+        if id(value) in self._inside:
+            raise CheckpointError(
+                f"{where} is also part of {self._inside[id(value)]}, which is pickled: they would "
+                "become two; let the plugin say its state (state_dict, load_state_dict)"
+            )
         self._alive.append(value)
-        return {"id": number, **self._node(value, where)}
+        self._seen[id(value)] = number = len(self._alive)
+        node = self._node(value, where)
+        if node[KIND] == "kept" and id(value) not in self._fixed:
+            del self._seen[id(value)]  # each stays where it stands
+        return {"id": number, **node}
 
     def fill(self, value: Any, where: str) -> Any:
-        """Return what is to be filled into an object that whoever reads has: its attributes.
+        """Return what is to be filled into an object that whoever reads has: its state.
 
         :param value: the object.
         :param where: its name.
         """
+        if says_its_state(value):
+            return {KIND: "own", "state": self.encode(value.state_dict(), f"{where}.state_dict()")}
         return {k: self.encode(v, f"{where}.{k}") for k, v in vars(value).items()}
 
     def _node(self, value: Any, where: str) -> dict[str, Any]:
         kind = type(value)
         if isinstance(value, Tensor):
-            return self._tensor(value)
+            return self._tensor(value, where)
         if kind is tuple:
             return {KIND: "tuple", "items": self._items(value, where)}
         if kind in _CONTAINERS:
             found = {KIND: _CONTAINERS[kind], "items": self._items(value, where)}
             return {**found, "length": value.maxlen} if kind is deque else found
         if kind is frozenset:
-            return {KIND: "frozenset", "items": self._items(sorted(value), where)}
+            return {KIND: "frozenset", "items": self._items(sorted(value, key=repr), where)}
         if kind in _MAPPINGS or isinstance(value, defaultdict):
             return self._mapping(value, where)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
@@ -130,20 +159,24 @@ class Encoder:
         ]
         return found
 
-    def _tensor(self, value: Tensor) -> dict[str, Any]:
+    def _tensor(self, value: Tensor, where: str) -> dict[str, Any]:
+        if value.layout is not torch.strided or value.is_quantized:
+            return self._pickled(value, where)
         kind = "parameter" if isinstance(value, nn.Parameter) else "tensor"
         on = "" if value.device.type == "cpu" else value.device.type
         plain = value.detach().cpu()
         return {KIND: kind, "tensor": plain.clone(), "grad": value.requires_grad, "on": on}
 
     def _named(self, value: Any, where: str) -> dict[str, Any]:
-        names = f"{value.__module__}:{value.__qualname__}", f"torch:{value.__name__}"
+        names = name_of(value), f"torch:{value.__name__}"
         for name in names:  # torch's own functions have no module
             if find(name) is value:
                 return {KIND: "name", "value": name}
         return {KIND: "kept"}  # made by whoever reads, or an error there
 
     def _partial(self, value: Any, where: str) -> dict[str, Any]:
+        if not (isinstance(value.func, types.FunctionType) and lives_in(value.func, BOUND)):
+            return {KIND: "kept"}
         function = self.encode(value.func, where)
         parts = {"args": list(value.args), "keywords": dict(value.keywords)}
         made = {k: self.encode(v, f"{where}.{k}") for k, v in parts.items()}
@@ -152,28 +185,67 @@ class Encoder:
     def _object(self, value: Any, where: str) -> dict[str, Any]:
         if id(value) in self._fixed:
             return {KIND: "kept"}
-        if isinstance(value, _WITHOUT_STATE):
+        if isinstance(value, _KEPT):
             return {KIND: "kept"}
         if not hasattr(value, "__dict__") or isinstance(value, dict | list | set | tuple):
-            raise self._cannot(value, where)  # what it has become would be lost
+            return self._pickled(value, where)  # what it has become would be lost
         name = name_of(type(value))
-        content = {k: self.encode(v, f"{where}.{k}") for k, v in vars(value).items()}
         if find(name) is type(value):
-            return {KIND: "object", "class": name, "vars": content}
+            return {KIND: "object", "class": name, "vars": self.fill(value, where)}
         if type(value) in self._of_class:  # a copy of the network, or of a part: a teacher
             of = self._of_class[type(value)]
-            return {KIND: "copy", "of": of, "class": name, "vars": content}
+            return {KIND: "copy", "of": of, "class": name, "vars": self.fill(value, where)}
         if id(value) in self._known:
-            return {KIND: "in place", "class": name, "vars": content}
-        raise self._cannot(value, where)
+            return {KIND: "in place", "class": name, "vars": self.fill(value, where)}
+        return self._pickled(value, where)
+
+    def _pickled(self, value: Any, where: str) -> dict[str, Any]:
+        if not self._pickles:
+            raise self._cannot(value, where)
+        parts: list[Any] = []
+
+        def part(inner: Any) -> int | None:
+            if inner is value:
+                return None
+            if isinstance(inner, Tensor) or id(inner) in self._names or id(inner) in self._seen:
+                parts.append(self.encode(inner, where))
+                return len(parts) - 1
+            has_state = isinstance(inner, dict | list | set) or hasattr(inner, "__dict__")
+            if has_state and not isinstance(inner, STATELESS) and id(inner) not in self._fixed:
+                self._inside[id(inner)] = where
+                self._alive.append(inner)
+            return None
+
+        try:
+            content = pickled(value, part)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"{where} cannot be pickled either: {error!r}") from error
+        return {
+            KIND: "pickle",
+            "class": name_of(type(value)),
+            "content": content,
+            "parts": parts,
+        }
 
     @staticmethod
     def _cannot(value: Any, where: str) -> CheckpointError:
         return CheckpointError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be "
-            "made anew from a file: leave it out, or let the plugin that has it say its state "
-            "(state_dict, load_state_dict)"
+            "made anew from a file: leave it out, let the plugin that has it say its state "
+            "(state_dict, load_state_dict), or pass Checkpoints(trust_plugins=True) to pickle it"
         )
+
+
+def says_its_state(value: Any) -> bool:
+    """Tell whether a plugin, metric or logger says its state by torch's two words.
+
+    :param value: any object.
+    """
+    if not isinstance(value, BasePlugin | PluginMetric | BaseLogger):
+        return False
+    return hasattr(type(value), "state_dict") and hasattr(type(value), "load_state_dict")
 
 
 def _torch_text(value: Any) -> str:

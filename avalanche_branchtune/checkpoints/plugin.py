@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from avalanche.core import SupervisedPlugin
 
@@ -56,9 +57,13 @@ class Checkpoints(SupervisedPlugin):
     epochs cannot be repeated, which is warned of.  Before an error of the data loader ends the run,
     it is saved too.
 
-    Any plugin is saved by its attributes, or, if it has them, by ``state_dict`` and
-    ``load_state_dict``.  One that holds what cannot be written is refused by the name of what it
-    holds.  Options are part of the state: the run goes on with those that it was begun with.
+    A plugin, metric or logger with ``state_dict`` and ``load_state_dict`` (torch's words) is saved
+    by these, any other by its attributes, which is exact if all of them can be written.  One that
+    holds what cannot be (an open connection, a generator, an object of a class of your own that it
+    makes in training) is refused before training begins, by the name of what it holds; what it
+    comes to hold later can only be refused then.  Three ways out: give it the two methods, leave
+    it out, or pass ``trust_plugins=True``.  Options are part of the state: the run goes on with
+    those that it was begun with.
 
     For :class:`solo_bridge.SelfSupervised` it is one of the plugins; other strategies are told::
 
@@ -78,6 +83,8 @@ class Checkpoints(SupervisedPlugin):
     :param every_epochs: the same in epochs.
     :param keep: for how many of the last calls checkpoints are kept.
     :param requeue: exit status after SIGUSR1.
+    :param trust_plugins: pickle what cannot be written as plain data, and read such pickles.  A
+        pickle can run anything when it is read: for files of your own alone.
     :raises CheckpointError: if there is a run and ``resume`` is not set.
     :raises FolderInUseError: if another process writes there; when a strategy takes the plugin.
     :raises UnknownOptionError: for options that are none.
@@ -94,6 +101,7 @@ class Checkpoints(SupervisedPlugin):
         every_epochs: int | None = None,
         keep: int = 2,
         requeue: int = REQUEUE,
+        trust_plugins: bool = False,
     ) -> None:
         """See the class."""
         super().__init__()
@@ -105,12 +113,14 @@ class Checkpoints(SupervisedPlugin):
             at_least_one("Checkpoints(every_epochs=…)", every_epochs)
         self.every_minutes = every_minutes
         self.every_epochs = every_epochs
+        self.trust_plugins = true_or_false("Checkpoints(trust_plugins=…)", trust_plugins)
         self.requests = Requests(at_least(0, "Checkpoints(requeue=…)", requeue))
         if self.folder.begun() and not resume:
             raise CheckpointError(
                 f"{self.folder.path} holds a run already: pass resume=True to go on with it, or "
                 "choose another folder"
             )
+        self._run = uuid4().hex
         self._strategy: Any = None
         self._lock: Lock
         self._sidecar: Sidecar
@@ -146,7 +156,7 @@ class Checkpoints(SupervisedPlugin):
         newest = self.folder.newest() if self.resume else None
         if newest is not None:
             self._base, self._midway = newest
-            self._calls = self._base["calls"]
+            self._calls, self._run = self._base["calls"], self._base["run"]
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
@@ -227,8 +237,7 @@ class Checkpoints(SupervisedPlugin):
         return Decoder({}, self._strategy.device).decode(saved["result"], "result", {})
 
     def _go_on_from_base(self) -> None:
-        more = self._midway is not None
-        restore(self._strategy, self._base, self._experiences, leave_out=self, more=more)
+        self._restore(self._base, more=self._midway is not None)
         self._base = None
 
     def _check(self, saved: dict[str, Any], this: dict[str, Any]) -> None:
@@ -293,7 +302,7 @@ class Checkpoints(SupervisedPlugin):
 
     def _put_back(self) -> None:
         midway, self._midway = self._midway, None
-        restore(self._strategy, midway["state"], self._experiences, leave_out=self)
+        self._restore(midway["state"], more=False)
         self._epoch_random = midway["epoch_random"]
         self._between_steps = True
 
@@ -345,9 +354,26 @@ class Checkpoints(SupervisedPlugin):
     # ---- saving
 
     def _save(self, calls: list[dict[str, Any]]) -> None:
-        state = snapshot(self._strategy, self._experiences, self._known, leave_out=self)
+        state = self._snapshot()
         self._calls = calls
-        self._write(len(calls), {**state, "calls": calls}, midway=False)
+        self._write(len(calls), {**state, "calls": calls, "run": self._run}, midway=False)
+
+    def _snapshot(self) -> dict[str, Any]:
+        trust = self.trust_plugins
+        return snapshot(
+            self._strategy, self._experiences, self._known, leave_out=self, pickles=trust
+        )
+
+    def _restore(self, state: dict[str, Any], *, more: bool) -> None:
+        trust, data = self.trust_plugins, self._experiences
+        try:
+            restore(self._strategy, state, data, leave_out=self, more=more, pickles=trust)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.folder.path}: {error}") from error
+        except Exception as error:  # whatever a damaged or hostile file can cause
+            raise CheckpointError(
+                f"{self.folder.path}: the checkpoint cannot be put back: {error!r}"
+            ) from error
 
     def _save_midway(self, strategy: Any) -> None:
         """Save within a call, unless a plugin holds what can only be written between calls."""
@@ -355,7 +381,7 @@ class Checkpoints(SupervisedPlugin):
         if hasattr(strategy, "check_finite"):
             strategy.check_finite()
         try:
-            state = snapshot(strategy, self._experiences, self._known, leave_out=self)
+            state = self._snapshot()
         except CheckpointError as error:
             if not self._warned:
                 logger.warning(
@@ -368,6 +394,7 @@ class Checkpoints(SupervisedPlugin):
         self._write(
             len(self._calls),
             {
+                "run": self._run,
                 "of": _described("train", self._now()),
                 "marks": [stream_mark(e) for e in self._now()],
                 "epochs": clock.train_exp_epochs,

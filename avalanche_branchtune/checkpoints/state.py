@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avalanche_branchtune.checkpoints.data import DATA, named_data
 from avalanche_branchtune.checkpoints.decoder import Decoder
@@ -36,7 +36,12 @@ _OF_MODULE = frozenset({"_parameters", "_buffers", "_modules"}) | _HOOKS
 
 
 def snapshot(
-    strategy: Any, experiences: Iterable[Any] = (), known: Iterable[Any] = (), leave_out: Any = None
+    strategy: Any,
+    experiences: Iterable[Any] = (),
+    known: Iterable[Any] = (),
+    leave_out: Any = None,
+    *,
+    pickles: bool = False,
 ) -> dict[str, Any]:
     """Return the state of a strategy as plain data.
 
@@ -44,11 +49,12 @@ def snapshot(
     :param experiences: that it was trained on, in this order.
     :param known: what could be reached from the strategy when it was made.
     :param leave_out: the plugin that asks.
+    :param pickles: whether to pickle what cannot be plain data.
     :raises CheckpointError: naming what cannot be written.
     """
     known, data = list(known), named_data(experiences)
     fixed = [value for value in known if isinstance(value, DATA)]
-    encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed)
+    encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed, pickles=pickles)
     modules = {
         path: {
             "class": name_of(type(module)),
@@ -64,11 +70,11 @@ def snapshot(
         for path, module in strategy.model.named_modules()
     }
     live = {**_live(strategy, leave_out), **data, **_named_weights(strategy.model)}
-    encoder = Encoder(live, known, fixed)
+    encoder = Encoder(live, known, fixed, pickles=pickles)
     return {
         "modules": modules,
         "plugins": [
-            {"class": name_of(type(p)), "state": _plugin_state(p, encoder)}
+            {"class": name_of(type(p)), "state": encoder.fill(p, type(p).__name__)}
             for p in strategy.plugins
             if p is not leave_out
         ],
@@ -93,6 +99,7 @@ def restore(
     leave_out: Any = None,
     *,
     more: bool = False,
+    pickles: bool = False,
 ) -> None:
     """Give a strategy a state; it was made as the one that the state is of.
 
@@ -101,6 +108,7 @@ def restore(
     :param experiences: that it was trained on, as they are found here.
     :param leave_out: the plugin that asks.
     :param more: whether a later state will follow, of a step within the next call.
+    :param pickles: whether to read pickles, which can run anything.
     :raises CheckpointError: for a strategy that is made otherwise.
     """
     plugins = [p for p in strategy.plugins if p is not leave_out]
@@ -117,20 +125,19 @@ def restore(
     for path in [p for p in state["modules"] if p not in paths]:  # SwAV's, made in training
         parent, _, name = path.rpartition(".")
         made = Decoder({}, strategy.device).made(state["modules"][path]["class"], f"model.{path}")
+        if not isinstance(made, nn.Module):
+            raise CheckpointError(f"model.{path}: a {name_of(type(made))} is no module")
         strategy.model.get_submodule(parent)._modules[name] = made
         paths[path] = made
     data = named_data(experiences)
-    decoder = Decoder({**_live(strategy, leave_out), **data}, strategy.device)
+    decoder = Decoder({**_live(strategy, leave_out), **data}, strategy.device, pickles=pickles)
     for path, module in paths.items():
         _restore_module(module, state["modules"][path], path, decoder)
     weights = _named_weights(strategy.model)
-    decoder = Decoder({**_live(strategy, leave_out), **data, **weights}, strategy.device)
+    live = {**_live(strategy, leave_out), **data, **weights}
+    decoder = Decoder(live, strategy.device, pickles=pickles)
     for plugin, saved in zip(plugins, state["plugins"], strict=True):
-        if _says_its_state(plugin):
-            state_of = decoder.decode(saved["state"], f"{type(plugin).__name__}.state_dict()", {})
-            plugin.load_state_dict(state_of)
-        else:
-            decoder.fill(saved["state"], plugin, type(plugin).__name__)
+        decoder.fill(saved["state"], plugin, type(plugin).__name__)
     for name, node in state["optimizer"].items():
         old = getattr(strategy.optimizer, name, None)
         vars(strategy.optimizer)[name] = decoder.decode(node, f"optimizer.{name}", old)
@@ -143,23 +150,16 @@ def restore(
     restore_random_states(state["random"])
 
 
-def _says_its_state(plugin: Any) -> bool:
-    return hasattr(type(plugin), "state_dict") and hasattr(type(plugin), "load_state_dict")
-
-
-def _plugin_state(plugin: Any, encoder: Encoder) -> Any:
-    name = type(plugin).__name__
-    if _says_its_state(plugin):
-        return encoder.encode(plugin.state_dict(), f"{name}.state_dict()")
-    return encoder.fill(plugin, name)
-
-
 def _restore_module(module: nn.Module, saved: Any, path: str, decoder: Decoder) -> None:
     if name_of(type(module)) != saved["class"]:
         raise CheckpointError(f"model.{path} is a {name_of(type(module))}, not a {saved['class']}")
     for name, node in saved["weights"].items():
         value = decoder.decode(node, f"model.{path}.{name}", _weights(module).get(name))
-        kind = module._parameters if isinstance(value, nn.Parameter) else module._buffers
+        if not isinstance(value, Tensor | None):
+            raise CheckpointError(f"model.{path}.{name}: a {name_of(type(value))} is no tensor")
+        none = value is None and name in module._parameters
+        is_parameter = none or isinstance(value, nn.Parameter)
+        kind: Any = module._parameters if is_parameter else module._buffers
         kind[name] = value
     for name in [n for n in _weights(module) if n not in saved["weights"]]:
         module._parameters.pop(name, None)
@@ -212,10 +212,13 @@ def random_states() -> dict[str, Any]:
 
 def restore_random_states(saved: Any) -> None:
     """Put random states back, see :func:`random_states`."""
-    version, numbers, gauss = saved["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, position, has_gauss, cached = saved["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(saved["torch"])
-    if torch.cuda.is_available() and saved["cuda"]:
-        torch.cuda.set_rng_state_all(saved["cuda"])
+    try:
+        version, numbers, gauss = saved["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        name, keys, position, has_gauss, cached = saved["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(saved["torch"])
+        if torch.cuda.is_available() and saved["cuda"]:
+            torch.cuda.set_rng_state_all(saved["cuda"])
+    except Exception as error:  # whatever a damaged or hostile file can cause
+        raise CheckpointError(f"the random states cannot be put back: {error!r}") from error
