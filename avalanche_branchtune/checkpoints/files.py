@@ -8,9 +8,12 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
+from collections.abc import Callable, Set
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,11 +21,16 @@ from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.writing import replacing
 
 INDEX = "checkpoints.json"
-FORMAT = 1
+FORMAT = 2
 """Raised whenever older files can no longer be read."""
 
-OWN = re.compile(r"(state|midway)-\d{6,}-[0-9a-f]{8}\.pt")
+OWN = re.compile(r"(state|midway)-(\d{6,})-[0-9a-f]{8}\.pt")
 """Names of its files: whatever else lies in the folder stays."""
+
+_OF_STATE = frozenset(
+    {"calls", "modules", "optimizer", "plugins", "random", "run", "shapes"} | {"strategy"}
+)
+_OF_MIDWAY = frozenset({"epoch_random", "epochs", "iterations", "marks", "of", "run", "state"})
 
 logger = logging.getLogger(__name__)
 
@@ -56,21 +64,17 @@ class CheckpointFolder:
         :raises OSError: if it cannot be written; the older ones stay good.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getbuffer()
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{'midway' if midway else 'state'}-{number:06d}-{digest[:8]}.pt"
-        _write(self.path / name, content)
         listed = self._listed()
-        entry = {"file": name, "sha256": digest}
+        name = f"{'midway' if midway else 'state'}-{number:06d}-{secrets.token_hex(4)}.pt"
+        entry = {"file": name, "sha256": _write(self.path / name, partial(torch.save, state))}
         if midway:
             kept = [{**e, "midway": entry} if e["number"] == number else e for e in listed]
         else:
             kept = [e for e in listed if e["number"] < number]
             kept = [*kept, {"number": number, **entry, "midway": None}][-self.keep :]
         index = {"format": FORMAT, "checkpoints": kept}
-        _write(self.path / INDEX, json.dumps(index, indent=1).encode())
+        content = json.dumps(index, indent=1).encode()
+        _write(self.path / INDEX, lambda file: file.write(content))
         names = {e["file"] for e in kept} | {e["midway"]["file"] for e in kept if e["midway"]}
         for old in self._own():
             if old.name not in names:
@@ -87,32 +91,40 @@ class CheckpointFolder:
         return sum(file.stat().st_size for file in self._own())
 
     def _own(self) -> list[Path]:
-        return [file for file in self.path.iterdir() if OWN.fullmatch(file.name)]
+        """Return the files of checkpoints, listed or not."""
+        if not self.path.is_dir():
+            return []
+        return sorted(file for file in self.path.iterdir() if OWN.fullmatch(file.name))
 
     def lacking(self, state: Any) -> str:
         """Say how much room a checkpoint takes, and how much there is.
 
         :param state: of the checkpoint.
         """
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        needed = buffer.getbuffer().nbytes
+        counted: Any = _Summed(None)
+        torch.save(state, counted)
+        needed = f"it has {counted.bytes} bytes"
         try:
-            return f"it has {needed} bytes, and {shutil.disk_usage(self.path).free} are free"
+            return f"{needed}, and {shutil.disk_usage(self.path).free} are free"
         except OSError:
-            return f"it has {needed} bytes"
+            return needed
 
     def newest(self) -> tuple[Any, Any] | None:
         """Return the newest good checkpoint, and the one that is midway from it, if there is.
+
+        A midway one of another run is passed over.
 
         :return: None if there are no checkpoints.
         :raises CheckpointError: if there are checkpoints, and none of them is good.
         """
         listed = self._listed()
         for entry in reversed(listed):
-            state = self._read(entry)
+            state = self._read(entry, _OF_STATE)
             if state is not None:
-                return state, None if entry["midway"] is None else self._read(entry["midway"])
+                midway = None
+                if entry["midway"] is not None:
+                    midway = self._read(entry["midway"], _OF_MIDWAY, state["run"])
+                return state, midway
         if listed:
             raise CheckpointError(
                 f"{self.path}: none of {len(listed)} checkpoints is good: remove the folder to "
@@ -120,45 +132,89 @@ class CheckpointFolder:
             )
         return None
 
-    def _read(self, entry: dict[str, Any]) -> Any:
+    def _read(self, entry: dict[str, Any], keys: Set[str], run: str | None = None) -> Any:
         """Return a checkpoint, None, with a warning, for one that is no good."""
         try:
             content = (self.path / entry["file"]).read_bytes()
-            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
-                return torch.load(io.BytesIO(content), weights_only=True)
-            problem = "it was changed or cut off"
-        except OSError as error:
-            problem = str(error)
+            if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+                raise CheckpointError("it was changed or cut off")
+            state = torch.load(io.BytesIO(content), weights_only=True)
+            if not isinstance(state, dict) or not keys <= state.keys():
+                raise CheckpointError("it is no checkpoint of a run")
+            if run is not None and state["run"] != run:
+                raise CheckpointError("it is of another run")
+            return state
+        except Exception as error:  # whatever a damaged or foreign file can cause
+            problem = str(error).splitlines() or [repr(error)]
         logger.warning(
-            "%s: %s is no good (%s): going on from an older one", self.path, entry["file"], problem
+            "%s: %s is no good (%s): going on from an older one",
+            self.path,
+            entry["file"],
+            problem[0][:200],
         )
         return None
 
     def _listed(self) -> list[dict[str, Any]]:
         path = self.path / INDEX
         if not path.exists():
+            lost = [f.name for f in self._own() if int(f.name.split("-")[1]) > 0]
+            if lost:
+                raise CheckpointError(
+                    f"{path} is not there, but {lost[0]} is: bring it back, or remove the folder "
+                    "to begin anew"
+                )
             return []
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
             version, entries = index["format"], index["checkpoints"]
             files = [*entries, *(e["midway"] for e in entries if e["midway"] is not None)]
             good = all(isinstance(e["number"], int) for e in entries) and all(
-                Path(e["file"]).name == e["file"] and isinstance(e["sha256"], str) for e in files
+                OWN.fullmatch(e["file"]) and isinstance(e["sha256"], str) for e in files
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no list of checkpoints: {error}") from error
-        if not good or version != FORMAT:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
-                f"{path}: format {version!r}; this version reads {FORMAT}: use the version that "
-                "wrote it, or remove the folder"
+                f"{path} is no list of checkpoints ({error!r}): bring it back, or remove the "
+                "folder to begin anew"
+            ) from error
+        if version != FORMAT:
+            newer = isinstance(version, int) and version > FORMAT
+            raise CheckpointError(
+                f"{path}: format {version!r}; this version reads {FORMAT}: go on with the "
+                f"{'newer' if newer else 'older'} version that wrote it, or remove the folder"
+            )
+        if not good:
+            raise CheckpointError(
+                f"{path} lists what is no checkpoint: bring it back, or remove the folder"
             )
         found: list[dict[str, Any]] = entries
         return found
 
 
-def _write(path: Path, content: Any) -> None:
+class _Summed:
+    """Takes the sum of what is written to a file."""
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self.file = file
+        self.sum = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, content: Any) -> int:
+        """Write; without a file, only count."""
+        self.bytes += len(content)
+        if self.file is not None:
+            self.sum.update(content)
+            self.file.write(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing: that is done once, at the end."""
+
+
+def _write(path: Path, put: Callable[[Any], object]) -> str:
+    """Write a file, whole or not at all, and return its SHA-256."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
+        summed = _Summed(file)
+        put(summed)
         file.flush()
         os.fsync(file.fileno())
     handle = os.open(path.parent, os.O_RDONLY)
@@ -166,3 +222,4 @@ def _write(path: Path, content: Any) -> None:
         os.fsync(handle)  # the new name is on the disk too
     finally:
         os.close(handle)
+    return summed.sum.hexdigest()

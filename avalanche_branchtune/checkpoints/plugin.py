@@ -26,6 +26,7 @@ from avalanche_branchtune.checkpoints.state import (
     random_states,
     restore,
     restore_random_states,
+    shapes,
     snapshot,
 )
 from avalanche_branchtune.errors import CheckpointError, FolderInUseError, NonFiniteLossError
@@ -121,6 +122,7 @@ class Checkpoints(SupervisedPlugin):
                 "choose another folder"
             )
         self._run = uuid4().hex
+        self._shapes: dict[str, list[int]] = {}  # of the model as it was made
         self._strategy: Any = None
         self._lock: Lock
         self._sidecar: Sidecar
@@ -153,10 +155,12 @@ class Checkpoints(SupervisedPlugin):
         self._sidecar = Sidecar(self.folder.path)
         self._strategy = strategy
         self._known = within([vars(strategy), *strategy.plugins])
+        self._shapes = shapes(strategy.model)
         newest = self.folder.newest() if self.resume else None
         if newest is not None:
             self._base, self._midway = newest
             self._calls, self._run = self._base["calls"], self._base["run"]
+            self._check_shapes(self._base["shapes"])
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
@@ -246,6 +250,15 @@ class Checkpoints(SupervisedPlugin):
                 f"{self.folder.path}: call {self._done + 1} of the run was {_text(saved)}, now it "
                 f"is {_text(this)}: go on with the script that made it"
             )
+
+    def _check_shapes(self, there: dict[str, list[int]]) -> None:
+        for name in sorted(there.keys() | self._shapes.keys()):
+            old, new = there.get(name), self._shapes.get(name)
+            if old != new:
+                raise CheckpointError(
+                    f"{self.folder.path}: {name} of the model is {new or 'not there'}, in the run "
+                    f"it was {old or 'not'}: go on with the script that made it"
+                )
 
     @staticmethod
     def _mark(experiences: list[Any], marks: list[str]) -> None:
@@ -356,7 +369,8 @@ class Checkpoints(SupervisedPlugin):
     def _save(self, calls: list[dict[str, Any]]) -> None:
         state = self._snapshot()
         self._calls = calls
-        self._write(len(calls), {**state, "calls": calls, "run": self._run}, midway=False)
+        of_run = {"calls": calls, "run": self._run, "shapes": self._shapes}
+        self._write(len(calls), of_run | state, midway=False)
 
     def _snapshot(self) -> dict[str, Any]:
         trust = self.trust_plugins

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from avalanche_branchtune.checkpoints.data import DATA, named_data
 from avalanche_branchtune.checkpoints.decoder import Decoder
@@ -148,6 +149,15 @@ def restore(
         if hasattr(part, "restored"):
             part.restored(more=more)
     restore_random_states(state["random"])
+
+
+def shapes(model: nn.Module) -> dict[str, list[int]]:
+    """Return the shapes of a model's weights and buffers.
+
+    :param model: as it was made.
+    """
+    named = _named_weights(model).items()
+    return {name: list(weight.shape) for name, weight in named if not is_lazy(weight)}
 
 
 def _restore_module(module: nn.Module, saved: Any, path: str, decoder: Decoder) -> None:

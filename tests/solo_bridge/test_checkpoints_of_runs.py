@@ -292,13 +292,15 @@ def test_a_full_disk_does_not_end_the_training(
     expected = run("branch_tuning", "simclr", tmp_path / "whole", resume=False)
     write, files = files_module._write, []
 
-    def full(path: Path, content: Any) -> None:
+    def full(path: Path, put: Any) -> str:
         files.append(path)
         if 6 < len(files) < 13:
-            path.with_suffix(".part").write_bytes(bytes(content)[:100])
-            path.with_suffix(".part").unlink()
-            raise OSError(28, "No space left on device", str(path))
-        write(path, content)
+            put = no_space
+        return write(path, put)
+
+    def no_space(file: Any) -> None:
+        file.write(bytes(100))
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files_module, "_write", full)
     WHAT[22] = kill
