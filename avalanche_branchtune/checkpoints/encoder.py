@@ -67,6 +67,7 @@ class Encoder:
     ) -> None:
         """See the class."""
         self._pickles = pickles
+        self._stored: dict[int, torch.dtype] = {}
         self._inside: dict[int, str] = {}  # what is part of a pickle, and of which
         self._known = {id(value) for value in known}
         self._fixed = {id(value) for value in fixed}
@@ -78,6 +79,8 @@ class Encoder:
 
     def encode(self, value: Any, where: str) -> Any:
         """Return a value as plain data.
+
+        Whole tensors on a CPU are not copied: write it before they change.
 
         :param value: the value.
         :param where: its name, for messages.
@@ -165,7 +168,14 @@ class Encoder:
         kind = "parameter" if isinstance(value, nn.Parameter) else "tensor"
         on = "" if value.device.type == "cpu" else value.device.type
         plain = value.detach().cpu()
-        return {KIND: kind, "tensor": plain.clone(), "grad": value.requires_grad, "on": on}
+        return {KIND: kind, "tensor": self._whole(plain), "grad": value.requires_grad, "on": on}
+
+    def _whole(self, value: Tensor) -> Tensor:
+        """Return a tensor itself if torch writes nothing besides, else a copy of it alone."""
+        storage = value.untyped_storage()
+        whole = storage.nbytes() == value.numel() * value.element_size()
+        dtype = self._stored.setdefault(storage.data_ptr(), value.dtype)  # torch writes one of each
+        return value if whole and dtype == value.dtype else value.clone()
 
     def _named(self, value: Any, where: str) -> dict[str, Any]:
         names = name_of(value), f"torch:{value.__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -219,7 +220,7 @@ class Checkpoints(SupervisedPlugin):
             raise
         finally:
             self._inside = None
-        kept = Encoder({}).encode(result, "result")
+        kept = self._kept(result)
         marks = [stream_mark(e) for e in experiences]
         self._save([*self._calls, {**this, "marks": marks, "result": kept}])
         self._done += 1
@@ -227,6 +228,16 @@ class Checkpoints(SupervisedPlugin):
         self._sidecar.say("done" if all_trained else "waiting")
         self._end_if_asked()
         return result
+
+    def _kept(self, result: Any) -> dict[str, Any]:
+        """Return the metrics that a call gave, without those that cannot be written (figures)."""
+        kept = {}
+        for name, value in dict(result or {}).items():
+            try:
+                kept[name] = Encoder({}).encode(copy.deepcopy(value), name)
+            except CheckpointError as error:
+                logger.warning("%s: when the run goes on, it lacks %s", self.folder.path, error)
+        return kept
 
     def _came_by(self, this: dict[str, Any], experiences: list[Any]) -> Any:
         """Return what a finished call gave; after the last of them put the state back."""
@@ -238,7 +249,8 @@ class Checkpoints(SupervisedPlugin):
         self._done += 1
         if self._done == len(self._calls):
             self._go_on_from_base()
-        return Decoder({}, self._strategy.device).decode(saved["result"], "result", {})
+        device = self._strategy.device
+        return {k: Decoder({}, device).decode(v, k) for k, v in saved["result"].items()}
 
     def _go_on_from_base(self) -> None:
         self._restore(self._base, more=self._midway is not None)

@@ -44,7 +44,7 @@ def snapshot(
     *,
     pickles: bool = False,
 ) -> dict[str, Any]:
-    """Return the state of a strategy as plain data.
+    """Return the state of a strategy as plain data, to be written before it changes.
 
     :param strategy: between two calls of ``train`` and ``eval``, or between two steps.
     :param experiences: that it was trained on, in this order.

@@ -155,3 +155,22 @@ def test_two_objects_that_are_one_here_become_two() -> None:
     node = Encoder({}).encode([{"n": [1]}, {"n": [2]}], "value")
     found = Decoder({}, CPU).decode(node, "value", there)
     assert found == [{"n": [1]}, {"n": [2]}] and found[0] is one
+
+
+def test_a_part_of_a_storage_is_written_alone() -> None:
+    """Views hold the whole of what they are of, and torch writes each storage with one type."""
+    whole = torch.arange(100_000.0)
+    node = Encoder({}).encode([whole[:3], whole[1:2].expand(5)], "value")
+    assert all(item["tensor"].untyped_storage().nbytes() <= 20 for item in node["items"])
+    other = torch.zeros(4)
+    values = [whole, whole.detach(), whole[:3], other, other.view(torch.int32), other.view(2, 2)]
+    found = there_and_back(values)
+    assert all(torch.equal(*pair) for pair in zip(found, values, strict=True))
+    assert [v.dtype for v in found] == [v.dtype for v in values]
+    assert len({v.untyped_storage().data_ptr() for v in found}) == len(values), "each is its own"
+
+
+def test_a_whole_tensor_is_not_copied() -> None:
+    image = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert Encoder({}).encode(image, "value")["tensor"].data_ptr() == image.data_ptr()
+    assert there_and_back(image).stride() == image.stride()

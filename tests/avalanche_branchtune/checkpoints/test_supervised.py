@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metric_results import AlternativeValues
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, LwFPlugin, ReplayPlugin
+from matplotlib.figure import Figure
 from torch import nn
 
 from avalanche_branchtune import BranchTuningPlugin
@@ -109,3 +111,26 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
     checkpoints.attach(made)
     with pytest.raises(CheckpointError, match=r"Odd\.kept.*Own, which cannot be made anew"):
         made.train(benchmark(3).train_stream[0])
+
+
+def test_results_that_cannot_be_written_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = AlternativeValues(Figure(), 3)
+    counts = torch.zeros(2)
+    results = {"figure": figure, "accuracy": 0.5, "counts": counts}
+    monkeypatch.setattr(EvaluationPlugin, "get_last_metrics", lambda self: results)
+    made = attached(tmp_path, resume=False)
+    assert made.train(benchmark(3).train_stream[0]) == results
+    assert "when the run goes on, it lacks figure" in caplog.text
+    counts += 1  # a metric's own, which goes on counting
+    made.eval(benchmark(3).test_stream)
+    again = attached(tmp_path, resume=True).train(benchmark(3).train_stream[0])
+    assert again.keys() == {"accuracy", "counts"} and again["counts"].tolist() == [0, 0]
+
+
+def attached(folder: Path, *plugins: Any, resume: bool, **settings: Any) -> Any:
+    checkpoints = Checkpoints(folder, resume=resume)
+    made = strategy([*plugins, checkpoints], **settings)
+    checkpoints.attach(made)
+    return made
