@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.checkpoints.data import DATA
 from avalanche_branchtune.checkpoints.encoder import KIND, PLAIN, STATELESS, says_its_state
+from avalanche_branchtune.checkpoints.logs import lines_of, put_back
 from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
 from avalanche_branchtune.checkpoints.pickles import unpickled
 from avalanche_branchtune.errors import CheckpointError
 
 KINDS = frozenset(
-    {"array", "copy", "default", "deque", "dict", "frozenset", "image", "in place", "kept", "list"}
-    | {"member", "name", "object", "ordered", "parameter", "partial", "path", "pickle", "range"}
-    | {"scalar", "set", "tensor", "torch", "tuple"}
+    {"array", "bytes", "copy", "default", "deque", "dict", "frozenset", "image", "in place", "kept"}
+    | {"list", "log", "member", "name", "object", "ordered", "parameter", "partial", "path"}
+    | {"pickle", "range", "scalar", "set", "tensor", "torch", "tuple"}
 )
 """Kinds of what is no plain value, beside ``live`` and ``seen``."""
 
@@ -84,7 +85,8 @@ class Decoder:
         elif there is not None:
             self._filled_ones[id(there)] = there
         value = getattr(self, f"_{kind.replace(' ', '_')}")(node, where, there)
-        if kind != "kept" or isinstance(value, DATA):  # what is no data stays where it stands
+        stays = kind in ("kept", "log") and not isinstance(value, DATA)
+        if not stays:  # nothing else in a file refers to what does
             self._made[node["id"]] = value
         return value
 
@@ -213,6 +215,9 @@ class Decoder:
             return torch.Size(int(n) for n in text.split(",") if n)
         raise CheckpointError(f"{where}: unknown {node['value']!r}")
 
+    def _bytes(self, node: Any, where: str, there: Any) -> Any:
+        return _numbers(node, where).numpy().tobytes()
+
     def _image(self, node: Any, where: str, there: Any) -> Any:
         (width, height), pixels = node["size"], _numbers(node, where)
         if not 0 < width * height <= 8 * pixels.numel():
@@ -294,6 +299,11 @@ class Decoder:
             raise CheckpointError(f"{where}: something was to be found here, and nothing is")
         return there
 
+    def _log(self, node: Any, where: str, there: Any) -> Any:
+        if lines_of(there) is not None:  # else it goes to a terminal now
+            put_back(there, _numbers(node, where).numpy().tobytes())
+        return self._kept(node, where, there)
+
     def _pickle(self, node: Any, where: str, there: Any) -> Any:
         if not self._pickles:
             raise CheckpointError(
@@ -301,7 +311,9 @@ class Decoder:
                 "anything when it is read: pass Checkpoints(trust_plugins=True) if you trust who "
                 "wrote it"
             )
-        return unpickled(node["content"], [self.decode(n, where) for n in node["parts"]])
+        return unpickled(
+            _numbers(node, where).numpy().tobytes(), [self.decode(n, where) for n in node["parts"]]
+        )
 
 
 def _numbers(node: Any, where: str) -> Tensor:

@@ -31,6 +31,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from avalanche_branchtune.checkpoints.logs import lines_of
 from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
 from avalanche_branchtune.checkpoints.pickles import pickled
 from avalanche_branchtune.errors import CheckpointError
@@ -42,9 +43,10 @@ STATELESS = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleTy
 """What has attributes that are no state of a run."""
 
 _KEPT = (io.IOBase, types.MethodType, types.ModuleType, RemovableHandle)
+_TENSORBOARD = "torch.utils.tensorboard.writer"
 _CONTAINERS: dict[type, str] = {list: "list", set: "set", deque: "deque"}
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered"}
-PLAIN = (type(None), bool, int, float, str, bytes)
+PLAIN = (type(None), bool, int, float, str)
 _TORCH = (torch.dtype, torch.device, torch.Size)
 
 
@@ -100,7 +102,7 @@ class Encoder:
         self._alive.append(value)
         self._seen[id(value)] = number = len(self._alive)
         node = self._node(value, where)
-        if node[KIND] == "kept" and id(value) not in self._fixed:
+        if node[KIND] in ("kept", "log") and id(value) not in self._fixed:
             del self._seen[id(value)]  # each stays where it stands
         return {"id": number, **node}
 
@@ -136,8 +138,10 @@ class Encoder:
         if isinstance(value, _TORCH):
             return {KIND: "torch", "value": _torch_text(value)}
         if isinstance(value, Image.Image):
-            pixels = torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8)
+            pixels = _octets(value.tobytes())
             return {KIND: "image", "mode": value.mode, "size": list(value.size), "tensor": pixels}
+        if kind is bytes:
+            return {KIND: "bytes", "tensor": _octets(value)}
         if isinstance(value, Path):
             return {KIND: "path", "value": str(value)}
         if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type):
@@ -195,7 +199,10 @@ class Encoder:
     def _object(self, value: Any, where: str) -> dict[str, Any]:
         if id(value) in self._fixed:
             return {KIND: "kept"}
-        if isinstance(value, _KEPT):
+        lines = lines_of(value)
+        if lines is not None:
+            return {KIND: "log", "tensor": _octets(lines)}
+        if isinstance(value, _KEPT) or type(value).__module__ == _TENSORBOARD:
             return {KIND: "kept"}
         if not hasattr(value, "__dict__") or isinstance(value, dict | list | set | tuple):
             return self._pickled(value, where)  # what it has become would be lost
@@ -235,7 +242,7 @@ class Encoder:
         return {
             KIND: "pickle",
             "class": name_of(type(value)),
-            "content": content,
+            "tensor": _octets(content),
             "parts": parts,
         }
 
@@ -264,3 +271,7 @@ def _torch_text(value: Any) -> str:
     if isinstance(value, torch.device):
         return f"device:{value}"
     return f"size:{','.join(map(str, value))}"
+
+
+def _octets(value: bytes) -> Tensor:
+    return torch.tensor(np.frombuffer(value, np.uint8))

@@ -7,9 +7,11 @@ import io
 import json
 import logging
 import os
+import pickle
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Set
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ OWN = re.compile(r"(state|midway)-(\d{6,})-[0-9a-f]{8}\.pt")
 """Names of its files: whatever else lies in the folder stays."""
 
 _OF_STATE = frozenset(
-    {"calls", "modules", "optimizer", "plugins", "random", "run", "shapes"} | {"strategy"}
+    {"calls", "clock", "modules", "optimizer", "plugins", "random", "run", "shapes"} | {"strategy"}
 )
 _OF_MIDWAY = frozenset({"epoch_random", "epochs", "iterations", "marks", "of", "run", "state"})
 
@@ -138,12 +140,16 @@ class CheckpointFolder:
             content = (self.path / entry["file"]).read_bytes()
             if hashlib.sha256(content).hexdigest() != entry["sha256"]:
                 raise CheckpointError("it was changed or cut off")
-            state = torch.load(io.BytesIO(content), weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickles' protocols
+                state = torch.load(io.BytesIO(content), weights_only=True)
             if not isinstance(state, dict) or not keys <= state.keys():
                 raise CheckpointError("it is no checkpoint of a run")
             if run is not None and state["run"] != run:
                 raise CheckpointError("it is of another run")
             return state
+        except pickle.UnpicklingError:  # torch would say how to run it
+            problem = ["it holds more than plain data"]
         except Exception as error:  # whatever a damaged or foreign file can cause
             problem = str(error).splitlines() or [repr(error)]
         logger.warning(

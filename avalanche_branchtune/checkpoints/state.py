@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from avalanche.evaluation.metrics.timing import ElapsedTime
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from avalanche_branchtune.checkpoints.data import DATA, named_data
+from avalanche_branchtune.checkpoints.data import DATA, named_data, within
 from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.checkpoints.names import name_of
@@ -90,6 +92,7 @@ def snapshot(
             if not callable(v) and "hook" not in k  # a scheduler's step, a plugin's hooks
         },
         "random": random_states(),
+        "clock": time.perf_counter(),
     }
 
 
@@ -103,6 +106,9 @@ def restore(
     pickles: bool = False,
 ) -> None:
     """Give a strategy a state; it was made as the one that the state is of.
+
+    Plugins, loggers and metrics with a method ``restored`` are told of it: whether ``more`` will
+    follow, and by how many seconds their clocks (``time.perf_counter``) were ``away``.
 
     :param strategy: between two calls, or between two steps if the state is.
     :param state: see :func:`snapshot`.
@@ -145,9 +151,13 @@ def restore(
     calls = {k: v for k, v in vars(strategy).items() if k in CALLS | OF_STEP}
     decoder.fill(state["strategy"], strategy, "strategy")
     vars(strategy).update(calls)
+    away = time.perf_counter() - state["clock"]
     for part in (*plugins, *strategy.evaluator.loggers, *strategy.evaluator.metrics):
         if hasattr(part, "restored"):
-            part.restored(more=more)
+            part.restored(more=more, away=away)
+    for part in within(list(strategy.evaluator.metrics)):
+        if isinstance(part, ElapsedTime) and part._init_time is not None:
+            part._init_time, part._prev_time = part._init_time + away, part._prev_time + away
     restore_random_states(state["random"])
 
 

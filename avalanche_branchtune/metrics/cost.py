@@ -19,6 +19,9 @@ class CostMetric(RunMetric):
     from the beginning of the experience to that of the next one.  It must be
     the last of the metrics.
 
+    Of a run that went on from a checkpoint, seconds are those of the training that counts: of each
+    part until its last checkpoint, without what was done again and without the time between.
+
     :param others: metrics whose ``seconds``, wherever they take them, are evaluation.
     """
 
@@ -60,12 +63,21 @@ class CostMetric(RunMetric):
         self.training.append(time.perf_counter() - self._begin - evaluation)
         self.evaluation.append(0.0)
         self._account()
-        self.peak = peak_memory_mib(strategy.device)
+        self.peak = max(self.peak, peak_memory_mib(strategy.device))
 
     def after_training(self, strategy: Any) -> None:
         """Take in what the others measured at the end."""
         if not self._training:
             self._account()
+
+    def restored(self, *, more: bool, away: float) -> None:
+        """Go on from a checkpoint: the time until it was loaded is not that of the run.
+
+        :param more: whether a later state will follow.
+        :param away: seconds by which clocks are to be put on.
+        """
+        self._begin += away
+        self._eval_begin += away
 
     def before_eval(self, strategy: Any) -> None:
         """Start the clock of an evaluation."""
@@ -77,7 +89,7 @@ class CostMetric(RunMetric):
         self._others_in_eval += self._elsewhere() - self._others_begin
         if not self._training:
             self._account()
-        self.peak = peak_memory_mib(strategy.device)
+        self.peak = max(self.peak, peak_memory_mib(strategy.device))
         values = {f"Peak_MiB/{WHERE}": self.peak}
         if self.training:
             values[f"Train_Seconds/{WHERE}"] = self.training[-1]

@@ -100,7 +100,6 @@ class RunRecorder(BaseLogger):
         self._experience: int | str = ""
         check_limits(self.run)
         self._journal = Journal(self.folder)
-        self._seconds = 0.0
         if not goes_on:
             write_text(self.folder / VALUES, _lines([COLUMNS]))
         self._length = len(_lines([COLUMNS]).encode())
@@ -114,19 +113,19 @@ class RunRecorder(BaseLogger):
         if not metric_values:
             return
         self._check_it_goes_on()
-        self._seconds = time.perf_counter() - self._begin
-        seconds = f"{self._seconds:.3f}"
+        seconds = f"{time.perf_counter() - self._begin:.3f}"
         rows = [[seconds, self._experience, m.x_plot, m.name, self._cell(m)] for m in metric_values]
         lines = _lines(rows)
         append(self.folder / VALUES, lines)
         self._length += len(lines.encode())
 
-    def restored(self, *, more: bool) -> None:
+    def restored(self, *, more: bool, away: float) -> None:
         """Go on from a checkpoint: take back what was written after it.
 
         :param more: whether a later state will follow, whose lines are there already.
+        :param away: seconds by which clocks are to be put on.
         """
-        self._begin = time.perf_counter() - self._seconds
+        self._begin += away
         self._waits = False
         self._journal = Journal(self.folder)
         if not more:

@@ -30,7 +30,7 @@ def there_and_back(value: Any, there: Any = None, live: Any = None) -> Any:
 
 
 VALUES = {
-    "scalars": [None, True, 3, 2.5, "text", b"bytes"],
+    "scalars": [None, True, 3, 2.5, "text", b"bytes", b""],
     "nested": {"a": (1, [2, {3}]), 4: frozenset({5}), (6, 7): deque([8], maxlen=2)},
     "ordered": OrderedDict(b=1, a=2),
     "path": Path("runs/a"),

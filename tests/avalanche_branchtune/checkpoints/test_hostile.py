@@ -139,7 +139,7 @@ HOSTILE: dict[str, Any] = {
     "an unknown device": {"@": "torch", "id": 0, "value": "device:x"},
     "a copy of what is no network": {"@": "copy", "id": 0, "of": "x", "class": "y:z", "vars": {}},
     "what stands nowhere": {"@": "kept", "id": 0},
-    "a pickle": {"@": "pickle", "id": 0, "class": "a:b", "content": b"", "parts": []},
+    "a pickle": {"@": "pickle", "id": 0, "class": "a:b", "tensor": ONE.byte(), "parts": []},
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_results import AlternativeValues
-from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.evaluation.metrics import accuracy_metrics, timing_metrics
+from avalanche.logging import CSVLogger, TensorboardLogger, TextLogger
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, LwFPlugin, ReplayPlugin
 from matplotlib.figure import Figure
 from torch import nn
@@ -17,6 +19,7 @@ from torch import nn
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.metrics.cost import CostMetric
 from tests.supervised import benchmark, strategy
 
 PLUGINS = {
@@ -134,3 +137,81 @@ def attached(folder: Path, *plugins: Any, resume: bool, **settings: Any) -> Any:
     made = strategy([*plugins, checkpoints], **settings)
     checkpoints.attach(made)
     return made
+
+
+def test_times_are_those_of_the_training_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "perf_counter", lambda: Clock.now)
+
+    def timed(folder: Path, *, resume: bool) -> Any:
+        cost = CostMetric()
+        timing = timing_metrics(epoch=True, experience=True)
+        evaluator = EvaluationPlugin(cost, timing, loggers=[])
+        checkpoints = Checkpoints(folder, resume=resume, every_epochs=1)
+        plugins = [Clock(), Kill(), checkpoints]
+        made = strategy(plugins, evaluator=evaluator, train_mb_size=4)
+        checkpoints.attach(made)
+        results: dict[str, Any] = {}
+        for experience in benchmark(3).train_stream:
+            made.train(experience)
+            results = made.eval(benchmark(3).test_stream)
+        times = {k: v for k, v in results.items() if "Time" in k or "Seconds" in k}
+        return cost.training, cost.evaluation, times
+
+    AT["step"] = None
+    expected = timed(tmp_path / "whole", resume=False)
+    assert expected[0] == [8, 8, 8] and min(expected[1]) > 0 and len(expected[2]) > 3
+    for number, step in enumerate((6, 13)):
+        AT["step"] = step
+        with pytest.raises(Killed):
+            timed(tmp_path / "parts", resume=number > 0)
+        Clock.now -= 1000.0  # another machine's
+    AT["step"] = None
+    assert timed(tmp_path / "parts", resume=True) == expected
+
+
+class Clock(SupervisedPlugin):
+    """A second passes in each step, and in each minibatch of an evaluation."""
+
+    now = 5000.0
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        Clock.now += 1
+
+    def after_eval_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        Clock.now += 1
+
+
+def test_logs_go_on(tmp_path: Path) -> None:
+    """Avalanche's loggers empty their files when they are made."""
+
+    def logged(folder: Path, *, resume: bool) -> dict[str, str]:
+        folder.mkdir(exist_ok=True)
+        with (folder / "log.txt").open("w") as text, (folder / "more.txt").open("a") as more:
+            csv = CSVLogger(folder / "csv")
+            loggers = [csv, TextLogger(text), TextLogger(more), TensorboardLogger(folder)]
+            metrics = accuracy_metrics(epoch=True, experience=True, stream=True)
+            evaluator = EvaluationPlugin(metrics, loggers=loggers)
+            try:
+                checkpoints = Checkpoints(folder / "state", resume=resume, every_epochs=1)
+                plugins = [Kill(), checkpoints]
+                made = strategy(plugins, evaluator=evaluator, train_mb_size=4)
+                checkpoints.attach(made)
+                for experience in benchmark(3).train_stream:
+                    made.train(experience)
+                    made.eval(benchmark(3).test_stream)
+            finally:
+                csv.close()
+        files = [*(folder / "csv").iterdir(), folder / "log.txt", folder / "more.txt"]
+        return {file.name: file.read_text() for file in files}
+
+    AT["step"] = None
+    expected = logged(tmp_path / "whole", resume=False)
+    assert len(expected) == 4 and all(t.count("\n") > 3 for t in expected.values())
+    for number, step in enumerate((6, 13)):
+        AT["step"] = step
+        with pytest.raises(Killed):
+            logged(tmp_path / "parts", resume=number > 0)
+    AT["step"] = None
+    assert logged(tmp_path / "parts", resume=True) == expected
