@@ -77,6 +77,21 @@ def experience_key(strategy: Any, *, part: bool = False) -> tuple[str, int]:
     return (stream_mark(experience), int(experience.current_experience))
 
 
+def is_trained_alone(strategy: Any, experience: Any) -> bool:
+    """Tell whether an experience is the one in training, and not one of several that are joined.
+
+    :param strategy: in training.
+    :param experience: as the call of ``train`` was given it.
+    """
+    if isinstance(strategy, JointTraining):
+        return False
+    now, stream = strategy.experience, getattr(experience, "_origin_stream", None)
+    if now is experience or stream is None:
+        return now is experience
+    same_stream = getattr(now, "_origin_stream", None) is stream
+    return same_stream and bool(now.current_experience == experience.current_experience)
+
+
 def stream_mark(experience: Any, mark: str = "") -> str:
     """Return what the stream of an experience is known by.
 

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,13 +26,16 @@ INDEX = "checkpoints.json"
 FORMAT = 2
 """Raised whenever older files can no longer be read."""
 
-OWN = re.compile(r"(state|midway)-(\d{6,})-[0-9a-f]{8}\.pt")
+OWN = re.compile(r"(state|between|midway)-(\d{6,})-[0-9a-f]{8}\.pt")
 """Names of its files: whatever else lies in the folder stays."""
 
 _OF_STATE = frozenset(
     {"calls", "clock", "modules", "optimizer", "plugins", "random", "run", "shapes"} | {"strategy"}
 )
-_OF_MIDWAY = frozenset({"epoch_random", "epochs", "iterations", "marks", "of", "run", "state"})
+_OF_BETWEEN = frozenset({"marks", "of", "run", "state", "within"})
+_OF_MIDWAY = _OF_BETWEEN | {"epoch_random", "epochs", "iterations"}
+
+_NOTHING: dict[str, Any] = {"between": None, "midway": None}
 
 logger = logging.getLogger(__name__)
 
@@ -56,28 +59,30 @@ class CheckpointFolder:
         """Tell whether there are checkpoints."""
         return (self.path / INDEX).exists()
 
-    def save(self, number: int, state: Any, *, midway: bool = False) -> None:
+    def save(self, number: int, state: Any, kind: str = "state") -> None:
         """Save a checkpoint, and remove those that are older than the last ones.
 
         :param number: how many calls were finished.
         :param state: plain data, see :mod:`.encoder`.
-        :param midway: whether the next call is under way; the checkpoint of this number stays
-            beside it, since both are needed to go on.
+        :param kind: ``"state"``; or, of the next call, which is under way, ``"between"`` two of its
+            experiences, or ``"midway"`` in one.  What comes before it in this row stays beside it,
+            since all are needed to go on.
         :raises OSError: if it cannot be written; the older ones stay good.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         listed = self._listed()
-        name = f"{'midway' if midway else 'state'}-{number:06d}-{secrets.token_hex(4)}.pt"
+        name = f"{kind}-{number:06d}-{secrets.token_hex(4)}.pt"
         entry = {"file": name, "sha256": _write(self.path / name, partial(torch.save, state))}
-        if midway:
-            kept = [{**e, "midway": entry} if e["number"] == number else e for e in listed]
-        else:
+        if kind == "state":
             kept = [e for e in listed if e["number"] < number]
-            kept = [*kept, {"number": number, **entry, "midway": None}][-self.keep :]
+            kept = [*kept, {"number": number, **entry, **_NOTHING}][-self.keep :]
+        else:
+            new = {**(_NOTHING if kind == "between" else {}), kind: entry}
+            kept = [{**e, **new} if e["number"] == number else e for e in listed]
         index = {"format": FORMAT, "checkpoints": kept}
         content = json.dumps(index, indent=1).encode()
         _write(self.path / INDEX, lambda file: file.write(content))
-        names = {e["file"] for e in kept} | {e["midway"]["file"] for e in kept if e["midway"]}
+        names = {e["file"] for e in _files_of(kept)}
         for old in self._own():
             if old.name not in names:
                 old.unlink(missing_ok=True)
@@ -111,22 +116,26 @@ class CheckpointFolder:
         except OSError:
             return needed
 
-    def newest(self) -> tuple[Any, Any] | None:
-        """Return the newest good checkpoint, and the one that is midway from it, if there is.
+    def newest(self) -> tuple[Any, Any, Any] | None:
+        """Return the newest good checkpoint, and those within the call after it, if there are.
 
-        A midway one of another run is passed over.
+        One that belongs to another is passed over.
 
-        :return: None if there are no checkpoints.
+        :return: see :meth:`save`, in the order of its kinds; None if there are no checkpoints.
         :raises CheckpointError: if there are checkpoints, and none of them is good.
         """
         listed = self._listed()
         for entry in reversed(listed):
             state = self._read(entry, _OF_STATE)
-            if state is not None:
-                midway = None
-                if entry["midway"] is not None:
-                    midway = self._read(entry["midway"], _OF_MIDWAY, state["run"])
-                return state, midway
+            if state is None:
+                continue
+            of, between, midway = {"run": state["run"]}, None, None
+            if entry["between"] is not None:
+                between = self._read(entry["between"], _OF_BETWEEN, of)
+            if entry["midway"] is not None:
+                within = 0 if between is None else between["within"]
+                midway = self._read(entry["midway"], _OF_MIDWAY, {**of, "within": within})
+            return state, between, midway
         if listed:
             raise CheckpointError(
                 f"{self.path}: none of {len(listed)} checkpoints is good: remove the folder to "
@@ -134,7 +143,9 @@ class CheckpointFolder:
             )
         return None
 
-    def _read(self, entry: dict[str, Any], keys: Set[str], run: str | None = None) -> Any:
+    def _read(
+        self, entry: dict[str, Any], keys: Set[str], of: Mapping[str, Any] | None = None
+    ) -> Any:
         """Return a checkpoint, None, with a warning, for one that is no good."""
         try:
             content = (self.path / entry["file"]).read_bytes()
@@ -145,8 +156,8 @@ class CheckpointFolder:
                 state = torch.load(io.BytesIO(content), weights_only=True)
             if not isinstance(state, dict) or not keys <= state.keys():
                 raise CheckpointError("it is no checkpoint of a run")
-            if run is not None and state["run"] != run:
-                raise CheckpointError("it is of another run")
+            if any(state[key] != value for key, value in (of or {}).items()):
+                raise CheckpointError("it belongs to another one")
             return state
         except pickle.UnpicklingError:  # torch would say how to run it
             problem = ["it holds more than plain data"]
@@ -173,7 +184,7 @@ class CheckpointFolder:
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
             version, entries = index["format"], index["checkpoints"]
-            files = [*entries, *(e["midway"] for e in entries if e["midway"] is not None)]
+            files = _files_of(entries)
             good = all(isinstance(e["number"], int) for e in entries) and all(
                 OWN.fullmatch(e["file"]) and isinstance(e["sha256"], str) for e in files
             )
@@ -194,6 +205,11 @@ class CheckpointFolder:
             )
         found: list[dict[str, Any]] = entries
         return found
+
+
+def _files_of(entries: list[Any]) -> list[Any]:
+    within = [e[kind] for e in entries for kind in _NOTHING]
+    return [*entries, *(e for e in within if e is not None)]
 
 
 class _Summed:

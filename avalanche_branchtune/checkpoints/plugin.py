@@ -34,12 +34,17 @@ from avalanche_branchtune.errors import CheckpointError, FolderInUseError, NonFi
 from avalanche_branchtune.experiences import (
     experience_index,
     has_persistent_workers,
+    is_trained_alone,
     stream_length,
     stream_mark,
 )
 from avalanche_branchtune.options import at_least, at_least_one, positive, true_or_false
 
 logger = logging.getLogger(__name__)
+
+
+SPACING = 20
+"""How many times as long as saving takes there is none between the experiences of a call."""
 
 
 class Checkpoints(SupervisedPlugin):
@@ -76,8 +81,9 @@ class Checkpoints(SupervisedPlugin):
     The folder is for this process alone, until the strategy is no more or :meth:`finish` is called;
     ``sidecar.json`` in it says what the run does, and when it last said so.
 
-    Give each call of ``train`` one experience: a call with several is begun anew unless it was in
-    the first of them.
+    In a call of ``train`` with several experiences it also saves between them, if that takes less
+    than a twentieth of the time since the last saving, or with ``every_epochs``; without it the run
+    goes on from where it was saved before.
 
     :param folder: of one run; its record can be in the same one.
     :param resume: whether to go on with a run that is there; without it such a run is refused.
@@ -134,7 +140,10 @@ class Checkpoints(SupervisedPlugin):
         self._inside: str | None = None
         self._base: Any = None
         self._midway: Any = None
+        self._between: Any = None
         self._in_call = 0  # experiences that the call has begun
+        self._within = 0  # of these, which ended before what was saved last but midway
+        self._took = 0.0
         self._between_steps = False
         self._epoch_random: Any = None
         self._saved_at = 0.0
@@ -159,7 +168,7 @@ class Checkpoints(SupervisedPlugin):
         self._shapes = shapes(strategy.model)
         newest = self.folder.newest() if self.resume else None
         if newest is not None:
-            self._base, self._midway = newest
+            self._base, self._between, self._midway = newest
             self._calls, self._run = self._base["calls"], self._base["run"]
             self._check_shapes(self._base["shapes"])
         for name in ("train", "eval"):
@@ -192,6 +201,12 @@ class Checkpoints(SupervisedPlugin):
             self._strategy.plugins.append(self)
         given = args[0] if args else next(iter(kwargs.values()), [])
         experiences = list(given) if isinstance(given, Iterable) else [given]
+        once = isinstance(given, Iterable) and not hasattr(given, "__len__")  # now gone through
+        first = 0
+        if self._between is not None and self._done == len(self._calls):
+            first = self._between["within"]
+        if once or first:
+            args, kwargs = _without_first(first, experiences, args, kwargs)
         this = _described(name, experiences)
         if self._done < len(self._calls):
             return self._came_by(this, experiences)
@@ -204,10 +219,12 @@ class Checkpoints(SupervisedPlugin):
             self._go_on_from_base()
         elif not self._calls:
             self._save([])
-        if self._midway is not None:
-            self._check(self._midway["of"], this)
-            self._mark(experiences, self._midway["marks"])
-        before, self._in_call = len(self._experiences), 0
+        inner = self._between or self._midway
+        if inner is not None:
+            self._check(inner["of"], this)
+            self._mark(experiences, inner["marks"])
+        self._in_call = self._within = 0 if self._between is None else self._between["within"]
+        before = len(self._experiences)
         self._inside, self._saved_at = this["call"], time.monotonic()
         if self._inside == "train":
             self._experiences += experiences
@@ -253,7 +270,7 @@ class Checkpoints(SupervisedPlugin):
         return {k: Decoder({}, device).decode(v, k) for k, v in saved["result"].items()}
 
     def _go_on_from_base(self) -> None:
-        self._restore(self._base, more=self._midway is not None)
+        self._restore(self._base, more=self._midway is not None or self._between is not None)
         self._base = None
 
     def _check(self, saved: dict[str, Any], this: dict[str, Any]) -> None:
@@ -280,11 +297,14 @@ class Checkpoints(SupervisedPlugin):
     # ---- events
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse a strategy that is not watched."""
+        """Refuse a strategy that is not watched; go on between two experiences of a call."""
         if self._strategy is not strategy:
             raise CheckpointError(
                 "Checkpoints: call checkpoints.attach(strategy) before training begins"
             )
+        if self._between is not None:
+            state, self._between = self._between["state"], None
+            self._restore(state, more=self._midway is not None)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Say which epoch comes."""
@@ -304,7 +324,7 @@ class Checkpoints(SupervisedPlugin):
             raise  # the weights are those of an earlier step
         except Exception:
             whole = self._between_steps and not self._last_of_epoch(self._strategy)
-            if whole and self._in_call == 1:  # the loader has raised it
+            if whole and self._in_call == self._within + 1:  # the loader has raised it
                 self._save_midway(self._strategy)
                 logger.warning("%s: the run was saved before it ended", self.folder.path)
             raise
@@ -343,20 +363,29 @@ class Checkpoints(SupervisedPlugin):
         if self.every_epochs is not None and self._last_of_epoch(strategy):
             due = due or (strategy.clock.train_exp_epochs + 1) % self.every_epochs == 0
         due = due or self.requests.status is not None
-        if due and self._in_call == 1:
+        if due and self._in_call == self._within + 1:
             self._save_midway(strategy)
         if due or self._sidecar.due:
             self._say_progress(strategy)
         self._end_if_asked()
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Say that an experience is over."""
-        self._say_progress(strategy)
-
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Give a sign of life."""
         if self._sidecar.due:
             self._sidecar.say()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Save between two experiences of a call."""
+        self._say_progress(strategy)
+        under_way = self._now()
+        last = self._in_call >= len(under_way)
+        if last or not is_trained_alone(strategy, under_way[self._in_call - 1]):
+            return
+        since = time.monotonic() - self._saved_at
+        if self.every_epochs is not None or since >= SPACING * self._took:
+            if self._save_within(strategy, "between", {"within": self._in_call}):
+                self._within = self._in_call
+            self._end_if_asked()
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put the loader back that went on."""
@@ -382,7 +411,7 @@ class Checkpoints(SupervisedPlugin):
         state = self._snapshot()
         self._calls = calls
         of_run = {"calls": calls, "run": self._run, "shapes": self._shapes}
-        self._write(len(calls), of_run | state, midway=False)
+        self._write(len(calls), of_run | state)
 
     def _snapshot(self) -> dict[str, Any]:
         trust = self.trust_plugins
@@ -402,8 +431,18 @@ class Checkpoints(SupervisedPlugin):
             ) from error
 
     def _save_midway(self, strategy: Any) -> None:
+        clock = strategy.clock
+        where = {
+            "within": self._within,
+            "epochs": clock.train_exp_epochs,
+            "iterations": clock.train_epoch_iterations,
+            "epoch_random": self._epoch_random,
+        }
+        self._save_within(strategy, "midway", where)
+
+    def _save_within(self, strategy: Any, kind: str, where: dict[str, Any]) -> bool:
         """Save within a call, unless a plugin holds what can only be written between calls."""
-        clock, self._saved_at = strategy.clock, time.monotonic()
+        self._saved_at = time.monotonic()
         if hasattr(strategy, "check_finite"):
             strategy.check_finite()
         try:
@@ -416,29 +455,24 @@ class Checkpoints(SupervisedPlugin):
                     error,
                 )
             self._warned = True
-            return
-        self._write(
-            len(self._calls),
-            {
-                "run": self._run,
-                "of": _described("train", self._now()),
-                "marks": [stream_mark(e) for e in self._now()],
-                "epochs": clock.train_exp_epochs,
-                "iterations": clock.train_epoch_iterations,
-                "epoch_random": self._epoch_random,
-                "state": state,
-            },
-            midway=True,
-        )
+            return False
+        of_call = {
+            "run": self._run,
+            "of": _described("train", self._now()),
+            "marks": [stream_mark(e) for e in self._now()],
+        }
+        return self._write(len(self._calls), {**of_call, **where, "state": state}, kind)
 
-    def _write(self, number: int, state: Any, *, midway: bool) -> None:
+    def _write(self, number: int, state: Any, kind: str = "state") -> bool:
         """Write a checkpoint; training goes on where that fails, unless it has not begun."""
+        begin = time.monotonic()
         try:
-            self.folder.save(number, state, midway=midway)
+            self.folder.save(number, state, kind)
+            self._warned, self._took = False, time.monotonic() - begin
             self._sidecar.note(checkpoint={"saved": now(), "bytes": self.folder.size()})
-            self._warned = False
+            return True
         except OSError as error:
-            if number == 0 and not midway:
+            if number == 0 and kind == "state":
                 raise CheckpointError(
                     f"{self.folder.path}: no checkpoint can be written there: {error}"
                 ) from error
@@ -451,6 +485,7 @@ class Checkpoints(SupervisedPlugin):
                     self.folder.lacking(state),
                 )
             self._warned = True
+            return False
 
     def _now(self) -> list[Any]:
         """Return the experiences of the call under way."""
@@ -460,6 +495,19 @@ class Checkpoints(SupervisedPlugin):
     def _end_if_asked(self) -> None:
         if self.requests.status is not None:
             raise SystemExit(self.requests.status)
+
+
+def _without_first(
+    first: int, experiences: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call for the rest of its experiences; all are evaluated."""
+    streams = args[1] if len(args) > 1 else kwargs.get("eval_streams")
+    if first and streams is None:
+        args, kwargs = args[:1], {**kwargs, "eval_streams": [experiences]}
+    rest = experiences[first:]
+    if args:
+        return (rest, *args[1:]), kwargs
+    return (), {**kwargs, next(iter(kwargs)): rest}
 
 
 def _described(name: str, experiences: list[Any]) -> dict[str, Any]:

@@ -365,3 +365,29 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     WHAT.clear()
     WHAT[1] = ask(signal.SIGINT)
     run("fine_tuning", "simclr", tmp_path, resume=False)
+
+
+def test_joint_training_goes_on_in_the_middle(tmp_path: Path) -> None:
+    def joint(folder: Path, *, resume: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        made = specification.build(
+            "joint",
+            method("simclr"),
+            plugins=[At(), Checkpoints(folder, resume=resume)],
+            optimizer="sgd",
+            train_mb_size=25,
+            train_epochs=2,
+            evaluator=None,
+        )
+        torch.manual_seed(1)
+        made.train(stream(5).train_stream)
+        return weights(made.model)
+
+    WHAT.clear()
+    expected = joint(tmp_path / "whole", resume=False)
+    WHAT[5] = ask(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        joint(tmp_path / "parts", resume=False)
+    assert list((tmp_path / "parts").glob("midway-*.pt"))
+    WHAT.clear()
+    assert torch.equal(joint(tmp_path / "parts", resume=True), expected)

@@ -40,7 +40,7 @@ def listed_again(folder: CheckpointFolder) -> None:
     path = folder.path / INDEX
     index = json.loads(path.read_text())
     for entry in index["checkpoints"]:
-        for each in filter(None, (entry, entry["midway"])):
+        for each in filter(None, (entry, entry["between"], entry["midway"])):
             content = (folder.path / each["file"]).read_bytes()
             each["sha256"] = hashlib.sha256(content).hexdigest()
     path.write_text(json.dumps(index))
@@ -129,14 +129,24 @@ def test_a_foreign_file_with_a_right_sum(
 
 
 def test_the_middle_of_another_run(two: CheckpointFolder, caplog: pytest.LogCaptureFixture) -> None:
-    keys = ("epoch_random", "epochs", "iterations", "marks", "of", "state")
-    two.save(1, {**dict.fromkeys(keys, 0), "run": "mine"}, midway=True)
-    pair = two.newest()
-    assert pair is not None and pair[1] is not None
-    two.save(1, {**dict.fromkeys(keys, 0), "run": "another"}, midway=True)
-    pair = two.newest()
-    assert pair is not None and pair[0]["n"] == 1 and pair[1] is None
-    assert "it is of another run" in caplog.text
+    def save(kind: str, **of: Any) -> tuple[Any, Any]:
+        keys = ("epoch_random", "epochs", "iterations", "marks", "of", "state")
+        two.save(1, {**dict.fromkeys(keys, 0), "run": "mine", **of}, kind)
+        newest = two.newest()
+        assert newest is not None and newest[0]["n"] == 1
+        return newest[1:]
+
+    assert save("midway", within=0)[1] is not None
+    assert save("midway", within=0, run="another") == (None, None)
+    assert save("midway", within=1) == (None, None)
+    assert len(caplog.records) == 2 and "it belongs to another one" in caplog.text
+    between, midway = save("between", within=1)
+    assert between is not None and midway is None
+    assert save("midway", within=0)[1] is None
+    assert save("midway", within=1)[1] is not None
+    assert save("between", within=2)[1] is None, "it was before"
+    assert save("between", within=1, run="another") == (None, None)
+    assert {p.name.split("-")[0] for p in two.path.glob("*-000001-*")} == {"state", "between"}
 
 
 LISTS = {
@@ -149,7 +159,7 @@ LISTS = {
     "newer": ('{"format": 3, "checkpoints": []}', r"format 3; this version reads 2: .* newer"),
     "elsewhere": (
         '{"format": 2, "checkpoints": [{"number": 1, "file": "../../x.pt", "sha256": "", '
-        '"midway": null}]}',
+        '"between": null, "midway": null}]}',
         "lists what is no checkpoint",
     ),
 }

@@ -8,19 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_results import AlternativeValues
 from avalanche.evaluation.metrics import accuracy_metrics, timing_metrics
 from avalanche.logging import CSVLogger, TensorboardLogger, TextLogger
+from avalanche.training import JointTraining
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, LwFPlugin, ReplayPlugin
 from matplotlib.figure import Figure
 from torch import nn
 
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
+from avalanche_branchtune.checkpoints import plugin as plugin_module
 from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.metrics.cost import CostMetric
-from tests.supervised import benchmark, strategy
+from tests.supervised import Net, benchmark, kernels, strategy
 
 PLUGINS = {
     "none": list,
@@ -215,3 +218,104 @@ def test_logs_go_on(tmp_path: Path) -> None:
             logged(tmp_path / "parts", resume=number > 0)
     AT["step"] = None
     assert logged(tmp_path / "parts", resume=True) == expected
+
+
+class Begins(SupervisedPlugin):
+    """Counts the events of a run, and draws a random number at each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[str, float]] = []
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.heard.append(("call", float(torch.rand(()))))
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        index = strategy.experience.current_experience
+        self.heard.append((f"experience {index}", float(torch.rand(()))))
+
+    def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.heard.append(("end", float(torch.rand(()))))
+
+
+@pytest.mark.parametrize("each", ["epoch", "experience"])
+def test_a_call_with_several_experiences_goes_on(
+    each: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_module, "SPACING", 0)
+
+    def several(folder: Path, *, resume: bool) -> Any:
+        begins, listed = Begins(), []
+        evaluator = EvaluationPlugin(accuracy_metrics(experience=True), loggers=[])
+        checkpoints = Checkpoints(
+            folder, resume=resume, every_epochs=1 if each == "epoch" else None
+        )
+        plugins = [BranchTuningPlugin(verbose=False), ReplayPlugin(12), begins, Kill(), checkpoints]
+        made = strategy(plugins, evaluator=evaluator, train_mb_size=4, eval_every=1)
+        checkpoints.attach(made)
+        stream = benchmark(3).train_stream
+        listed.append(dict(made.train(stream[:2])))
+        listed.append(dict(made.train(stream[2])))
+        weights = [v.clone() for v in made.model.state_dict().values()]
+        return weights, begins.heard, listed
+
+    AT["step"] = None
+    weights, heard, listed = several(tmp_path / "whole", resume=False)
+    assert [name for name, _ in heard].count("call") == 2
+    steps = (2, 10, 14, 19)
+    for number, step in enumerate(steps):
+        AT["step"] = step
+        with pytest.raises(Killed):
+            several(tmp_path / "parts", resume=number > 0)
+    assert list((tmp_path / "parts").glob("between-000000-*"))
+    AT["step"] = None
+    found = several(tmp_path / "parts", resume=True)
+    assert all(torch.equal(*pair) for pair in zip(weights, found[0], strict=True))
+    assert found[1:] == (heard, listed)
+
+
+def test_joint_training_goes_on(tmp_path: Path) -> None:
+    def joint(folder: Path, *, resume: bool) -> Any:
+        checkpoints = Checkpoints(folder, resume=resume, every_epochs=1)
+        torch.manual_seed(0)
+        model = Net()
+        sgd = torch.optim.SGD(model.parameters(), lr=0.05)
+        evaluator = EvaluationPlugin(accuracy_metrics(epoch=True), loggers=[])
+        made = JointTraining(
+            model=model,
+            optimizer=sgd,
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=12,
+            train_epochs=3,
+            plugins=[Kill(), checkpoints],
+            evaluator=evaluator,
+        )
+        checkpoints.attach(made)
+        result = made.train(benchmark(3).train_stream)
+        return [v.clone() for v in model.state_dict().values()], dict(result)
+
+    AT["step"] = None
+    weights, result = joint(tmp_path / "whole", resume=False)
+    for number, step in enumerate((6, 11)):
+        AT["step"] = step
+        with pytest.raises(Killed):
+            joint(tmp_path / "parts", resume=number > 0)
+    assert list((tmp_path / "parts").glob("midway-*"))
+    AT["step"] = None
+    found, again = joint(tmp_path / "parts", resume=True)
+    assert all(torch.equal(*pair) for pair in zip(weights, found, strict=True))
+    assert again == result
+
+
+def test_a_stream_that_can_be_gone_through_once(tmp_path: Path) -> None:
+    def online(plugins: list[Any]) -> Any:
+        made = strategy(plugins, train_epochs=1)
+        for plugin in plugins:
+            plugin.attach(made)
+        torch.manual_seed(1)
+        made.train(split_online_stream(benchmark(3).train_stream, experience_size=8, seed=0))
+        return made
+
+    expected, found = online([]), online([Checkpoints(tmp_path)])
+    assert found.clock.train_iterations == expected.clock.train_iterations == 6
+    assert torch.equal(kernels(found.model), kernels(expected.model))
