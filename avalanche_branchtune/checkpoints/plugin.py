@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import os
@@ -15,9 +14,14 @@ from uuid import uuid4
 
 from avalanche.core import SupervisedPlugin
 
+from avalanche_branchtune.checkpoints.calls import (
+    described,
+    in_words,
+    kept_results,
+    results,
+    without_first,
+)
 from avalanche_branchtune.checkpoints.data import within
-from avalanche_branchtune.checkpoints.decoder import Decoder
-from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.checkpoints.files import CheckpointFolder
 from avalanche_branchtune.checkpoints.lock import Lock
 from avalanche_branchtune.checkpoints.midway import GoingOn
@@ -206,8 +210,8 @@ class Checkpoints(SupervisedPlugin):
         if self._between is not None and self._done == len(self._calls):
             first = self._between["within"]
         if once or first:
-            args, kwargs = _without_first(first, experiences, args, kwargs)
-        this = _described(name, experiences)
+            args, kwargs = without_first(first, experiences, args, kwargs)
+        this = described(name, experiences)
         if self._done < len(self._calls):
             return self._came_by(this, experiences)
         with self.requests.heard(), self._sidecar.watching(self.requests):
@@ -237,7 +241,7 @@ class Checkpoints(SupervisedPlugin):
             raise
         finally:
             self._inside = None
-        kept = self._kept(result)
+        kept = kept_results(result, str(self.folder.path))
         marks = [stream_mark(e) for e in experiences]
         self._save([*self._calls, {**this, "marks": marks, "result": kept}])
         self._done += 1
@@ -245,16 +249,6 @@ class Checkpoints(SupervisedPlugin):
         self._sidecar.say("done" if all_trained else "waiting")
         self._end_if_asked()
         return result
-
-    def _kept(self, result: Any) -> dict[str, Any]:
-        """Return the metrics that a call gave, without those that cannot be written (figures)."""
-        kept = {}
-        for name, value in dict(result or {}).items():
-            try:
-                kept[name] = Encoder({}).encode(copy.deepcopy(value), name)
-            except CheckpointError as error:
-                logger.warning("%s: when the run goes on, it lacks %s", self.folder.path, error)
-        return kept
 
     def _came_by(self, this: dict[str, Any], experiences: list[Any]) -> Any:
         """Return what a finished call gave; after the last of them put the state back."""
@@ -266,8 +260,7 @@ class Checkpoints(SupervisedPlugin):
         self._done += 1
         if self._done == len(self._calls):
             self._go_on_from_base()
-        device = self._strategy.device
-        return {k: Decoder({}, device).decode(v, k) for k, v in saved["result"].items()}
+        return results(saved["result"], self._strategy.device)
 
     def _go_on_from_base(self) -> None:
         self._restore(self._base, more=self._midway is not None or self._between is not None)
@@ -276,8 +269,8 @@ class Checkpoints(SupervisedPlugin):
     def _check(self, saved: dict[str, Any], this: dict[str, Any]) -> None:
         if {k: saved[k] for k in this} != this:
             raise CheckpointError(
-                f"{self.folder.path}: call {self._done + 1} of the run was {_text(saved)}, now it "
-                f"is {_text(this)}: go on with the script that made it"
+                f"{self.folder.path}: call {self._done + 1} of the run was {in_words(saved)}, now "
+                f"it is {in_words(this)}: go on with the script that made it"
             )
 
     def _check_shapes(self, there: dict[str, list[int]]) -> None:
@@ -458,7 +451,7 @@ class Checkpoints(SupervisedPlugin):
             return False
         of_call = {
             "run": self._run,
-            "of": _described("train", self._now()),
+            "of": described("train", self._now()),
             "marks": [stream_mark(e) for e in self._now()],
         }
         return self._write(len(self._calls), {**of_call, **where, "state": state}, kind)
@@ -495,28 +488,3 @@ class Checkpoints(SupervisedPlugin):
     def _end_if_asked(self) -> None:
         if self.requests.status is not None:
             raise SystemExit(self.requests.status)
-
-
-def _without_first(
-    first: int, experiences: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call for the rest of its experiences; all are evaluated."""
-    streams = args[1] if len(args) > 1 else kwargs.get("eval_streams")
-    if first and streams is None:
-        args, kwargs = args[:1], {**kwargs, "eval_streams": [experiences]}
-    rest = experiences[first:]
-    if args:
-        return (rest, *args[1:]), kwargs
-    return (), {**kwargs, next(iter(kwargs)): rest}
-
-
-def _described(name: str, experiences: list[Any]) -> dict[str, Any]:
-    return {
-        "call": name,
-        "experiences": [int(getattr(e, "current_experience", -1)) for e in experiences],
-        "samples": [len(getattr(e, "dataset", ())) for e in experiences],
-    }
-
-
-def _text(call: dict[str, Any]) -> str:
-    return f"{call['call']} of {call['experiences']} with {call['samples']} samples"
