@@ -12,12 +12,13 @@ import torch
 from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.experiences import stream_mark
 
 logger = logging.getLogger(__name__)
 
 
 def described(name: str, experiences: list[Any]) -> dict[str, Any]:
-    """Return what a call is known by, as plain data.
+    """Return what a call is known by in any process, as plain data.
 
     :param name: ``"train"`` or ``"eval"``.
     :param experiences: that it was given.
@@ -27,6 +28,40 @@ def described(name: str, experiences: list[Any]) -> dict[str, Any]:
         "experiences": [int(getattr(e, "current_experience", -1)) for e in experiences],
         "samples": [len(getattr(e, "dataset", ())) for e in experiences],
     }
+
+
+def marked(call: Mapping[str, Any], experiences: list[Any]) -> dict[str, Any]:
+    """Return the same, with the marks by which this process knows its streams.
+
+    :param call: see :func:`described`.
+    :param experiences: its experiences.
+    """
+    return {**call, "marks": [stream_mark(e) for e in experiences]}
+
+
+def known_again(saved: Any, call: Mapping[str, Any], experiences: list[Any], whose: str) -> None:
+    """Let streams be known by the marks of the process in which a call was made.
+
+    :param saved: what a checkpoint has of it, see :func:`marked`.
+    :param call: this one, see :func:`described`.
+    :param experiences: its experiences.
+    :param whose: the run and the call, for the message.
+    :raises CheckpointError: for another call.
+    """
+    if not isinstance(saved, dict) or {k: saved.get(k) for k in call} != call:
+        try:
+            was = in_words(saved)
+        except (LookupError, TypeError) as error:
+            raise CheckpointError(f"{whose} of the run is no call: {error!r}") from error
+        raise CheckpointError(
+            f"{whose} of the run was {was}, now it is {in_words(call)}: go on with the script that "
+            "made it"
+        )
+    marks = saved.get("marks")
+    if not isinstance(marks, list) or [type(m) for m in marks] != [str] * len(experiences):
+        raise CheckpointError(f"{whose} of the run has streams without marks")
+    for experience, mark in zip(experiences, marks, strict=True):
+        stream_mark(experience, mark)
 
 
 def in_words(call: Mapping[str, Any]) -> str:
@@ -73,10 +108,13 @@ def kept_results(result: Mapping[str, Any] | None, whose: str) -> dict[str, Any]
     return kept
 
 
-def results(kept: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def results(kept: Any, device: torch.device) -> dict[str, Any]:
     """Return the metrics that a call gave.
 
     :param kept: see :func:`kept_results`.
     :param device: for tensors that were not on a CPU.
+    :raises CheckpointError: for what are none.
     """
+    if not isinstance(kept, dict):
+        raise CheckpointError(f"the results of a call are a {type(kept).__name__}")
     return {name: Decoder({}, device).decode(node, name) for name, node in kept.items()}

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,12 +29,12 @@ FORMAT = 2
 OWN = re.compile(r"(state|between|midway)-(\d{6,})-[0-9a-f]{8}\.pt")
 """Names of its files: whatever else lies in the folder stays."""
 
-_OF_STATE = frozenset(
-    {"calls", "clock", "modules", "optimizer", "plugins", "random", "run", "shapes"} | {"strategy"}
-)
-_OF_BETWEEN = frozenset({"marks", "of", "run", "state", "within"})
-_OF_MIDWAY = _OF_BETWEEN | {"epoch_random", "epochs", "iterations"}
-
+_OF_STATE: dict[str, type] = {
+    **{"calls": list, "clock": float, "modules": dict, "optimizer": dict, "plugins": list},
+    **{"random": dict, "run": str, "shapes": dict, "strategy": dict},
+}
+_OF_BETWEEN: dict[str, type] = {"of": dict, "run": str, "state": dict, "within": int}
+_OF_MIDWAY = {**_OF_BETWEEN, "epoch_random": dict, "epochs": int, "iterations": int}
 _NOTHING: dict[str, Any] = {"between": None, "midway": None}
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class CheckpointFolder:
         return None
 
     def _read(
-        self, entry: dict[str, Any], keys: Set[str], of: Mapping[str, Any] | None = None
+        self, entry: dict[str, Any], kinds: Mapping[str, type], of: Mapping[str, Any] | None = None
     ) -> Any:
         """Return a checkpoint, None, with a warning, for one that is no good."""
         try:
@@ -154,7 +154,7 @@ class CheckpointFolder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pickles' protocols
                 state = torch.load(io.BytesIO(content), weights_only=True)
-            if not isinstance(state, dict) or not keys <= state.keys():
+            if not all(isinstance(state[key], kind) for key, kind in kinds.items()):
                 raise CheckpointError("it is no checkpoint of a run")
             if any(state[key] != value for key, value in (of or {}).items()):
                 raise CheckpointError("it belongs to another one")

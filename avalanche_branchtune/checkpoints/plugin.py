@@ -16,8 +16,9 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune.checkpoints.calls import (
     described,
-    in_words,
     kept_results,
+    known_again,
+    marked,
     results,
     without_first,
 )
@@ -40,7 +41,6 @@ from avalanche_branchtune.experiences import (
     has_persistent_workers,
     is_trained_alone,
     stream_length,
-    stream_mark,
 )
 from avalanche_branchtune.options import at_least, at_least_one, positive, true_or_false
 
@@ -225,8 +225,7 @@ class Checkpoints(SupervisedPlugin):
             self._save([])
         inner = self._between or self._midway
         if inner is not None:
-            self._check(inner["of"], this)
-            self._mark(experiences, inner["marks"])
+            self._check(inner["of"], this, experiences)
         self._in_call = self._within = 0 if self._between is None else self._between["within"]
         before = len(self._experiences)
         self._inside, self._saved_at = this["call"], time.monotonic()
@@ -242,8 +241,7 @@ class Checkpoints(SupervisedPlugin):
         finally:
             self._inside = None
         kept = kept_results(result, str(self.folder.path))
-        marks = [stream_mark(e) for e in experiences]
-        self._save([*self._calls, {**this, "marks": marks, "result": kept}])
+        self._save([*self._calls, {**marked(this, experiences), "result": kept}])
         self._done += 1
         all_trained = len(self._experiences) >= (self._sidecar.experiences or math.inf)
         self._sidecar.say("done" if all_trained else "waiting")
@@ -253,25 +251,20 @@ class Checkpoints(SupervisedPlugin):
     def _came_by(self, this: dict[str, Any], experiences: list[Any]) -> Any:
         """Return what a finished call gave; after the last of them put the state back."""
         saved = self._calls[self._done]
-        self._check(saved, this)
-        self._mark(experiences, saved["marks"])
+        self._check(saved, this, experiences)
         if this["call"] == "train":
             self._experiences += experiences
         self._done += 1
         if self._done == len(self._calls):
             self._go_on_from_base()
-        return results(saved["result"], self._strategy.device)
+        return results(saved.get("result"), self._strategy.device)
 
     def _go_on_from_base(self) -> None:
         self._restore(self._base, more=self._midway is not None or self._between is not None)
         self._base = None
 
-    def _check(self, saved: dict[str, Any], this: dict[str, Any]) -> None:
-        if {k: saved[k] for k in this} != this:
-            raise CheckpointError(
-                f"{self.folder.path}: call {self._done + 1} of the run was {in_words(saved)}, now "
-                f"it is {in_words(this)}: go on with the script that made it"
-            )
+    def _check(self, saved: Any, this: dict[str, Any], experiences: list[Any]) -> None:
+        known_again(saved, this, experiences, f"{self.folder.path}: call {self._done + 1}")
 
     def _check_shapes(self, there: dict[str, list[int]]) -> None:
         for name in sorted(there.keys() | self._shapes.keys()):
@@ -281,11 +274,6 @@ class Checkpoints(SupervisedPlugin):
                     f"{self.folder.path}: {name} of the model is {new or 'not there'}, in the run "
                     f"it was {old or 'not'}: go on with the script that made it"
                 )
-
-    @staticmethod
-    def _mark(experiences: list[Any], marks: list[str]) -> None:
-        for experience, mark in zip(experiences, marks, strict=True):
-            stream_mark(experience, mark)
 
     # ---- events
 
@@ -449,12 +437,9 @@ class Checkpoints(SupervisedPlugin):
                 )
             self._warned = True
             return False
-        of_call = {
-            "run": self._run,
-            "of": described("train", self._now()),
-            "marks": [stream_mark(e) for e in self._now()],
-        }
-        return self._write(len(self._calls), {**of_call, **where, "state": state}, kind)
+        this = marked(described("train", self._now()), self._now())
+        found = {"run": self._run, "of": this, **where, "state": state}
+        return self._write(len(self._calls), found, kind)
 
     def _write(self, number: int, state: Any, kind: str = "state") -> bool:
         """Write a checkpoint; training goes on where that fails, unless it has not begun."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from tests.supervised import Net, benchmark, strategy
 
 
 def state(number: int) -> dict[str, Any]:
-    keys = ("calls", "clock", "modules", "optimizer", "plugins", "random", "shapes", "strategy")
-    return {**dict.fromkeys(keys, 0), "run": "mine", "n": number, "w": torch.arange(50.0)}
+    whole: dict[str, Any] = {"calls": [], "clock": 0.0, "plugins": [], "run": "mine"}
+    parts = {key: {} for key in ("modules", "optimizer", "random", "shapes", "strategy")}
+    return {**whole, **parts, "n": number, "w": torch.arange(50.0)}
 
 
 @pytest.fixture
@@ -130,8 +132,8 @@ def test_a_foreign_file_with_a_right_sum(
 
 def test_the_middle_of_another_run(two: CheckpointFolder, caplog: pytest.LogCaptureFixture) -> None:
     def save(kind: str, **of: Any) -> tuple[Any, Any]:
-        keys = ("epoch_random", "epochs", "iterations", "marks", "of", "state")
-        two.save(1, {**dict.fromkeys(keys, 0), "run": "mine", **of}, kind)
+        where = {"epoch_random": {}, "epochs": 0, "iterations": 0, "of": {}, "state": {}}
+        two.save(1, {**where, "run": "mine", **of}, kind)
         newest = two.newest()
         assert newest is not None and newest[0]["n"] == 1
         return newest[1:]
@@ -217,31 +219,29 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_state_that_was_tampered_with(every: int, tmp_path: Path) -> None:
     """Values of the file in turn become others: an error of ours, or none."""
-    trained(tmp_path)
-    folder = CheckpointFolder(tmp_path, keep=2)
-    path = newest(folder)
-    good = path.read_bytes()
-    goes_on(tmp_path)
-    places = [p for p in _places(torch.load(path, weights_only=True)) if p[0] != "calls"]
+    good, folder = tmp_path / "good", CheckpointFolder(tmp_path / "run", keep=2)
+    trained(good)
+    whole = torch.load(newest(CheckpointFolder(good, keep=2)), weights_only=True)
+    places = _places(whole)
     assert len(places) > 500
-    places = places[::every]
     evil = [None, -1, "os:system", [], {"@": "name", "id": 0, "value": "os:system"}]
     errors = 0
-    for number, place in enumerate(places):
-        path.write_bytes(good)
-        changed = torch.load(path, weights_only=True)
+    for number, place in enumerate(places[::every]):
+        shutil.rmtree(folder.path, ignore_errors=True)
+        shutil.copytree(good, folder.path)
+        changed = torch.load(newest(folder), weights_only=True)
         inner = changed
         for key in place[:-1]:
             inner = inner[key]
         inner[place[-1]] = evil[number % len(evil)]
-        torch.save(changed, path)
+        torch.save(changed, newest(folder))
         listed_again(folder)
         try:
-            goes_on(tmp_path)
+            goes_on(folder.path)
         except CheckpointError as error:
             errors += 1
-            assert str(tmp_path) in str(error), place
-    assert errors > len(places) / 3
+            assert str(folder.path) in str(error), place
+    assert errors > len(places[::every]) / 3
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
