@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from avalanche_branchtune.errors import MissingDirectoryError, ViewsError
 from avalanche_branchtune.options import at_least, at_least_one
-from avalanche_branchtune.streams.folders import FORMATS
+from avalanche_branchtune.streams.folders import DEEP, FORMATS
 from solo_bridge.views import to_rgb
 
 PARTS = ("train", "test")
@@ -31,7 +31,6 @@ FEW = 256
 SHOWN = 20
 """Notes of one kind that are printed."""
 
-_CLIPPED = ("I", "I;16", "I;16B", "I;16L", "F")
 _WITH_TRANSPARENCY = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -292,9 +291,8 @@ def _say_mode(image: Image.Image, say: Any) -> None:
     except ViewsError as error:
         say("mode", str(error), error=True)
         return
-    if mode in _CLIPPED:
-        problem = f"mode {mode}, more than 8 bits: an image folder clips it at 255, to white; save "
-        say("mode", f"{problem}it with 8 bits, or hand it to views as it is", error=True)
+    if mode in DEEP:
+        say("mode", f"mode {mode}, more than 8 bits: is scaled to 8")
     elif mode in _WITH_TRANSPARENCY or "transparency" in image.info:
         say("transparency", f"mode {mode}: becomes RGB, and what is transparent is seen")
     elif mode not in ("RGB", "L"):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize, pil_to_tensor, to_pil_image
 
 from avalanche_branchtune.errors import ViewsError
+from avalanche_branchtune.streams.folders import eight_bit
 from solo_bridge.augmentation import MEAN, STD, Augmentation
 from solo_bridge.compat import load
 
@@ -76,7 +77,7 @@ def to_rgb(image: Any) -> Image.Image:
         normalised already and cannot be augmented any more.
     """
     if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else _eight_bit(image).convert("RGB")
+        return image if image.mode == "RGB" else eight_bit(image).convert("RGB")
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
         return Image.fromarray(image.squeeze()).convert("RGB")
     if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
@@ -99,19 +100,6 @@ def to_rgb(image: Any) -> Image.Image:
         f"cannot make views of {type(image).__name__} {tuple(shape) if len(shape) else ''}: "
         "expected a PIL image, a uint8 array (H, W[, C]) or a tensor (C, H, W) with 1 or 3 channels"
     )
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale an image of 16-bit grey values, which PIL would cut off at 255."""
-    if image.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
-        return image
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535 or image.mode == "F":
-        raise ViewsError(
-            f"cannot make views of an image of mode {image.mode} with values from {values.min():g} "
-            f"to {values.max():g}: expected grey values of 8 or 16 bits"
-        )
-    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
 
 
 def yields_views(dataset: AvalancheDataset) -> bool:

@@ -179,6 +179,7 @@ class RunRecorder(BaseLogger):
             if hasattr(metric, "record"):
                 metric.record(self.run)
         self.run.replaced_images = dict(getattr(strategy, "replaced_images", {}))
+        self.run.skipped_steps = getattr(strategy, "skipped_steps", 0)
         self._journal.save(self.run)
 
     def _cell(self, metric: MetricValue) -> Any:

@@ -102,6 +102,7 @@ class RunFields(BaseModel):
     branch_norms: Layers
     trace: TraceFields | None
     replaced_images: dict[str, Positive] = {}
+    skipped_steps: Whole = 0
     environment: dict[str, Any]
 
 

@@ -51,6 +51,7 @@ class Run:
     :param trace: accuracies during training, if they were measured.
     :param replaced_images: file of an image that could not be read → how often another one took
         its place in training.
+    :param skipped_steps: training steps that were left out since a loss or gradient was not finite.
     :param environment: hardware and versions.
     :param sample: features for the embedding, kept in a file of their own.
     """
@@ -70,6 +71,7 @@ class Run:
     branch_norms: list[dict[str, float]] = field(default_factory=list)
     trace: Trace | None = None
     replaced_images: dict[str, int] = field(default_factory=dict)
+    skipped_steps: int = 0
     environment: dict[str, Any] = field(default_factory=lambda: environment())
     sample: FeatureSample | None = field(default=None, repr=False)
 

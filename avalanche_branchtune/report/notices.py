@@ -25,8 +25,13 @@ def notices(groups: Sequence[Group]) -> list[str]:
             )
     for group in groups:
         for run in group.runs:
+            seed = "" if run.seed is None else f", seed {run.seed}"
+            if run.skipped_steps:
+                found.append(
+                    f"{group.shown}{seed}: {run.skipped_steps} steps were left out, since a loss "
+                    "or gradient was not finite."
+                )
             if run.replaced_images:
-                seed = "" if run.seed is None else f", seed {run.seed}"
                 n, times = len(run.replaced_images), sum(run.replaced_images.values())
                 found.append(
                     f"{group.shown}{seed}: {n} images could not be read; others of their "

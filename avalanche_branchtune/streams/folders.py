@@ -6,18 +6,22 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError
+from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError, ViewsError
 from avalanche_branchtune.streams.labels import NO_LABEL
 
 __all__ = ["ImageFiles", "image_folder", "unlabelled_folder"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What a file may be, whatever its name; others run programs (PostScript) or are no photographs."""
+
+DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
+"""Pillow's modes of more than 8 bits."""
 
 
 class ImageFiles(Dataset[tuple[Image.Image, int]]):
@@ -26,8 +30,7 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     An item is ``(image, class)``, the image as RGB at its own size. Reading one raises
     :class:`~avalanche_branchtune.errors.UnreadableImageError` when its file cannot be decoded
     in full (Pillow's global ``ImageFile.LOAD_TRUNCATED_IMAGES`` must be off, as it is unless
-    somebody sets it). As in torchvision, Pillow's conversion to RGB clips 16-bit grey images at
-    255: scale such files to 8 bits first.
+    somebody sets it). Grey images of 16 bits are scaled to 8 (torchvision's reader clips them).
 
     :param files: N paths.
     :param targets: N class numbers, -1 where there is no label.
@@ -64,11 +67,29 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
             raise UnreadableImageError(f"{file} is no file: remove it")
         try:
             with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
-                return image.convert("RGB"), self.targets[index]
+                return eight_bit(image).convert("RGB"), self.targets[index]
         except Exception as cause:  # damaged files fail in a great many ways
             raise UnreadableImageError(
                 f"{file}: cannot be decoded as an image ({cause}); replace or remove the file"
             ) from cause
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Scale an image of 16-bit grey values, which Pillow's conversion to RGB would cut off at 255.
+
+    :param image: of any mode.
+    :return: the image itself if it has no more than 8 bits.
+    :raises ViewsError: for grey values that are neither of 8 nor of 16 bits.
+    """
+    if image.mode not in DEEP:
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535 or image.mode == "F":
+        raise ViewsError(
+            f"cannot make views of an image of mode {image.mode} with values from {values.min():g} "
+            f"to {values.max():g}: expected grey values of 8 or 16 bits"
+        )
+    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
 
 
 def image_folder(root: str | os.PathLike[str]) -> ImageFiles:

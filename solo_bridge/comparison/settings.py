@@ -276,6 +276,7 @@ class Comparison:
             train_mb_size=self.batch,
             train_epochs=self.epochs,
             device=self.device,
+            reproducible_views=True,
             evaluator=evaluator,
         )
         evaluator.metrics = self._metrics(strategy, stream, out)

@@ -325,7 +325,8 @@ def test_branches_go_on(tmp_path: Path) -> None:
     for experience in stream().train_stream:
         run.train(experience)
     assert run.skipped_steps == 2 and is_finite(model)
-    assert load_run(tmp_path).settings["on non-finite"] == "skip"
+    record = load_run(tmp_path)
+    assert record.settings["on non-finite"] == "skip" and record.skipped_steps == 2
     online = [k for k in spoil.states[20] if "momentum" not in k]
     assert online and all(torch.equal(spoil.states[20][k], spoil.states[21][k]) for k in online)
 

@@ -66,13 +66,13 @@ ERRORS: dict[str, tuple[bytes, str, str]] = {
     "half.png": (PNG[: len(PNG) // 2], "truncated or damaged", "truncated"),
     "flipped.png": (PNG[:99] + bytes([PNG[99] ^ 4]) + PNG[100:], "truncated or damaged", "decoded"),
     "script.jpg": (b"%!PS-Adobe-3.0\n%%BoundingBox: 0 0 9 9\n", "unreadable", "is no JPEG"),
-    "grey16.tif": (sixteen(60000), "mode", "mode I;16, more than 8 bits"),
     "large.tif": (sixteen(70000), "mode", "mode I with values from 0 to 70000"),
     "floats.tiff": (floats(), "mode", "mode F with values from 0.5 to 0.5"),
 }
 
 NOTES: dict[str, tuple[bytes, str, str]] = {
     "cmyk.jpg": (encoded("CMYK", "JPEG"), "mode", "mode CMYK: becomes RGB"),
+    "grey16.tif": (sixteen(60000), "mode", "mode I;16, more than 8 bits: is scaled to 8"),
     "bits.png": (encoded("1", "PNG"), "mode", "mode 1: becomes RGB"),
     "palette.png": (encoded("P", "PNG"), "mode", "mode P: becomes RGB"),
     "hole.png": (encoded("P", "PNG", transparency=0), "transparency", "mode P: becomes RGB, and"),

@@ -85,6 +85,7 @@ WRITTEN = """{
  "replaced_images": {
   "images/1.png": 3
  },
+ "skipped_steps": 2,
  "environment": {
   "gpu": null
  }
@@ -107,6 +108,7 @@ def small() -> Run:
         analysis_protocol="linear CKA",
         trace=Trace([0], [[0.125, math.nan]], [0], "kNN", {"k": 20}),
         replaced_images={"images/1.png": 3},
+        skipped_steps=2,
         environment={"gpu": None},
     )
 

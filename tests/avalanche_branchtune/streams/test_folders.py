@@ -161,3 +161,13 @@ def test_data_set_and_error_can_be_pickled(tmp_path: Path) -> None:
     assert isinstance(copy, ImageFiles) and copy[0][0].getpixel((0, 0)) == (1, 2, 3)
     error = pickle.loads(pickle.dumps(UnreadableImageError("x.png: cannot be decoded")))
     assert type(error) is UnreadableImageError and str(error) == "x.png: cannot be decoded"
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image, _ = ImageFiles([str(tmp_path / "a.png")], [0])[0]
+    assert image.mode == "RGB" and np.asarray(image)[0, :, 0].tolist() == [0, 1, 100, 255]
+    Image.fromarray(np.array([[0.5, 70000.0]], dtype=np.float32)).save(tmp_path / "b.tif")
+    with pytest.raises(UnreadableImageError, match=r"b\.tif: .*mode F with values from 0\.5 to 7"):
+        ImageFiles([str(tmp_path / "b.tif")], [0])[0]
