@@ -147,6 +147,43 @@ class ExperienceLoader:
         return one.kind(f"sample {one.number} of {self.name}: {file}{one.reason}")
 
 
+class EndlessMinibatches:
+    """Minibatches of a loader without end, one epoch after the other, also from the middle.
+
+    A checkpoint leaves it out: whoever has one keeps its place, and makes it anew.
+
+    :param loader: with a seed.
+    :param place: where to begin, see :attr:`place`.
+    """
+
+    def __init__(self, loader: ExperienceLoader, place: tuple[int, int] = (0, 0)) -> None:
+        """See the class."""
+        self._loader = loader
+        self.place = place
+        """Epochs that were gone through, and minibatches of the one under way."""
+        self._under_way = self._begin()
+
+    def _begin(self) -> Iterator[Any]:
+        epoch, done = self.place
+        self._loader.set_epoch(epoch)
+        return self._loader.going_on(done)
+
+    def __iter__(self) -> EndlessMinibatches:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next minibatch."""
+        try:
+            batch = next(self._under_way)
+        except StopIteration:
+            self.place = (self.place[0] + 1, 0)
+            self._under_way = self._begin()
+            batch = next(self._under_way)
+        self.place = (self.place[0], self.place[1] + 1)
+        return batch
+
+
 class _Plan:
     """The minibatches of an epoch: of each sample its number, and the seed of its draws."""
 
@@ -165,7 +202,7 @@ class _Plan:
             for batch in self.batches:
                 yield [Key(index, None) for index in batch]
             return
-        with drawing_from(_mixed(self.seed, self.experience, self.epoch)):
+        with drawing_from(mixed_seed(self.seed, self.experience, self.epoch)):
             batches = list(self.batches)
         times: Counter[int] = Counter()
         for i, batch in enumerate(batches):
@@ -176,7 +213,9 @@ class _Plan:
     def _key(self, index: int, times: Counter[int]) -> Key:
         assert self.seed is not None
         times[index] += 1
-        return Key(index, _mixed(self.seed, self.experience, self.epoch, int(index), times[index]))
+        return Key(
+            index, mixed_seed(self.seed, self.experience, self.epoch, int(index), times[index])
+        )
 
 
 class _Loaded(Dataset[Any]):
@@ -255,7 +294,10 @@ def _seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _mixed(*numbers: int) -> int:
-    """Return a seed of 63 bits that depends on all of some numbers."""
+def mixed_seed(*numbers: int) -> int:
+    """Return a seed of 63 bits that depends on all of some numbers.
+
+    :param numbers: in their order.
+    """
     content = struct.pack(f"<{len(numbers)}Q", *(n & 0xFFFFFFFFFFFFFFFF for n in numbers))
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") >> 1

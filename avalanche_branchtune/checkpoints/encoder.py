@@ -35,6 +35,7 @@ from avalanche_branchtune.checkpoints.logs import lines_of
 from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
 from avalanche_branchtune.checkpoints.pickles import pickled
 from avalanche_branchtune.errors import CheckpointError
+from avalanche_branchtune.loading import EndlessMinibatches
 
 KIND = "@"
 """Key of what is no plain value: its kind."""
@@ -90,6 +91,8 @@ class Encoder:
         """
         if isinstance(value, PLAIN) and type(value) in PLAIN:
             return value
+        if isinstance(value, EndlessMinibatches):
+            return None  # whoever has them makes them anew
         if id(value) in self._names:
             return {KIND: "live", "name": self._names[id(value)]}
         if id(value) in self._seen:

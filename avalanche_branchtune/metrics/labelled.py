@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.experiences import experience_index, seen_experiences, stream_length
+from avalanche_branchtune.loading import EndlessMinibatches, ExperienceLoader, mixed_seed
 from avalanche_branchtune.options import at_least, at_least_one, one_of
 
 EXPERIENCES = {
@@ -25,13 +26,17 @@ EXPERIENCES = {
 EPOCH = "epoch"
 """The size of minibatches by which an epoch goes through all images once."""
 
+APART = 1
+"""Lets these images draw other numbers than the training's own."""
+
 
 class LabelledImages:
     """Labelled images of some experiences, one augmented view each, in minibatches without end.
 
     Each epoch begins anew with all of them, shuffled; the last, incomplete minibatch is dropped
     unless it is the only one, and what is used up before the epoch ends begins anew.  Shuffling
-    and augmentation draw from the global random state.
+    and augmentation draw from the global random state, or from a seed if the strategy's views do
+    (``reproducible_views`` of :class:`solo_bridge.SelfSupervised`).
 
     Authors' code: DonkeyShot21/cassle b5b0929, main_pretrain.py and
     cassle/utils/pretrain_dataloader.py, prepare_datasets and prepare_dataloader: ``"all"``, in
@@ -118,10 +123,14 @@ class LabelledImages:
             )
         return indices
 
-    def minibatches(self, strategy: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    def minibatches(
+        self, strategy: Any, place: tuple[int, int] = (0, 0)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Begin an epoch: return minibatches ``(N, C, H, W)`` with labels ``(N,)``, without end.
 
         :param strategy: in training, with the loader of the experience.
+        :param place: where to begin, if they are drawn from a seed; see
+            :class:`~avalanche_branchtune.loading.EndlessMinibatches`.
         """
         views = self.views(strategy)
         samples: int = len(views)  # type: ignore[arg-type]
@@ -136,7 +145,12 @@ class LabelledImages:
             drop_last=True,
             num_workers=self.num_workers,
         )
-        return _without_end(loader)
+        seed = getattr(strategy, "views_seed", None)
+        if seed is None:
+            return _without_end(loader)
+        clock = strategy.clock
+        seed = mixed_seed(seed, APART, clock.train_exp_epochs)
+        return EndlessMinibatches(ExperienceLoader(loader, seed, clock.train_exp_counter), place)
 
 
 def _without_end(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:

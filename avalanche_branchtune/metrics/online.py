@@ -104,6 +104,7 @@ class OnlineProbe(ExperiencePlugin):
         self._optimizer: torch.optim.Optimizer | None = None
         self._listener = Listener()
         self._minibatches: Iterator[tuple[Tensor, Tensor]] | None = None
+        self._place = (0, 0)
         self._held: tuple[Any, nn.Linear | None] | None = None  # what an experience began with
         self._right = self._total = 0
 
@@ -209,7 +210,7 @@ class OnlineProbe(ExperiencePlugin):
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start the running accuracy and the labelled images anew."""
         self._right = self._total = 0
-        self._minibatches = None
+        self._minibatches, self._place = None, (0, 0)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Check the labels, and listen to the backbone."""
@@ -227,8 +228,9 @@ class OnlineProbe(ExperiencePlugin):
         if self.labelled is None:
             return
         if self._minibatches is None:
-            self._minibatches = self.labelled.minibatches(strategy)
+            self._minibatches = self.labelled.minibatches(strategy, self._place)
         images, labels = (x.to(strategy.device) for x in next(self._minibatches))
+        self._place = getattr(self._minibatches, "place", self._place)
         self._check_labels(labels)
         with getattr(strategy, "autocast", contextlib.nullcontext)():
             with torch.no_grad():

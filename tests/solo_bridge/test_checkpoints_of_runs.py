@@ -77,6 +77,9 @@ def ask(number: signal.Signals) -> Callable[[], None]:
 TRAINING: dict[str, Any] = {}
 """Further arguments of the strategy."""
 
+MORE: list[Callable[[Any], SupervisedPlugin]] = []
+"""From the benchmark to further plugins."""
+
 
 def run(spec: str, name: str, folder: Path, *, resume: bool, **settings: Any) -> Any:
     """Do what a script does: make everything anew, train and evaluate."""
@@ -87,7 +90,11 @@ def run(spec: str, name: str, folder: Path, *, resume: bool, **settings: Any) ->
         spec,
         method(name),
         options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
-        plugins=[At(), Checkpoints(folder / "state", resume=resume, **settings)],
+        plugins=[
+            *(make(benchmark) for make in MORE),
+            At(),
+            Checkpoints(folder / "state", resume=resume, **settings),
+        ],
         optimizer="sgd",
         lr=0.05,
         train_mb_size=5,
@@ -180,6 +187,18 @@ def test_streams_that_are_judged_by_are_not_written(tmp_path: Path) -> None:
     assert other.exists(), "what is not its own stays"
 
 
+@pytest.mark.parametrize("how", [{}, {"batch_size": "epoch", "experiences": "seen"}])
+def test_labelled_images_beside_the_data(
+    how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe(benchmark: Any) -> OnlineProbe:
+        return OnlineProbe(10, labelled=LabelledImages(benchmark.train_stream, **how))
+
+    monkeypatch.setattr("tests.solo_bridge.test_checkpoints_of_runs.MORE", [probe])
+    what = {1: ask(signal.SIGTERM), 7: kill, 13: ask(signal.SIGTERM)}
+    check("branch_tuning", "byol", tmp_path, what, every_epochs=1)
+
+
 def test_what_can_only_be_saved_between_calls(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,6 +211,7 @@ def test_what_can_only_be_saved_between_calls(
         optimizer="sgd",
         train_mb_size=5,
         train_epochs=2,
+        reproducible_views=False,
         evaluator=None,
     )
     made.train(benchmark.train_stream[0])

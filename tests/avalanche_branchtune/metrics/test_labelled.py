@@ -247,7 +247,9 @@ def test_every_step_is_the_oracle_s(experiences: str | None) -> None:
 class Fixed(LabelledImages):
     """The recorded minibatches, in their order."""
 
-    def minibatches(self, strategy: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    def minibatches(
+        self, strategy: Any, place: tuple[int, int] = (0, 0)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for t in range(6):
             labels = torch.tensor([(t + 2 * i) % 5 for i in range(6)])
             labels[t % 6] = -1
