@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import torch
 
 from avalanche_branchtune.errors import CheckpointError
-from avalanche_branchtune.writing import replacing
+from avalanche_branchtune.writing import remove_unfinished, replacing
 
 INDEX = "checkpoints.json"
 FORMAT = 2
@@ -86,6 +86,7 @@ class CheckpointFolder:
         for old in self._own():
             if old.name not in names:
                 old.unlink(missing_ok=True)
+        remove_unfinished(self.path)
 
     def remove(self) -> None:
         """Remove all checkpoints: first the list of them."""

@@ -26,7 +26,7 @@ from avalanche_branchtune.experiences import experience_index, loader_workers, s
 from avalanche_branchtune.records.journal import JOURNAL, Journal
 from avalanche_branchtune.records.run import RECORD, Run, check_limits
 from avalanche_branchtune.records.sample import SAMPLE
-from avalanche_branchtune.writing import append, replacing, write_text
+from avalanche_branchtune.writing import append, remove_unfinished, replacing, write_text
 
 VALUES = "metrics.csv"
 COLUMNS = ("seconds", "experience", "iteration", "metric", "value")
@@ -101,6 +101,7 @@ class RunRecorder(BaseLogger):
         check_limits(self.run)
         self._journal = Journal(self.folder)
         if not goes_on:
+            remove_unfinished(self.folder)
             write_text(self.folder / VALUES, _lines([COLUMNS]))
         self._length = len(_lines([COLUMNS]).encode())
         self._waits = goes_on
@@ -129,6 +130,7 @@ class RunRecorder(BaseLogger):
         self._waits = False
         self._journal = Journal(self.folder)
         if not more:
+            remove_unfinished(self.folder)
             with (self.folder / VALUES).open("r+b") as file:
                 file.truncate(self._length)
 

@@ -57,14 +57,15 @@ class Journal:
             self._sample = run.sample
 
     def _whole(self, content: dict[str, Any], complete: bool) -> None:
-        """Write ``run.json``; the old journal belongs to the old one and goes."""
-        self._key = "" if complete else secrets.token_hex(8)
-        named = content if complete else {**content, FIELD: self._key}
-        if not complete:
-            write_text(self.folder / JOURNAL, json.dumps({FIELD: self._key}) + "\n")
-        write_text(self.folder / RECORD, as_text(named))
+        """Write ``run.json``, which has no journal until there is a new one."""
+        write_text(self.folder / RECORD, as_text(content))
         if complete:
+            self._key = ""
             (self.folder / JOURNAL).unlink(missing_ok=True)
+        else:
+            self._key = secrets.token_hex(8)
+            write_text(self.folder / JOURNAL, json.dumps({FIELD: self._key}) + "\n")
+            write_text(self.folder / RECORD, as_text({**content, FIELD: self._key}))
 
 
 def differences(old: Any, new: Any, place: tuple[str | int, ...] = ()) -> Iterator[list[Any]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.metrics import RunRecorder
 from avalanche_branchtune.report import write_report
-from avalanche_branchtune.writing import append, replacing, write_text
+from avalanche_branchtune.writing import append, remove_unfinished, replacing, write_text
 from solo_bridge.checkpoint import save_backbone
 from tests.run_records import full, joint
 from tests.selfsupervised import backbone
@@ -88,6 +88,17 @@ def test_whatever_fails_leaves_what_was_there(tmp_path: Path) -> None:
         path.write_text("half")
         raise KeyboardInterrupt
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.json", "a"])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> None:
+    others = [".hidden", ".0123456789abcdef-mine.pt", "0123456789abcdef.pt"]
+    for other in others:
+        (tmp_path / other).touch()
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / name) as path:
+        path.write_text("half")
+        remove_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ import pytest
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.records import ProbeRecord, Run, Trace, load_run
+from avalanche_branchtune.records import journal as journal_module
 from avalanche_branchtune.records.journal import JOURNAL, Journal, differences
+from avalanche_branchtune.writing import write_text
 from tests.run_records import full
 
 
@@ -113,6 +115,23 @@ def test_a_save_that_was_interrupted(tmp_path: Path, lost: int) -> None:
     content = (tmp_path / JOURNAL).read_bytes()
     (tmp_path / JOURNAL).write_bytes(content[:-lost])
     same(load_run(tmp_path), states[-2])
+
+
+def test_a_run_that_goes_on_can_be_read_between_any_two_writings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial(tmp_path)
+    run, found = load_run(tmp_path), []
+
+    def write(path: Path, text: str) -> None:
+        write_text(path, text)
+        found.append(load_run(tmp_path))
+
+    monkeypatch.setattr(journal_module, "write_text", write)
+    Journal(tmp_path).save(run)
+    assert (tmp_path / JOURNAL).exists() and len(found) > 1
+    for each in found:
+        same(each, run)
 
 
 def partial(folder: Path) -> list[bytes]:
