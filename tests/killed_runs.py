@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import math
 import multiprocessing
 import random
 import signal
@@ -183,7 +182,7 @@ def attempt(kind: str, folder: Path, kill: Kill | None, parent: Connection) -> N
             passed.append(step)
             if kill.moment is None and len(passed) == 1:
                 parent.send(step)
-            if kill.moment is None and len(passed) > MORE:
+            if kill.moment is None and step >= kill.step + MORE:
                 signal.pause()
 
     TELL[:] = [tell]
@@ -221,26 +220,30 @@ def attempted(kind: str, folder: Path, kill: Kill | None) -> bool:
     return process.exitcode != 0
 
 
-def drawn(kills: int, seed: int, steps: int, seconds: float) -> list[Kill]:
-    """Return when to kill a run: at moments of writing and at random moments, in turn.
+def drawn(kills: int, writing: int, seed: int, steps: int, seconds: float) -> list[Kill]:
+    """Return when to kill a run: at random moments, and at moments of writing among them.
 
     The last kill is at a random moment of the second half.
 
     :param kills: how many.
+    :param writing: how many of them at moments of writing.
     :param seed: of what is drawn.
     :param steps: of the whole run.
     :param seconds: that it takes.
     """
     draw = random.Random(seed)
-    at = sorted(draw.randint(1, steps // 2) for _ in range(kills - 1))
-    at.append(draw.randint(steps // 2, steps - MORE - 1))
-    moments = draw.sample(MOMENTS * math.ceil(kills / len(MOMENTS)), kills)
-    return [
-        Kill(step, draw.uniform(0, MORE * seconds / steps))
-        if (kills - i) % 2
-        else Kill(0 if moment in ONCE else step, moment=moment)
-        for i, (step, moment) in enumerate(zip(at, moments, strict=True))
+    found = [
+        Kill(draw.randint(1, steps // 2), draw.uniform(0, MORE * seconds / steps))
+        for _ in range(kills - 1)
     ]
+    for i, moment in zip(
+        draw.sample(range(kills - 1), writing), draw.sample(MOMENTS, writing), strict=True
+    ):
+        found[i] = Kill(found[i].step, moment=moment)
+    found.sort(key=lambda kill: kill.step)
+    found = [Kill(0, moment=k.moment) if k.moment in ONCE else k for k in found]
+    last = draw.randint(steps // 2, steps - MORE - 1)
+    return [*found, Kill(last, draw.uniform(0, MORE * seconds / steps))]
 
 
 def killed(kind: str, folder: Path, kills: list[Kill]) -> Outcome:

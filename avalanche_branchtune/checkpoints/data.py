@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,25 @@ from torch.utils.data import Dataset
 
 DATA = (AvalancheDataset, FlatData, DataAttribute, Dataset, CLExperience, CLStream)
 """Classes of what holds samples."""
+
+
+def found_again(value: Any) -> bool:
+    """Tell whether an object is not written: it holds samples, or what is computed of them.
+
+    :param value: that the script has made; one that a checkpoint made is another object.
+    """
+    return isinstance(value, DATA) or getattr(type(value), "computed_again", False)
+
+
+@functools.cache
+def _is_named(kind: type) -> bool:
+    """Tell whether objects of a class have names; Avalanche's classes are slow to ask."""
+    return issubclass(kind, (*DATA, list, TransformGroups)) and not issubclass(kind, Tensor)
+
+
+@functools.cache
+def _has_parts(kind: type) -> bool:
+    return issubclass(kind, (AvalancheDataset, FlatData, DataAttribute, TransformGroups))
 
 
 def named_data(experiences: Iterable[Any]) -> dict[str, Any]:
@@ -31,9 +51,9 @@ def named_data(experiences: Iterable[Any]) -> dict[str, Any]:
         if id(value) in seen:
             return
         seen.add(id(value))
-        if isinstance(value, (*DATA, list, TransformGroups)) and not isinstance(value, Tensor):
+        if _is_named(type(value)):
             found[path] = value
-        if isinstance(value, AvalancheDataset | FlatData | DataAttribute | TransformGroups):
+        if _has_parts(type(value)):
             for key, part in vars(value).items():
                 name(part, f"{path}.{key}")
         elif isinstance(value, list | tuple) and len(value) < 100:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from avalanche_branchtune.checkpoints.data import DATA
+from avalanche_branchtune.checkpoints.data import DATA, found_again
 from avalanche_branchtune.checkpoints.encoder import KIND, PLAIN, STATELESS, says_its_state
 from avalanche_branchtune.checkpoints.logs import lines_of, put_back
 from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
@@ -85,7 +85,7 @@ class Decoder:
         elif there is not None:
             self._filled_ones[id(there)] = there
         value = getattr(self, f"_{kind.replace(' ', '_')}")(node, where, there)
-        stays = kind in ("kept", "log") and not isinstance(value, DATA)
+        stays = kind in ("kept", "log") and not found_again(value)
         if not stays:  # nothing else in a file refers to what does
             self._made[node["id"]] = value
         return value
@@ -255,7 +255,8 @@ class Decoder:
 
     def _object(self, node: Any, where: str, there: Any) -> Any:
         name = name_of(type(there))
-        value = there if name == node["class"] else self.made(node["class"], where)
+        same = name == node["class"] and not isinstance(there, DATA)  # it would be found again
+        value = there if same else self.made(node["class"], where)
         return self._with_vars(node, where, value)
 
     def made(self, name: str, where: str) -> Any:

@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics.timing import ElapsedTime
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from avalanche_branchtune.checkpoints.data import DATA, named_data, within
+from avalanche_branchtune.checkpoints.data import found_again, named_data, within
 from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.checkpoints.names import name_of
@@ -56,7 +56,7 @@ def snapshot(
     :raises CheckpointError: naming what cannot be written.
     """
     known, data = list(known), named_data(experiences)
-    fixed = [value for value in known if isinstance(value, DATA)]
+    fixed = [value for value in known if found_again(value)]
     encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed, pickles=pickles)
     modules = {
         path: {

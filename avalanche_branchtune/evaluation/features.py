@@ -144,6 +144,9 @@ class FeatureCache:
         (False, 2)
     """
 
+    computed_again = True
+    """Checkpoints leave out what is in it."""
+
     def __init__(self, max_mib: float = 2048, max_networks: int = 2) -> None:
         """See the class."""
         self.max_mib = max_mib
@@ -163,8 +166,9 @@ class FeatureCache:
         """
         key = fingerprint(model) if key is None else key
         place = (key, id(dataset))
-        if place not in self._kept:
-            # The data set is kept as well: its id must not be given to another one.
+        if place not in self._kept or self._kept[place][0] is not dataset:
+            # The data set is kept as well: its id must not be given to another one, as it was in
+            # the process that wrote a checkpoint.
             self._kept[place] = (dataset, *extract_features(model, dataset, **settings))
         self._kept.move_to_end(place)
         networks = list(dict.fromkeys(known for known, _ in reversed(self._kept)))

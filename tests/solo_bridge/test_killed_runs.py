@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from avalanche_branchtune.checkpoints.data import within
+from avalanche_branchtune.checkpoints.state import restore, snapshot
+from solo_bridge import build
 from tests.killed_runs import END, KINDS, SUPERVISED, Kill, attempted, compare, drawn, killed
 from tests.killed_writing import MOMENTS, ONCE
+from tests.selfsupervised import method, stream
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
@@ -50,18 +54,44 @@ def test_at_three_moments(kind: str, writing: Kill, check: Check) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_ten_moments(kind: str, check: Check) -> None:
-    check(kind, drawn(10, 1, 40, 1.0))
+    check(kind, drawn(10, 5, 1, 40, 1.0))
 
 
 @pytest.mark.slow
 def test_at_fifty_moments(check: Check) -> None:
-    check("Kaizen + replay", drawn(50, 2, 40, 1.0))
+    check("Kaizen + replay", drawn(50, 10, 1, 40, 1.0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_at_every_moment_of_writing(moment: str, check: Check) -> None:
     check(SUPERVISED, [Kill(5), Kill(0 if moment in ONCE else 20, moment=moment)])
+
+
+def test_a_buffer_that_was_restored_is_saved_again() -> None:
+    """Nothing enters it between two interruptions: it is the one that the first checkpoint gave."""
+
+    def made() -> Any:
+        options = {"replay": {"size": 40, "batch_size_mem": 4}}
+        return build("replay", method(), options=options, train_mb_size=5, evaluator=None)
+
+    experience = stream(5).train_stream[0]
+    strategy, known = made(), list[Any]()
+    strategy.train(experience)
+    for _ in range(3):
+        state = snapshot(strategy, [experience], known)
+        strategy = made()
+        known = within([vars(strategy), *strategy.plugins])
+        restore(strategy, state, [experience])
+        (replay,) = (p for p in strategy.plugins if hasattr(p, "storage_policy"))
+        assert len(replay.storage_policy.buffer) == 20
+
+
+def test_features_are_computed_again(tmp_path: Path) -> None:
+    """The addresses of data sets, by which they are known, are another process's."""
+    attempted("Branch-tuning", tmp_path, None)
+    state = max((tmp_path / "state").glob("state-*.pt"))
+    assert "FeatureCache" not in str(torch.load(state, weights_only=True))
 
 
 def test_what_differs_is_found(tmp_path: Path) -> None:

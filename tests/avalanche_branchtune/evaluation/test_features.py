@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from PIL import Image
@@ -52,6 +54,18 @@ def test_the_cache_is_bounded() -> None:
     assert len(cache) == 1
     cache.features(nn.Flatten(), TRAIN[-1])
     assert cache.mib == (40 * 8 * 4 + 40 * 8) / 1024**2
+
+
+def test_a_data_set_at_the_address_that_another_had() -> None:
+    """As in a run that goes on in another process, with the cache of the one that ended."""
+    model, cache = nn.Flatten(), FeatureCache()
+    features = cache.features(model, TRAIN[0])
+    ((key, _),) = cache._kept
+    cache._kept = OrderedDict({(key, id(TRAIN[1])): (TRAIN[0], *features)})
+    expected = extract_features(model, TRAIN[1])
+    assert not torch.equal(features[0], expected[0])
+    found = cache.features(model, TRAIN[1])
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 def test_images_that_are_no_tensors() -> None:
