@@ -51,9 +51,10 @@ def named_data(experiences: Iterable[Any]) -> dict[str, Any]:
         if id(value) in seen:
             return
         seen.add(id(value))
-        if _is_named(type(value)):
+        kind: Any = type(value)
+        if _is_named(kind):
             found[path] = value
-        if _has_parts(type(value)):
+        if _has_parts(kind):
             for key, part in vars(value).items():
                 name(part, f"{path}.{key}")
         elif isinstance(value, list | tuple) and len(value) < 100:
