@@ -290,7 +290,7 @@ def drawing_from(seed: int) -> Iterator[None]:
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
+    np.random.seed(seed >> 31)  # torch's generator is the same, and takes the other bits
     torch.default_generator.manual_seed(seed)
 
 

@@ -80,6 +80,15 @@ def eight_bit(image: Image.Image) -> Image.Image:
     :param image: of any mode.
     :return: the image itself if it has no more than 8 bits.
     :raises ViewsError: for grey values that are neither of 8 nor of 16 bits.
+
+    Example::
+
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from avalanche_branchtune.streams.folders import eight_bit
+        >>> grey = Image.fromarray(np.array([[0, 25700, 65535]], dtype=np.uint16))
+        >>> np.asarray(eight_bit(grey)).tolist()
+        [[0, 100, 255]]
     """
     if image.mode not in DEEP:
         return image
