@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import copy
+import io
 import logging
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.experiences import stream_mark
+
+LARGEST = 2**30
+"""Bytes of a finished call, at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,27 +96,44 @@ def without_first(
     return (), {**kwargs, next(iter(kwargs)): rest}
 
 
-def kept_results(result: Mapping[str, Any] | None, whose: str) -> dict[str, Any]:
-    """Return the metrics that a call gave as plain data.
+def packed(call: Mapping[str, Any], result: Mapping[str, Any] | None, whose: str) -> Tensor:
+    """Return a finished call and the metrics that it gave, to be written again and again.
 
-    One that cannot be written, a figure, is left out with a warning.
+    A metric that cannot be written, a figure, is left out with a warning.
 
+    :param call: see :func:`marked`.
     :param result: values by name.
     :param whose: the run, for the warning.
+    :return: octets, uint8 ``(N,)``.
     """
     kept = {}
     for name, value in (result or {}).items():
         try:
-            kept[name] = copy.deepcopy(Encoder({}).encode(value, name))  # metrics go on counting
+            kept[name] = Encoder({}).encode(value, name)
         except CheckpointError as error:
             logger.warning("%s: when the run goes on, it lacks %s", whose, error)
-    return kept
+    buffer = io.BytesIO()
+    torch.save({**call, "result": kept}, buffer)
+    return torch.frombuffer(bytearray(zlib.compress(buffer.getvalue(), 1)), dtype=torch.uint8)
+
+
+def unpacked(octets: Any) -> Any:
+    """Return a finished call.
+
+    :param octets: see :func:`packed`.
+    :raises CheckpointError: for what is none.
+    """
+    try:
+        content = zlib.decompressobj().decompress(octets.numpy().tobytes(), LARGEST)
+        return torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file can cause
+        raise CheckpointError(f"a finished call cannot be read: {error!r}") from error
 
 
 def results(kept: Any, device: torch.device) -> dict[str, Any]:
     """Return the metrics that a call gave.
 
-    :param kept: see :func:`kept_results`.
+    :param kept: of a call, see :func:`unpacked`.
     :param device: for tensors that were not on a CPU.
     :raises CheckpointError: for what are none.
     """

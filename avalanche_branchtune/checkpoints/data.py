@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from avalanche.benchmarks import CLExperience, CLStream
@@ -37,36 +38,48 @@ def _has_parts(kind: type) -> bool:
     return issubclass(kind, (AvalancheDataset, FlatData, DataAttribute, TransformGroups))
 
 
-def named_data(experiences: Iterable[Any]) -> dict[str, Any]:
-    """Return the data of experiences by names that they have in another process too.
+class NamedData:
+    """The data of experiences by names that they have in another process too.
 
-    A buffer of samples refers to these, by the places of its samples in them.
-
-    :param experiences: in the order in which a strategy was trained on them.
+    A buffer of samples refers to these, by the places of its samples in them.  Each experience is
+    looked into once.
     """
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
 
-    def name(value: Any, path: str) -> None:
-        if id(value) in seen:
+    def __init__(self) -> None:
+        """See the class."""
+        self._experiences: list[Any] = []
+        self._found: dict[str, Any] = {}
+        self._seen: dict[int, Any] = {}  # kept, so that no id is given again
+
+    def of(self, experiences: Sequence[Any]) -> Mapping[str, Any]:
+        """Return the data of experiences by their names.
+
+        :param experiences: in the order in which a strategy was trained on them.
+        """
+        known = len(self._experiences)
+        if any(a is not b for a, b in zip_longest(self._experiences, experiences[:known])):
+            self._experiences, self._found, self._seen = [], {}, {}
+        for i in range(len(self._experiences), len(experiences)):
+            self._name(experiences[i].dataset, f"experience {i}")
+            self._experiences.append(experiences[i])
+        return self._found
+
+    def _name(self, value: Any, path: str) -> None:
+        if id(value) in self._seen:
             return
-        seen.add(id(value))
+        self._seen[id(value)] = value
         kind: Any = type(value)
         if _is_named(kind):
-            found[path] = value
+            self._found[path] = value
         if _has_parts(kind):
             for key, part in vars(value).items():
-                name(part, f"{path}.{key}")
+                self._name(part, f"{path}.{key}")
         elif isinstance(value, list | tuple) and len(value) < 100:
             for i, part in enumerate(value):
-                name(part, f"{path}[{i}]")
+                self._name(part, f"{path}[{i}]")
         elif isinstance(value, Mapping):
             for key, part in value.items():
-                name(part, f"{path}[{key!r}]")
-
-    for i, experience in enumerate(experiences):
-        name(experience.dataset, f"experience {i}")
-    return found
+                self._name(part, f"{path}[{key!r}]")
 
 
 def within(value: Any) -> list[Any]:

@@ -16,13 +16,14 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune.checkpoints.calls import (
     described,
-    kept_results,
     known_again,
     marked,
+    packed,
     results,
+    unpacked,
     without_first,
 )
-from avalanche_branchtune.checkpoints.data import within
+from avalanche_branchtune.checkpoints.data import NamedData, within
 from avalanche_branchtune.checkpoints.files import CheckpointFolder
 from avalanche_branchtune.checkpoints.lock import Lock
 from avalanche_branchtune.checkpoints.midway import GoingOn
@@ -139,7 +140,9 @@ class Checkpoints(SupervisedPlugin):
         self._sidecar: Sidecar
         self._known: list[Any] = []  # that the script has made
         self._experiences: list[Any] = []  # that were trained, in this order
-        self._calls: list[dict[str, Any]] = []  # those that are finished
+        self._before = 0  # of these, in earlier calls
+        self._data = NamedData()
+        self._calls: list[Any] = []  # those that are finished, packed
         self._done = 0  # how many of them this process has come by
         self._inside: str | None = None
         self._base: Any = None
@@ -227,7 +230,7 @@ class Checkpoints(SupervisedPlugin):
         if inner is not None:
             self._check(inner["of"], this, experiences)
         self._in_call = self._within = 0 if self._between is None else self._between["within"]
-        before = len(self._experiences)
+        self._before = len(self._experiences)
         self._inside, self._saved_at = this["call"], time.monotonic()
         if self._inside == "train":
             self._experiences += experiences
@@ -236,12 +239,12 @@ class Checkpoints(SupervisedPlugin):
         try:
             result = call()
         except BaseException:
-            del self._experiences[before:]
+            del self._experiences[self._before :]
             raise
         finally:
             self._inside = None
-        kept = kept_results(result, str(self.folder.path))
-        self._save([*self._calls, {**marked(this, experiences), "result": kept}])
+        done = packed(marked(this, experiences), result, str(self.folder.path))
+        self._save([*self._calls, done])
         self._done += 1
         all_trained = len(self._experiences) >= (self._sidecar.experiences or math.inf)
         self._sidecar.say("done" if all_trained else "waiting")
@@ -250,7 +253,7 @@ class Checkpoints(SupervisedPlugin):
 
     def _came_by(self, this: dict[str, Any], experiences: list[Any]) -> Any:
         """Return what a finished call gave; after the last of them put the state back."""
-        saved = self._calls[self._done]
+        saved = unpacked(self._calls[self._done])
         self._check(saved, this, experiences)
         if this["call"] == "train":
             self._experiences += experiences
@@ -388,7 +391,7 @@ class Checkpoints(SupervisedPlugin):
 
     # ---- saving
 
-    def _save(self, calls: list[dict[str, Any]]) -> None:
+    def _save(self, calls: list[Any]) -> None:
         state = self._snapshot()
         self._calls = calls
         of_run = {"calls": calls, "run": self._run, "shapes": self._shapes}
@@ -396,12 +399,11 @@ class Checkpoints(SupervisedPlugin):
 
     def _snapshot(self) -> dict[str, Any]:
         trust = self.trust_plugins
-        return snapshot(
-            self._strategy, self._experiences, self._known, leave_out=self, pickles=trust
-        )
+        data = self._data.of(self._experiences)
+        return snapshot(self._strategy, data, self._known, leave_out=self, pickles=trust)
 
     def _restore(self, state: dict[str, Any], *, more: bool) -> None:
-        trust, data = self.trust_plugins, self._experiences
+        trust, data = self.trust_plugins, self._data.of(self._experiences)
         try:
             restore(self._strategy, state, data, leave_out=self, more=more, pickles=trust)
         except CheckpointError as error:
@@ -467,8 +469,7 @@ class Checkpoints(SupervisedPlugin):
 
     def _now(self) -> list[Any]:
         """Return the experiences of the call under way."""
-        done = sum(len(c["marks"]) for c in self._calls if c["call"] == "train")
-        return self._experiences[done:]
+        return self._experiences[self._before :]
 
     def _end_if_asked(self) -> None:
         if self.requests.status is not None:

@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics.timing import ElapsedTime
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from avalanche_branchtune.checkpoints.data import found_again, named_data, within
+from avalanche_branchtune.checkpoints.data import found_again, within
 from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.checkpoints.names import name_of
@@ -40,7 +40,7 @@ _OF_MODULE = frozenset({"_parameters", "_buffers", "_modules"}) | _HOOKS
 
 def snapshot(
     strategy: Any,
-    experiences: Iterable[Any] = (),
+    data: Mapping[str, Any],
     known: Iterable[Any] = (),
     leave_out: Any = None,
     *,
@@ -49,13 +49,13 @@ def snapshot(
     """Return the state of a strategy as plain data, to be written before it changes.
 
     :param strategy: between two calls of ``train`` and ``eval``, or between two steps.
-    :param experiences: that it was trained on, in this order.
+    :param data: that it was trained on, see :class:`.data.NamedData`.
     :param known: what could be reached from the strategy when it was made.
     :param leave_out: the plugin that asks.
     :param pickles: whether to pickle what cannot be plain data.
     :raises CheckpointError: naming what cannot be written.
     """
-    known, data = list(known), named_data(experiences)
+    known = list(known)
     fixed = [value for value in known if found_again(value)]
     encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed, pickles=pickles)
     modules = {
@@ -99,7 +99,7 @@ def snapshot(
 def restore(
     strategy: Any,
     state: Mapping[str, Any],
-    experiences: Iterable[Any] = (),
+    data: Mapping[str, Any],
     leave_out: Any = None,
     *,
     more: bool = False,
@@ -112,7 +112,7 @@ def restore(
 
     :param strategy: between two calls, or between two steps if the state is.
     :param state: see :func:`snapshot`.
-    :param experiences: that it was trained on, as they are found here.
+    :param data: that it was trained on, as it is found here.
     :param leave_out: the plugin that asks.
     :param more: whether a later state will follow, of a step within the next call.
     :param pickles: whether to read pickles, which can run anything.
@@ -136,7 +136,6 @@ def restore(
             raise CheckpointError(f"model.{path}: a {name_of(type(made))} is no module")
         strategy.model.get_submodule(parent)._modules[name] = made
         paths[path] = made
-    data = named_data(experiences)
     decoder = Decoder({**_live(strategy, leave_out), **data}, strategy.device, pickles=pickles)
     for path, module in paths.items():
         _restore_module(module, state["modules"][path], path, decoder)

@@ -248,7 +248,7 @@ def test_the_copy_is_in_no_checkpoint(every: int) -> None:
     run = made(bare(), check_finite_every=every)
     run.train(stream().train_stream[0])
     run.finite.before_forward(run)
-    assert run._last_good and "_last_good" not in snapshot(run)["strategy"]
+    assert run._last_good and "_last_good" not in snapshot(run, {})["strategy"]
 
 
 def test_a_run_goes_on_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from avalanche_branchtune.checkpoints.data import within
+from avalanche_branchtune.checkpoints.data import NamedData, within
 from avalanche_branchtune.checkpoints.state import restore, snapshot
 from solo_bridge import build
 from tests.killed_runs import END, KINDS, SUPERVISED, Kill, attempted, compare, drawn, killed
@@ -76,13 +76,14 @@ def test_a_buffer_that_was_restored_is_saved_again() -> None:
         return build("replay", method(), options=options, train_mb_size=5, evaluator=None)
 
     experience = stream(5).train_stream[0]
+    data = NamedData().of([experience])
     strategy, known = made(), list[Any]()
     strategy.train(experience)
     for _ in range(3):
-        state = snapshot(strategy, [experience], known)
+        state = snapshot(strategy, data, known)
         strategy = made()
         known = within([vars(strategy), *strategy.plugins])
-        restore(strategy, state, [experience])
+        restore(strategy, state, data)
         (replay,) = (p for p in strategy.plugins if hasattr(p, "storage_policy"))
         assert len(replay.storage_policy.buffer) == 20
 
