@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,6 +128,26 @@ def unpacked(octets: Any) -> Any:
         return torch.load(io.BytesIO(content), weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file can cause
         raise CheckpointError(f"a finished call cannot be read: {error!r}") from error
+
+
+def joined(calls: Sequence[Tensor]) -> list[Any]:
+    """Return finished calls as one tensor and their lengths: a file is slow to take many.
+
+    :param calls: see :func:`packed`.
+    """
+    return [torch.cat([*calls]), [len(call) for call in calls]] if calls else []
+
+
+def apart(kept: Any) -> list[Tensor]:
+    """Return the finished calls of a file.
+
+    :param kept: see :func:`joined`.
+    :raises CheckpointError: for what are none.
+    """
+    try:
+        return [*kept[0].split(kept[1])] if kept else []
+    except Exception as error:  # whatever a damaged or hostile file can cause
+        raise CheckpointError(f"the finished calls cannot be read: {error!r}") from error
 
 
 def results(kept: Any, device: torch.device) -> dict[str, Any]:

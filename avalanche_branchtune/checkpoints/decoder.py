@@ -18,7 +18,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from avalanche_branchtune.checkpoints.data import DATA, found_again
-from avalanche_branchtune.checkpoints.encoder import KIND, PLAIN, STATELESS, says_its_state
+from avalanche_branchtune.checkpoints.encoder import (
+    KIND,
+    PLAIN,
+    STATELESS,
+    in_brief,
+    says_its_state,
+)
 from avalanche_branchtune.checkpoints.logs import lines_of, put_back
 from avalanche_branchtune.checkpoints.names import BOUND, find, lives_in, name_of
 from avalanche_branchtune.checkpoints.pickles import unpickled
@@ -169,7 +175,7 @@ class Decoder:
         old, pairs = dict(found), []
         for key_node, value_node in node["items"]:
             key = self.decode(key_node, f"{where}: key")
-            pairs.append((key, self.decode(value_node, f"{where}[{key!r}]", old.get(key))))
+            pairs.append((key, self.decode(value_node, f"{where}[{in_brief(key)}]", old.get(key))))
         found.clear()
         found.update(pairs)
         return found

@@ -164,7 +164,7 @@ class Encoder:
         if isinstance(value, defaultdict):  # in the order in which it is read
             found["factory"] = self.encode(value.default_factory, f"{where}.default_factory")
         found["items"] = [
-            [self.encode(k, f"{where}: key"), self.encode(v, f"{where}[{k!r}]")]
+            [self.encode(k, f"{where}: key"), self.encode(v, f"{where}[{in_brief(k)}]")]
             for k, v in value.items()
         ]
         return found
@@ -278,3 +278,11 @@ def _torch_text(value: Any) -> str:
 
 def _octets(value: bytes) -> Tensor:
     return torch.tensor(np.frombuffer(value, np.uint8))
+
+
+def in_brief(key: Any) -> str:
+    """Return a key as messages name it: a parameter of an optimizer's state takes long to show.
+
+    :param key: of a dictionary.
+    """
+    return repr(key) if isinstance(key, PLAIN) else f"a {type(key).__name__}"

@@ -15,7 +15,9 @@ from uuid import uuid4
 from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune.checkpoints.calls import (
+    apart,
     described,
+    joined,
     known_again,
     marked,
     packed,
@@ -176,7 +178,7 @@ class Checkpoints(SupervisedPlugin):
         newest = self.folder.newest() if self.resume else None
         if newest is not None:
             self._base, self._between, self._midway = newest
-            self._calls, self._run = self._base["calls"], self._base["run"]
+            self._calls, self._run = apart(self._base["calls"]), self._base["run"]
             self._check_shapes(self._base["shapes"])
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
@@ -394,7 +396,7 @@ class Checkpoints(SupervisedPlugin):
     def _save(self, calls: list[Any]) -> None:
         state = self._snapshot()
         self._calls = calls
-        of_run = {"calls": calls, "run": self._run, "shapes": self._shapes}
+        of_run = {"calls": joined(calls), "run": self._run, "shapes": self._shapes}
         self._write(len(calls), of_run | state)
 
     def _snapshot(self) -> dict[str, Any]:

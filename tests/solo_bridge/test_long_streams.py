@@ -40,8 +40,8 @@ class Held:
     """What there is after an experience.
 
     :param memory: of the process, in bytes.
-    :param constant: bytes of all tensors, and numbers of modules, of hooks on the network, of the
-        optimizer's groups and of open files.
+    :param constant: bytes of all tensors but the finished calls, and numbers of modules, of hooks
+        on the network, of the optimizer's groups and of open files.
     :param objects: of Python's, all that there are.
     :param journal: bytes of what was added to the record.
     :param record: what the record began with.
@@ -62,7 +62,9 @@ def held(strategy: Any, folder: Path) -> Held:
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     files = len(os.listdir("/proc/self/fd"))
     objects = gc.get_objects()
-    tensors = [o for o in objects if issubclass(type(o), Tensor)]
+    (plugin,) = (p for p in strategy.plugins if isinstance(p, Checkpoints))
+    calls = {id(call) for call in plugin._calls}
+    tensors = [o for o in objects if issubclass(type(o), Tensor) and id(o) not in calls]
     hooks = [
         len(value)
         for module in strategy.model.modules()
