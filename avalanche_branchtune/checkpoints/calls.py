@@ -117,17 +117,18 @@ def packed(call: Mapping[str, Any], result: Mapping[str, Any] | None, whose: str
     return torch.frombuffer(bytearray(zlib.compress(buffer.getvalue(), 1)), dtype=torch.uint8)
 
 
-def unpacked(octets: Any) -> Any:
+def unpacked(octets: Any, whose: str) -> Any:
     """Return a finished call.
 
     :param octets: see :func:`packed`.
+    :param whose: the run, for the message.
     :raises CheckpointError: for what is none.
     """
     try:
         content = zlib.decompressobj().decompress(octets.numpy().tobytes(), LARGEST)
         return torch.load(io.BytesIO(content), weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file can cause
-        raise CheckpointError(f"a finished call cannot be read: {error!r}") from error
+        raise CheckpointError(f"{whose}: a finished call cannot be read: {error!r}") from error
 
 
 def joined(calls: Sequence[Tensor]) -> list[Any]:
@@ -138,25 +139,27 @@ def joined(calls: Sequence[Tensor]) -> list[Any]:
     return [torch.cat([*calls]), [len(call) for call in calls]] if calls else []
 
 
-def apart(kept: Any) -> list[Tensor]:
+def apart(kept: Any, whose: str) -> list[Tensor]:
     """Return the finished calls of a file.
 
     :param kept: see :func:`joined`.
+    :param whose: the run, for the message.
     :raises CheckpointError: for what are none.
     """
     try:
         return [*kept[0].split(kept[1])] if kept else []
     except Exception as error:  # whatever a damaged or hostile file can cause
-        raise CheckpointError(f"the finished calls cannot be read: {error!r}") from error
+        raise CheckpointError(f"{whose}: the finished calls cannot be read: {error!r}") from error
 
 
-def results(kept: Any, device: torch.device) -> dict[str, Any]:
+def results(kept: Any, device: torch.device, whose: str) -> dict[str, Any]:
     """Return the metrics that a call gave.
 
     :param kept: of a call, see :func:`unpacked`.
     :param device: for tensors that were not on a CPU.
+    :param whose: the run, for the message.
     :raises CheckpointError: for what are none.
     """
     if not isinstance(kept, dict):
-        raise CheckpointError(f"the results of a call are a {type(kept).__name__}")
+        raise CheckpointError(f"{whose}: the results of a call are a {type(kept).__name__}")
     return {name: Decoder({}, device).decode(node, name) for name, node in kept.items()}

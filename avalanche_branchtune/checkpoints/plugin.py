@@ -178,7 +178,8 @@ class Checkpoints(SupervisedPlugin):
         newest = self.folder.newest() if self.resume else None
         if newest is not None:
             self._base, self._between, self._midway = newest
-            self._calls, self._run = apart(self._base["calls"]), self._base["run"]
+            self._run = self._base["run"]
+            self._calls = apart(self._base["calls"], str(self.folder.path))
             self._check_shapes(self._base["shapes"])
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
@@ -255,14 +256,14 @@ class Checkpoints(SupervisedPlugin):
 
     def _came_by(self, this: dict[str, Any], experiences: list[Any]) -> Any:
         """Return what a finished call gave; after the last of them put the state back."""
-        saved = unpacked(self._calls[self._done])
+        saved = unpacked(self._calls[self._done], str(self.folder.path))
         self._check(saved, this, experiences)
         if this["call"] == "train":
             self._experiences += experiences
         self._done += 1
         if self._done == len(self._calls):
             self._go_on_from_base()
-        return results(saved.get("result"), self._strategy.device)
+        return results(saved.get("result"), self._strategy.device, str(self.folder.path))
 
     def _go_on_from_base(self) -> None:
         self._restore(self._base, more=self._midway is not None or self._between is not None)
