@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,6 +78,19 @@ def in_words(call: Mapping[str, Any]) -> str:
     return f"{call['call']} of {call['experiences']} with {call['samples']} samples"
 
 
+def experiences_first(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call, its experiences by their place if they came by their name.
+
+    :param call: a strategy's ``train`` or ``eval``.
+    :param args: its arguments.
+    :param kwargs: its arguments by name, in any order.
+    """
+    rest, name = dict(kwargs), next(iter(inspect.signature(call).parameters), "")
+    return ((rest.pop(name),) if not args and name in rest else args), rest
+
+
 def without_first(
     first: int, experiences: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -85,15 +99,12 @@ def without_first(
     :param first: how many are left out.
     :param experiences: all of the call.
     :param args: its arguments, the experiences first.
-    :param kwargs: its arguments by name; without others, the experiences first.
+    :param kwargs: its arguments by name.
     """
     streams = args[1] if len(args) > 1 else kwargs.get("eval_streams")
     if first and streams is None:
         args, kwargs = args[:1], {**kwargs, "eval_streams": [experiences]}
-    rest = experiences[first:]
-    if args:
-        return (rest, *args[1:]), kwargs
-    return (), {**kwargs, next(iter(kwargs)): rest}
+    return (experiences[first:], *args[1:]), kwargs
 
 
 def packed(call: Mapping[str, Any], result: Mapping[str, Any] | None, whose: str) -> Tensor:

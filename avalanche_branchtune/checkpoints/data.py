@@ -99,7 +99,7 @@ def within(value: Any) -> list[Any]:
         if isinstance(part, DATA):
             continue
         if isinstance(part, Mapping):
-            left.extend(part.values())
+            left.extend([*part.values(), getattr(part, "default_factory", None)])
         elif isinstance(part, list | tuple | set):
             left.extend(part)
         elif hasattr(part, "__dict__"):

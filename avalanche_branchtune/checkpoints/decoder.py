@@ -22,7 +22,9 @@ from avalanche_branchtune.checkpoints.encoder import (
     KIND,
     PLAIN,
     STATELESS,
+    called,
     in_brief,
+    left_out_of,
     says_its_state,
 )
 from avalanche_branchtune.checkpoints.logs import lines_of, put_back
@@ -117,6 +119,7 @@ class Decoder:
             )
         old = dict(vars(value))
         new = {k: self.decode(n, f"{where}.{k}", old.get(k)) for k, n in nodes.items()}
+        new.update({k: old[k] for k in left_out_of(value) if k in old})
         vars(value).clear()
         vars(value).update(new)
 
@@ -304,6 +307,11 @@ class Decoder:
     def _kept(self, node: Any, where: str, there: Any) -> Any:
         if there is None:
             raise CheckpointError(f"{where}: something was to be found here, and nothing is")
+        if node.get("called", called(there)) != called(there):
+            raise CheckpointError(
+                f"{where}: {node['called']} was to be found here, not {called(there)}; a function "
+                "that a plugin takes up in training cannot be saved: let it keep its name instead"
+            )
         return there
 
     def _log(self, node: Any, where: str, there: Any) -> Any:

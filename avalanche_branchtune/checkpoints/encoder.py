@@ -29,6 +29,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.logging import BaseLogger
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from avalanche_branchtune.checkpoints.logs import lines_of
@@ -43,7 +44,8 @@ KIND = "@"
 STATELESS = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, enum.Enum)
 """What has attributes that are no state of a run."""
 
-_KEPT = (io.IOBase, types.MethodType, types.ModuleType, RemovableHandle)
+_CALLS = (types.BuiltinFunctionType, types.FunctionType, types.MethodType, functools.partial)
+_KEPT = (io.IOBase, types.ModuleType, RemovableHandle)
 _TENSORBOARD = "torch.utils.tensorboard.writer"
 _CONTAINERS: dict[type, str] = {list: "list", set: "set", deque: "deque"}
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered"}
@@ -117,7 +119,10 @@ class Encoder:
         """
         if says_its_state(value):
             return {KIND: "own", "state": self.encode(value.state_dict(), f"{where}.state_dict()")}
-        return {k: self.encode(v, f"{where}.{k}") for k, v in vars(value).items()}
+        left_out = left_out_of(value)
+        return {
+            k: self.encode(v, f"{where}.{k}") for k, v in vars(value).items() if k not in left_out
+        }
 
     def _node(self, value: Any, where: str) -> dict[str, Any]:
         kind = type(value)
@@ -132,7 +137,7 @@ class Encoder:
             return {KIND: "frozenset", "items": self._items(sorted(value, key=repr), where)}
         if kind in _MAPPINGS or isinstance(value, defaultdict):
             return self._mapping(value, where)
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if type(value) in (np.ndarray, np.memmap) and _torch_knows(value.dtype):
             return {KIND: "array", "tensor": torch.from_numpy(value.copy())}
         if isinstance(value, np.generic):
             return {KIND: "scalar", "type": value.dtype.str, "value": value.item()}
@@ -189,11 +194,17 @@ class Encoder:
         for name in names:  # torch's own functions have no module
             if find(name) is value:
                 return {KIND: "name", "value": name}
-        return {KIND: "kept"}  # made by whoever reads, or an error there
+        return self._function(value, where)
+
+    def _function(self, value: Any, where: str) -> dict[str, Any]:
+        """Say what a function is called that no file can mean, if whoever reads has it there."""
+        if isinstance(value, type) or id(value) in self._known:
+            return {KIND: "kept", "called": called(value)}
+        return self._pickled(value, where)
 
     def _partial(self, value: Any, where: str) -> dict[str, Any]:
         if not (isinstance(value.func, types.FunctionType) and lives_in(value.func, BOUND)):
-            return {KIND: "kept"}
+            return self._function(value, where)
         function = self.encode(value.func, where)
         parts = {"args": list(value.args), "keywords": dict(value.keywords)}
         made = {k: self.encode(v, f"{where}.{k}") for k, v in parts.items()}
@@ -205,9 +216,11 @@ class Encoder:
         lines = lines_of(value)
         if lines is not None:
             return {KIND: "log", "tensor": _octets(lines)}
+        if isinstance(value, types.MethodType):
+            return self._function(value, where)
         if isinstance(value, _KEPT) or type(value).__module__ == _TENSORBOARD:
             return {KIND: "kept"}
-        if not hasattr(value, "__dict__") or isinstance(value, dict | list | set | tuple):
+        if not hasattr(value, "__dict__") or _has_more(value):
             return self._pickled(value, where)  # what it has become would be lost
         name = name_of(type(value))
         if find(name) is type(value):
@@ -251,11 +264,32 @@ class Encoder:
 
     @staticmethod
     def _cannot(value: Any, where: str) -> CheckpointError:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        if isinstance(value, _CALLS):
+            kind = f"function, {called(value)}, that was not there before training"
         return CheckpointError(
-            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be "
-            "made anew from a file: leave it out, let the plugin that has it say its state "
-            "(state_dict, load_state_dict), or pass Checkpoints(trust_plugins=True) to pickle it"
+            f"{where} is a {kind}, which cannot be made anew from a file: leave it out, let "
+            "the plugin that has it say its state (state_dict, load_state_dict), or pass "
+            "Checkpoints(trust_plugins=True) to pickle it"
         )
+
+
+def left_out_of(value: Any) -> frozenset[str]:
+    """Return which attributes of an object are not its state.
+
+    :param value: any object; a schedule puts something around an optimizer's step.
+    """
+    return frozenset({"step"} if isinstance(value, Optimizer) else ())
+
+
+def called(value: Any) -> str:
+    """Return what a function is called in its module, also with arguments bound to it.
+
+    :param value: a function, a method or a partial call.
+    """
+    if isinstance(value, functools.partial):
+        return called(value.func)
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def says_its_state(value: Any) -> bool:
@@ -266,6 +300,24 @@ def says_its_state(value: Any) -> bool:
     if not isinstance(value, BasePlugin | PluginMetric | BaseLogger):
         return False
     return hasattr(type(value), "state_dict") and hasattr(type(value), "load_state_dict")
+
+
+class _Plain:
+    """All of whose state is in its attributes' dictionary."""
+
+
+def _has_more(value: Any) -> bool:
+    """Tell whether an object has state besides its dictionary: items, slots, a generator's state.
+
+    :param value: any object; texts and numbers, which do not change, have none.
+    """
+    if isinstance(value, str | bytes | int | float):
+        return False
+    return isinstance(value, tuple) or type(value).__basicsize__ > _Plain.__basicsize__
+
+
+def _torch_knows(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuf" and dtype.isnative and dtype.itemsize <= 8
 
 
 def _torch_text(value: Any) -> str:

@@ -17,6 +17,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche_branchtune.checkpoints.calls import (
     apart,
     described,
+    experiences_first,
     joined,
     known_again,
     marked,
@@ -209,7 +210,8 @@ class Checkpoints(SupervisedPlugin):
         if self._strategy.plugins[-1] is not self:  # it goes last, after Avalanche's clock
             self._strategy.plugins.remove(self)
             self._strategy.plugins.append(self)
-        given = args[0] if args else next(iter(kwargs.values()), [])
+        args, kwargs = experiences_first(call, args, kwargs)
+        given = args[0] if args else []
         experiences = list(given) if isinstance(given, Iterable) else [given]
         once = isinstance(given, Iterable) and not hasattr(given, "__len__")  # now gone through
         first = 0

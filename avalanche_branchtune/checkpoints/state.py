@@ -28,8 +28,12 @@ OF_STEP = frozenset(
 )
 """Attributes of a strategy that every experience and step sets anew."""
 
-_HOOKS = frozenset(
+_OF_PASS = frozenset(
     {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
+)
+
+_HOOKS = (
+    _OF_PASS
     | {"_forward_hooks_with_kwargs", "_forward_hooks_always_called"}
     | {"_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_state_dict_pre_hooks"}
     | {"_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"}
@@ -69,6 +73,7 @@ def snapshot(
                 for k, v in vars(module).items()
                 if k not in _OF_MODULE
             },
+            "hooks": _hooks(module),
         }
         for path, module in strategy.model.named_modules()
     }
@@ -172,6 +177,12 @@ def shapes(model: nn.Module) -> dict[str, list[int]]:
 def _restore_module(module: nn.Module, saved: Any, path: str, decoder: Decoder) -> None:
     if name_of(type(module)) != saved["class"]:
         raise CheckpointError(f"model.{path} is a {name_of(type(module))}, not a {saved['class']}")
+    if _hooks(module) < saved.get("hooks", 0):
+        raise CheckpointError(
+            f"model.{path} has {_hooks(module)} hooks here, in the run it had {saved['hooks']}: a "
+            "hook cannot be saved; register it when the model is made, or in before_training_exp "
+            "until after_training_exp"
+        )
     for name, node in saved["weights"].items():
         value = decoder.decode(node, f"model.{path}.{name}", _weights(module).get(name))
         if not isinstance(value, Tensor | None):
@@ -214,6 +225,11 @@ def _named_weights(model: nn.Module) -> dict[str, Any]:
 
 def _weights(module: nn.Module) -> dict[str, Any]:
     return {**module._parameters, **module._buffers}
+
+
+def _hooks(module: nn.Module) -> int:
+    """Return how many functions a module calls in passing forward and backward."""
+    return sum(len(getattr(module, name)) for name in _OF_PASS)
 
 
 def random_states() -> dict[str, Any]:

@@ -123,10 +123,14 @@ def test_a_function_of_nobody_s_stays_where_it_is_or_is_missed() -> None:
     def own() -> None:
         """Of no module."""
 
-    node = Encoder({}).encode([own], "plugin.views")
+    with pytest.raises(CheckpointError, match="own, that was not there before training"):
+        Encoder({}).encode([own], "plugin.views")
+    node = Encoder({}, [own]).encode([own], "plugin.views")
     assert Decoder({}, CPU).decode(node, "plugin.views", [own]) == [own]
     with pytest.raises(CheckpointError, match=r"plugin\.views\[0\]: something was to be found"):
         Decoder({}, CPU).decode(node, "plugin.views")
+    with pytest.raises(CheckpointError, match="own was to be found here, not print"):
+        Decoder({}, CPU).decode(node, "plugin.views", [print])
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_what_stands_there_is_not_moved() -> None:
     nodes = [{"@": "kept", "id": 1}, {"@": "seen", "id": 1}]
     with pytest.raises(CheckpointError):
         Decoder({}, CPU).decode({"@": "list", "id": 0, "items": nodes}, "value", there)
-    twice = Encoder({}).encode([print, print], "value")
+    twice = Encoder({}, [print]).encode([print, print], "value")
     assert Decoder({}, CPU).decode(twice, "value", [print, print]) == [print, print]
 
 
@@ -201,7 +201,8 @@ class Watches:
 
 
 def test_functions_of_the_script_stay_with_their_arguments() -> None:
-    node = Encoder({}).encode([functools.partial(print, 1), torch.nn.functional.relu], "value")
+    there = functools.partial(print, 1)
+    node = Encoder({}, [there]).encode([there, torch.nn.functional.relu], "value")
     here = functools.partial(print, 2)
     assert Decoder({}, CPU).decode(node, "value", [here, None]) == [here, torch.nn.functional.relu]
     node = call("torch.nn.functional:relu", 1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import random
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import split_online_stream
@@ -21,6 +25,7 @@ from torch import nn
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.checkpoints import plugin as plugin_module
+from avalanche_branchtune.checkpoints.calls import apart, unpacked
 from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.metrics.cost import CostMetric
 from tests.supervised import Net, benchmark, kernels, strategy
@@ -31,6 +36,7 @@ PLUGINS = {
     "branch_tuning, replay": lambda: [BranchTuningPlugin(verbose=False), ReplayPlugin(12)],
     "ewc": lambda: [EWCPlugin(1.0)],
     "lwf": lambda: [LwFPlugin()],
+    "an optimizer of its own": lambda: [Weighs()],
 }
 AT: dict[str, int | None] = {"step": None}
 
@@ -117,6 +123,115 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
     checkpoints.attach(made)
     with pytest.raises(CheckpointError, match=r"Odd\.kept.*Own, which cannot be made anew"):
         made.train(benchmark(3).train_stream[0])
+
+
+class Changes(SupervisedPlugin):
+    """Holds something, and another state of it after an experience; the loss depends on it."""
+
+    def __init__(self, kept: Any, change: Any) -> None:
+        super().__init__()
+        self.kept, self.change = kept, change
+
+    def one(self) -> float:
+        return 1.0
+
+    def half(self) -> float:
+        return 0.5
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.change(self)
+
+
+class Items(deque[float]):
+    """Has items and attributes."""
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+
+class SlottedToo(Slotted):
+    """Has a slot and attributes."""
+
+
+def rise(by: float) -> float:
+    return by
+
+
+def setting(value: Any) -> Any:
+    return lambda plugin: setattr(plugin, "kept", value(plugin) if callable(value) else value)
+
+
+CHANGES: dict[str, tuple[Any, Any]] = {
+    "Random": (random.Random(0), lambda plugin: plugin.kept.random()),
+    "Items": (Items([1.0]), lambda plugin: plugin.kept.append(2.0)),
+    "SlottedToo": (SlottedToo(), lambda plugin: setattr(plugin.kept, "x", 1.0)),
+    "MaskedArray": (None, setting(np.ma.masked_array([1.0, 2.0], [0, 1]))),
+    "ndarray": (None, setting(np.array([1.0], ">f8"))),
+    "function, rise": (print, setting(lambda plugin: rise)),
+    "function, rise, ": (
+        functools.partial(rise, 1.0),
+        setting(lambda _: functools.partial(rise, 2.0)),
+    ),
+    "function, Changes.half": (Changes.one, setting(lambda plugin: plugin.half)),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_what_would_silently_be_lost_is_refused(kind: str, tmp_path: Path) -> None:
+    """State outside an object's attributes, and functions that another one has replaced."""
+    made = strategy([Changes(*CHANGES[kind]), checkpoints := Checkpoints(tmp_path)], train_epochs=1)
+    checkpoints.attach(made)
+    with pytest.raises(CheckpointError, match=rf"Changes\.kept is a .*{kind.strip(', ')}"):
+        made.train(benchmark(3).train_stream[0])
+
+
+class Hooks(SupervisedPlugin):
+    """Changes what the model computes after an experience."""
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        strategy.model.fc.register_forward_hook(lambda module, inputs, output: output / 2)
+
+
+def test_a_hook_that_is_lost_is_missed(tmp_path: Path) -> None:
+    def train(experiences: int) -> None:
+        checkpoints = Checkpoints(tmp_path, resume=True)
+        made = strategy([Hooks(), checkpoints], train_epochs=1)
+        checkpoints.attach(made)
+        for experience in benchmark(3).train_stream[:experiences]:
+            made.train(experience)
+
+    train(1)
+    with pytest.raises(CheckpointError, match=r"model\.fc has 0 hooks here, in the run it had 1"):
+        train(2)
+
+
+class Weighs(SupervisedPlugin):
+    """Learns a factor of the loss by an optimizer and a schedule of its own, new in training."""
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.factor = nn.Parameter(torch.ones(()))
+        self.optimizer = torch.optim.SGD([self.factor], lr=0.1, momentum=0.9)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2, 0.5)
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        strategy.loss = strategy.loss * self.factor
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+
+
+def test_an_experience_is_given_by_its_name(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    made = strategy([checkpoints], train_epochs=1)
+    checkpoints.attach(made)
+    streams = benchmark(3)
+    made.train(num_workers=0, eval_streams=[], experiences=streams.train_stream[0])
+    made.eval(num_workers=0, exp_list=streams.test_stream)
+    found = [unpacked(call) for call in apart(checkpoints.folder.newest()[0]["calls"])]
+    assert [(c["call"], c["experiences"]) for c in found] == [("train", [0]), ("eval", [0, 1, 2])]
 
 
 def test_results_that_cannot_be_written_are_left_out(
