@@ -93,6 +93,8 @@ class Decoder:
         elif there is not None:
             self._filled_ones[id(there)] = there
         value = getattr(self, f"_{kind.replace(' ', '_')}")(node, where, there)
+        if kind in ("parameter", "tensor"):
+            value.grad = self.decode(node.get("gradient"), f"{where}.grad")
         stays = kind in ("kept", "log") and not found_again(value)
         if not stays:  # nothing else in a file refers to what does
             self._made[node["id"]] = value

@@ -59,6 +59,7 @@ class Encoder:
     :param live: objects that whoever reads will have, by their names: they are written as names.
     :param known: objects that whoever reads will have where these are: they need no trusted class.
     :param fixed: objects that stand where they stood when all was made, and do not change.
+    :param spent: weights whose gradients nobody will use again.
     :param pickles: whether to pickle what cannot be written.
     """
 
@@ -67,6 +68,7 @@ class Encoder:
         live: Mapping[str, Any],
         known: Iterable[Any] = (),
         fixed: Iterable[Any] = (),
+        spent: Iterable[Tensor] = (),
         *,
         pickles: bool = False,
     ) -> None:
@@ -76,6 +78,7 @@ class Encoder:
         self._inside: dict[int, str] = {}  # what is part of a pickle, and of which
         self._known = {id(value) for value in known}
         self._fixed = {id(value) for value in fixed}
+        self._spent = {id(value) for value in spent}
         self._names = {id(value): name for name, value in live.items()}
         modules = [(type(m), name) for name, m in live.items() if isinstance(m, nn.Module)]
         self._of_class = dict(reversed(modules))  # the first of each
@@ -180,7 +183,10 @@ class Encoder:
         kind = "parameter" if isinstance(value, nn.Parameter) else "tensor"
         on = "" if value.device.type == "cpu" else value.device.type
         plain = value.detach().cpu()
-        return {KIND: kind, "tensor": self._whole(plain), "grad": value.requires_grad, "on": on}
+        node = {KIND: kind, "tensor": self._whole(plain), "grad": value.requires_grad, "on": on}
+        if value.is_leaf and value.grad is not None and id(value) not in self._spent:
+            node["gradient"] = self.encode(value.grad, f"{where}.grad")
+        return node
 
     def _whole(self, value: Tensor) -> Tensor:
         """Return a tensor itself if torch writes nothing besides, else a copy of it alone."""

@@ -61,7 +61,9 @@ def snapshot(
     """
     known = list(known)
     fixed = [value for value in known if found_again(value)]
-    encoder = Encoder({**_live(strategy, leave_out), **data}, known, fixed, pickles=pickles)
+    spent = [p for group in strategy.optimizer.param_groups for p in group["params"]]
+    live = {**_live(strategy, leave_out), **data}
+    encoder = Encoder(live, known, fixed, spent, pickles=pickles)
     modules = {
         path: {
             "class": name_of(type(module)),
@@ -77,8 +79,8 @@ def snapshot(
         }
         for path, module in strategy.model.named_modules()
     }
-    live = {**_live(strategy, leave_out), **data, **_named_weights(strategy.model)}
-    encoder = Encoder(live, known, fixed, pickles=pickles)
+    live |= _named_weights(strategy.model)
+    encoder = Encoder(live, known, fixed, spent, pickles=pickles)
     return {
         "modules": modules,
         "plugins": [

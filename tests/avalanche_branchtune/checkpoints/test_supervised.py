@@ -30,6 +30,31 @@ from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.metrics.cost import CostMetric
 from tests.supervised import Net, benchmark, kernels, strategy
 
+
+class Weighs(SupervisedPlugin):
+    """Learns a factor of the loss by an optimizer and a schedule of its own.
+
+    It takes a step for every three of the strategy's; until then gradients add up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.optimizer = torch.optim.SGD([self.factor], lr=0.01, momentum=0.9)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2, 0.5)
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        strategy.loss = strategy.loss * self.factor
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        if strategy.clock.train_iterations % 3 == 0:
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad()
+
+
 PLUGINS = {
     "none": list,
     "branch_tuning": lambda: [BranchTuningPlugin(verbose=False)],
@@ -204,23 +229,6 @@ def test_a_hook_that_is_lost_is_missed(tmp_path: Path) -> None:
     train(1)
     with pytest.raises(CheckpointError, match=r"model\.fc has 0 hooks here, in the run it had 1"):
         train(2)
-
-
-class Weighs(SupervisedPlugin):
-    """Learns a factor of the loss by an optimizer and a schedule of its own, new in training."""
-
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        self.factor = nn.Parameter(torch.ones(()))
-        self.optimizer = torch.optim.SGD([self.factor], lr=0.1, momentum=0.9)
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2, 0.5)
-
-    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        strategy.loss = strategy.loss * self.factor
-
-    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
 
 
 def test_an_experience_is_given_by_its_name(tmp_path: Path) -> None:
