@@ -219,8 +219,12 @@ def torch_loader(loader: Any) -> DataLoader[Any] | None:
     """Return the loader of torch's that one of Avalanche's makes in every epoch.
 
     :param loader: Avalanche's, or one of torch's.
-    :return: None for another one, or without numbered samples in minibatches.
+    :return: None for another one, for one that does more than they when it is gone through, or
+        without numbered samples in minibatches.
     """
+    kinds = DataLoader.__iter__, MultiDatasetDataLoader.__iter__
+    if getattr(type(loader), "__iter__", None) not in kinds:
+        return None
     made = loader._get_loader() if isinstance(loader, MultiDatasetDataLoader) else loader
     if not isinstance(made, DataLoader) or isinstance(made.dataset, IterableDataset):
         return None

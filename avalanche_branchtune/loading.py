@@ -8,7 +8,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,13 +48,13 @@ class Unread(NamedTuple):
 class ExperienceLoader:
     """Loads what another loader would, in the same order, and says which image it cannot read.
 
-    With a seed the order of an epoch depends on the seed, the experience and the epoch alone, and
-    what is drawn for a sample (crops, flips, colours, mixing) on these and the sample's number in
-    the data, and on how often it has come in this epoch: not on the number of worker processes,
-    on whether they live on, or on what else draws random numbers; and nothing that is drawn here
-    moves the random state of others.  So the middle of an epoch can be entered without loading
-    what came before it.  Without a seed all is drawn from the global random states, as by the
-    other loader.
+    With a seed the order of an epoch depends on seed, experience and epoch alone; what is
+    drawn for a sample (crops, flips, colours) on these and the sample's number in the data, and on
+    how often it has come in this epoch; what ``collate_fn`` draws (mixing) on its minibatch's
+    samples: not on the number of worker processes, on whether they live on, or on what else draws
+    random numbers; and nothing that is drawn here moves the random state of others.  So the middle
+    of an epoch can be entered without loading what came before it.  Without a seed all is drawn
+    from the global random states, as by the other loader.
 
     :param loader: torch's, over numbered samples, or Avalanche's.
     :param seed: of order and samples; None for the global random states.
@@ -218,21 +218,29 @@ class _Plan:
         )
 
 
+class _Batch(NamedTuple):
+    """Samples, or None if one that could not be read ends it; which; and a seed for collating."""
+
+    samples: list[Any] | None
+    unread: list[Unread]
+    seed: int | None = None
+
+
 class _Loaded(Dataset[Any]):
-    """A minibatch of samples, and which of them could not be read; no samples if that ends it."""
+    """Loads whole minibatches of samples."""
 
     def __init__(self, dataset: Any, replace: bool) -> None:
         self.dataset = dataset
         self.replace = replace
 
-    def __getitems__(self, keys: Sequence[Key]) -> tuple[list[Any] | None, list[Unread]]:
+    def __getitems__(self, keys: Sequence[Key]) -> _Batch:
         # torch's loader asks for a whole minibatch where it can
         if keys and keys[0].seed is not None:
             with drawing_from(keys[0].seed):
-                return self._batch(keys)
+                return self._batch(keys)._replace(seed=mixed_seed(*(k.seed or 0 for k in keys)))
         return self._batch(keys)
 
-    def _batch(self, keys: Sequence[Key]) -> tuple[list[Any] | None, list[Unread]]:
+    def _batch(self, keys: Sequence[Key]) -> _Batch:
         samples: list[Any] = []
         unread: dict[int, Unread] = {}
         for key in keys:
@@ -241,7 +249,7 @@ class _Loaded(Dataset[Any]):
             if isinstance(sample, Unread):
                 unread[len(samples) - 1] = sample
                 if not self.replace:
-                    return None, [sample]
+                    return _Batch(None, [sample])
         for place in unread:
             others = [*range(place + 1, len(keys)), *range(place)]
             for other in (o for o in others if o not in unread):
@@ -250,8 +258,8 @@ class _Loaded(Dataset[Any]):
                     samples[place] = sample
                     break
             else:
-                return None, list(unread.values())
-        return samples, list(unread.values())
+                return _Batch(None, list(unread.values()))
+        return _Batch(samples, list(unread.values()))
 
     def _sample(self, index: int, seed: int | None) -> Any:
         if seed is not None:
@@ -267,9 +275,11 @@ class _Collate:
     def __init__(self, collate: Any) -> None:
         self.collate = collate
 
-    def __call__(self, loaded: tuple[list[Any] | None, list[Unread]]) -> tuple[Any, list[Unread]]:
-        samples, unread = loaded
-        return None if samples is None else self.collate(samples), unread
+    def __call__(self, loaded: _Batch) -> tuple[Any, list[Unread]]:
+        if loaded.samples is None:
+            return None, loaded.unread
+        with nullcontext() if loaded.seed is None else drawing_from(loaded.seed):
+            return self.collate(loaded.samples), loaded.unread
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision.datasets import ImageFolder
 
 from avalanche_branchtune.errors import UnknownOptionError, UnreadableImageError
-from avalanche_branchtune.experiences import file_of
+from avalanche_branchtune.experiences import file_of, torch_loader
 from avalanche_branchtune.loading import ExperienceLoader, drawing_from
 from avalanche_branchtune.streams import class_incremental, image_folder
 from tests.selfsupervised import stream
@@ -68,6 +68,36 @@ def test_what_is_drawn_does_not_depend_on_workers() -> None:
         other = epochs(ExperienceLoader(loader(), seed, experience))
         assert not torch.equal(other[:, 0], expected[:, 0])
         assert not {*other[:, 1].tolist()} & {*expected[:, 1].tolist()}
+
+
+def mixing(samples: list[torch.Tensor]) -> torch.Tensor:
+    """Draw for a minibatch what it would be mixed by."""
+    return torch.tensor([[random.random(), float(np.random.rand()), float(torch.rand(()))]])
+
+
+def test_what_is_drawn_for_a_minibatch_does_not_depend_on_workers_and_comes_once() -> None:
+    state = torch.get_rng_state()
+    drawn = [
+        epochs(ExperienceLoader(loader(collate_fn=mixing, **settings), 7, experience), 2)
+        for settings, experience in (({}, 1), ({"num_workers": 2}, 1), ({"num_workers": 2}, 2))
+    ]
+    assert torch.equal(drawn[0], drawn[1]) and drawn[0].shape == (8, 3)
+    assert len({*torch.cat(drawn[1:]).flatten().tolist()}) == 48
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Moves(DataLoader[Any]):
+    """Does something of its own with each minibatch."""
+
+    def __iter__(self) -> Any:
+        return (batch + 1 for batch in super().__iter__())
+
+
+def test_a_loader_that_does_more_is_not_replaced() -> None:
+    own = Moves(Draws(), batch_size=3)
+    assert torch_loader(own) is None
+    with pytest.raises(UnknownOptionError, match="the data loader Moves is none of torch's"):
+        ExperienceLoader(own, 7)
 
 
 @pytest.mark.slow
