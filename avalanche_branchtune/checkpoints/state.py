@@ -125,13 +125,7 @@ def restore(
     :param pickles: whether to read pickles, which can run anything.
     :raises CheckpointError: for a strategy that is made otherwise.
     """
-    plugins = [p for p in strategy.plugins if p is not leave_out]
-    here, there = [name_of(type(p)) for p in plugins], [p["class"] for p in state["plugins"]]
-    if here != there:
-        raise CheckpointError(
-            f"the checkpoint is of a strategy with the plugins {', '.join(there)}; here are "
-            f"{', '.join(here)}: make it as it was made"
-        )
+    plugins = _in_order(strategy, state["plugins"], leave_out)
     paths = dict(strategy.model.named_modules())
     lacking = sorted(set(paths) - set(state["modules"]))
     if lacking:
@@ -165,6 +159,22 @@ def restore(
         if isinstance(part, ElapsedTime) and part._init_time is not None:
             part._init_time, part._prev_time = part._init_time + away, part._prev_time + away
     restore_random_states(state["random"])
+
+
+def _in_order(strategy: Any, saved: Any, leave_out: Any) -> list[Any]:
+    """Bring plugins into the order that training brought them into, and return them."""
+    left = [p for p in strategy.plugins if p is not leave_out]
+    here, there = [name_of(type(p)) for p in left], [p["class"] for p in saved]
+    if sorted(here) != sorted(there):
+        raise CheckpointError(
+            f"the checkpoint is of a strategy with the plugins {', '.join(there)}; here are "
+            f"{', '.join(here)}: make it as it was made"
+        )
+    if here == there:
+        return left
+    found = [left.pop(next(i for i, p in enumerate(left) if name_of(type(p)) == n)) for n in there]
+    strategy.plugins = [*found, *(p for p in strategy.plugins if p is leave_out)]
+    return found
 
 
 def shapes(model: nn.Module) -> dict[str, list[int]]:

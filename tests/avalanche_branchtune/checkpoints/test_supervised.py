@@ -58,7 +58,7 @@ class Weighs(SupervisedPlugin):
 PLUGINS = {
     "none": list,
     "branch_tuning": lambda: [BranchTuningPlugin(verbose=False)],
-    "branch_tuning, replay": lambda: [BranchTuningPlugin(verbose=False), ReplayPlugin(12)],
+    "replay, branch_tuning": lambda: [ReplayPlugin(12), BranchTuningPlugin(verbose=False)],
     "ewc": lambda: [EWCPlugin(1.0)],
     "lwf": lambda: [LwFPlugin()],
     "an optimizer of its own": lambda: [Weighs()],
@@ -238,7 +238,7 @@ def test_an_experience_is_given_by_its_name(tmp_path: Path) -> None:
     streams = benchmark(3)
     made.train(num_workers=0, eval_streams=[], experiences=streams.train_stream[0])
     made.eval(num_workers=0, exp_list=streams.test_stream)
-    found = [unpacked(call) for call in apart(checkpoints.folder.newest()[0]["calls"])]
+    found = [unpacked(call, "a run") for call in apart(checkpoints.folder.newest()[0]["calls"], "")]
     assert [(c["call"], c["experiences"]) for c in found] == [("train", [0]), ("eval", [0, 1, 2])]
 
 
