@@ -101,6 +101,7 @@ def test_a_loader_that_does_more_is_not_replaced() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("settings", [*WORKERS, {"num_workers": 4}])
 def test_any_number_of_workers(settings: Any) -> None:
     expected = epochs(ExperienceLoader(loader(n=50), 7, 1))

@@ -77,7 +77,8 @@ def test_a_buffer_that_was_restored_is_saved_again() -> None:
 
     experience = stream(5).train_stream[0]
     data = NamedData().of([experience])
-    strategy, known = made(), list[Any]()
+    strategy = made()
+    known = within([vars(strategy), *strategy.plugins])
     strategy.train(experience)
     for _ in range(3):
         state = snapshot(strategy, data, known)

@@ -71,6 +71,7 @@ def test_weights_do_not_depend_on_workers() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("spec", ["branch_tuning+cassle", "kaizen+replay", "lump", "der"])
 def test_weights_of_plugins_do_not_depend_on_workers(spec: str) -> None:
     twice = [{**w, "num_workers": 2 * w["num_workers"]} for w in WORKERS]

@@ -135,9 +135,11 @@ class CaSSLePlugin(PredictingPlugin):
         if self.prototypes is None or self.begins_with == "new":
             assert self.teacher is not None
             z = example.embeddings[0]
-            self.prototypes = nn.ModuleList(
+            made = nn.ModuleList(
                 NormedPrototypes(z.shape[1], layer(z).shape[1]) for layer in self.teacher.prototypes
             )
+            self.make("prototypes", made)
+        assert self.prototypes is not None
         self.join(strategy, self.prototypes)
 
     def distance(self, student: Outputs, teacher: Outputs) -> Tensor:

@@ -152,7 +152,8 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
             self._earlier_classifier = self._old_classifier
         super().begin(strategy, example)
         if self.classifier is None:
-            self.classifier = self._new_classifier(strategy, example)
+            self.make("classifier", self._new_classifier(strategy, example))
+        assert self.classifier is not None
         if self._old_classifier is not None:
             self._old_classifier.to(strategy.device)
         scale = strategy.lr_scale if self.scale_classifier_lr else 1.0

@@ -50,7 +50,9 @@ class PredictingPlugin(TeacherPlugin):
             return
         if self.predictor is None or self.begins_with == "new":
             width = self.width(example)
-            self.predictor = mlp(width, width // 2 if self.hidden is None else self.hidden)
+            hidden = width // 2 if self.hidden is None else self.hidden
+            self.make("predictor", mlp(width, hidden))
+        assert self.predictor is not None
         self.join(strategy, self.predictor)
 
 

@@ -221,6 +221,7 @@ class TeacherPlugin(ExperiencePlugin):
         """The terms of the last minibatch, before they are weighted."""
         self._watch: Watch | None = None
         self._groups: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._before: dict[str, Any] = {}  # what stood where an experience made something
 
     # ---- what a plugin says
 
@@ -274,6 +275,7 @@ class TeacherPlugin(ExperiencePlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add the distance to the loss."""
+        self._before.clear()
         if self._watch is not None:
             with strategy.autocast():
                 self.add_terms(strategy, self._watch.outputs(len(strategy.mb_y)))
@@ -303,11 +305,25 @@ class TeacherPlugin(ExperiencePlugin):
         while self._groups:
             self._leave(strategy, self._groups[-1][0])
             del self._groups[-1]
+        for name, value in self._before.items():
+            setattr(self, name, value)
+        self._before.clear()
         if finished:
             assert not is_expanded(strategy.model), "BranchTuningPlugin goes first"
             self.teacher = Teacher(strategy.model, self.teacher_bn)
 
     # ---- helpers
+
+    def make(self, name: str, module: nn.Module) -> None:
+        """Keep a module that an experience makes, unless it ends before its first step.
+
+        It is made again then, so that an experience that is begun twice draws the same numbers.
+
+        :param name: of the attribute.
+        :param module: that takes the place of what is there.
+        """
+        self._before[name] = getattr(self, name)
+        setattr(self, name, module)
 
     def join(self, strategy: Any, module: nn.Module, **settings: Any) -> None:
         """Let a module learn with the strategy's optimizer, as a group, until the experience ends.
