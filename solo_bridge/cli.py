@@ -94,7 +94,10 @@ def _resume(options: argparse.Namespace) -> int:
     from solo_bridge.comparison.resumed import unfinished
 
     folder = Path(options.folder).resolve()
-    for part in unfinished(folder):
+    parts = unfinished(folder)
+    if not parts:
+        print(f"{folder}: all runs are finished")
+    for part in parts:
         first = part.asked[0]
         if os.path.isdir(first.directory):
             os.chdir(first.directory)  # paths are relative to it

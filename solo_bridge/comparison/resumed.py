@@ -51,11 +51,13 @@ class Part:
 
 
 def unfinished(folder: Path) -> list[Part]:
-    """Return what can go on at or below a folder.
+    """Return what can go on at or below a folder; nothing if all of it is finished.
 
     :param folder: of a run, of a comparison, or of several.
-    :raises RecordError: if there is nothing.
+    :raises RecordError: if there are no runs.
     """
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: there is no such folder")
     runs = sorted(path.parent for path in folder.resolve().rglob(ASKED))
     if not runs:
         if any(folder.rglob(INDEX)):
@@ -75,7 +77,4 @@ def unfinished(folder: Path) -> list[Part]:
         Part(some[0][1], tuple(sorted((one for one, _ in some), key=lambda one: one.place)))
         for some in together.values()
     ]
-    left = [part for part in parts if not part.finished()]
-    if not left:
-        raise RecordError(f"{folder}: nothing to go on with: {len(runs)} runs are finished")
-    return left
+    return [part for part in parts if not part.finished()]

@@ -97,8 +97,8 @@ def test_killed_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert not [p.name for p in (out / name).iterdir() if p.name in (INDEX, LOCK)]
         assert not list((out / name).glob("*.pt")) or name == "joint-0"
     assert not (out / LOCK).exists() and {s.state for s in statuses(out)} == {"done"}
-    assert cli.main(["resume", str(out)]) == 2
-    assert "nothing to go on with: 2 runs are finished" in capsys.readouterr().err
+    assert cli.main(["resume", str(out)]) == 0, "a job that is queued again has nothing left to do"
+    assert "all runs are finished" in capsys.readouterr().out
     with pytest.raises(RecordError, match="mine-0 holds the record of a run that is finished"):
         SMALL.run("cassle+mine", out)
     (out / "joint-0" / REFERENCE).unlink()
@@ -178,6 +178,7 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
         return error
 
     assert f"no {ASKED} there, nor below" in said(tmp_path)
+    assert "there is no such folder" in said(tmp_path / "missing")
     own = tmp_path / "own"
     own.mkdir()
     (own / INDEX).touch()
