@@ -94,7 +94,7 @@ def page(groups: Any, content: dict[str, Any]) -> str:
         "costs. A schedule this short favours fine-tuning, there is one seed, and the weights of",
         "the penalties were not tuned to the stream: **it ranks nothing and supports no claim of",
         "any of the papers**. In the demo's longer schedule another order of the same images moved",
-        "final accuracies by up to 4 points.",
+        "final accuracies by up to 7 points.",
         "",
         *(f"- {key}: {value}" for key, value in content["settings"].items()),
         f"- seed: {content['seed']}",

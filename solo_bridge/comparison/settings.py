@@ -153,6 +153,7 @@ class Comparison:
             "image size": self.size,
             "stream": f"class-incremental, {self.experiences} experiences",
             "method": self.method,
+            "views": "drawn from the seed, whatever the number of loader workers",
             **self._training_facts(),
             **{f"options of {name}": str(given) for name, given in self.options.items()},
             **({"command": self.command} if self.command else {}),
