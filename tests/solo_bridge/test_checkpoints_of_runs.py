@@ -156,6 +156,7 @@ def check(spec: str, name: str, tmp_path: Path, what: Any, **settings: Any) -> N
     assert found[2] == expected[2], "no line is there twice, and none is missing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "name"), [("branch_tuning+cassle", "simclr"), ("kaizen+replay", "byol")]
 )
