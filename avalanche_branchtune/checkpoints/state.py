@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
 from avalanche_branchtune.checkpoints.names import name_of
 from avalanche_branchtune.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 CALLS = frozenset({"train", "eval", "_train_exp"})
 """Attributes of a strategy that is watched."""
@@ -190,10 +193,12 @@ def _restore_module(module: nn.Module, saved: Any, path: str, decoder: Decoder) 
     if name_of(type(module)) != saved["class"]:
         raise CheckpointError(f"model.{path} is a {name_of(type(module))}, not a {saved['class']}")
     if _hooks(module) < saved.get("hooks", 0):
-        raise CheckpointError(
-            f"model.{path} has {_hooks(module)} hooks here, in the run it had {saved['hooks']}: a "
-            "hook cannot be saved; register it when the model is made, or in before_training_exp "
-            "until after_training_exp"
+        logger.warning(
+            "model.%s has %d hooks here, in the run it had %s: a hook cannot be saved; whoever "
+            "registers it does so again when training begins, or it is lost",
+            path,
+            _hooks(module),
+            saved["hooks"],
         )
     for name, node in saved["weights"].items():
         value = decoder.decode(node, f"model.{path}.{name}", _weights(module).get(name))

@@ -218,7 +218,7 @@ class Hooks(SupervisedPlugin):
         strategy.model.fc.register_forward_hook(lambda module, inputs, output: output / 2)
 
 
-def test_a_hook_that_is_lost_is_missed(tmp_path: Path) -> None:
+def test_a_hook_that_is_lost_is_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def train(experiences: int) -> None:
         checkpoints = Checkpoints(tmp_path, resume=True)
         made = strategy([Hooks(), checkpoints], train_epochs=1)
@@ -227,8 +227,8 @@ def test_a_hook_that_is_lost_is_missed(tmp_path: Path) -> None:
             made.train(experience)
 
     train(1)
-    with pytest.raises(CheckpointError, match=r"model\.fc has 0 hooks here, in the run it had 1"):
-        train(2)
+    train(2)
+    assert "model.fc has 0 hooks here, in the run it had 1" in caplog.text
 
 
 def test_an_experience_is_given_by_its_name(tmp_path: Path) -> None:
