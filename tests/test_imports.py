@@ -18,7 +18,7 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 
 LAYERS = {
     "avalanche_branchtune": [
-        ("errors", "lazy", "keeping", "experiences", "optimizers", "branches"),
+        ("errors", "lazy", "keeping", "hardware", "experiences", "optimizers", "branches"),
         ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
         ("norms",),

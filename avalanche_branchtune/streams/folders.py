@@ -14,6 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError, ViewsError
 from avalanche_branchtune.streams.labels import NO_LABEL
+from avalanche_branchtune.streams.pixels import pixel_file
 
 __all__ = ["ImageFiles", "image_folder", "unlabelled_folder"]
 
@@ -35,6 +36,9 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     :param files: N paths.
     :param targets: N class numbers, -1 where there is no label.
     :param classes: the name of class 0, 1 …; empty without labels.
+    :param cache: folder of decoded images, which all processes share: each file is decoded once,
+        now, unless the folder has it from before; made anew when a file changes.  What is too large
+        for this machine's memory or disk is decoded each time, which is logged.
 
     Example::
 
@@ -49,12 +53,18 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     """
 
     def __init__(
-        self, files: Sequence[str], targets: Sequence[int], classes: Sequence[str] = ()
+        self,
+        files: Sequence[str],
+        targets: Sequence[int],
+        classes: Sequence[str] = (),
+        *,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Keep the paths; no file is opened."""
+        """Keep the paths; no file is opened unless there is to be a cache."""
         self.files = list(files)
         self.targets = list(targets)
         self.classes = list(classes)
+        self._pixels = None if cache is None else pixel_file(cache, self.files, self._decoded)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -62,12 +72,16 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Decode the file at ``index``."""
+        image = None if self._pixels is None else self._pixels.image(index)
+        return self._decoded(index) if image is None else image, self.targets[index]
+
+    def _decoded(self, index: int) -> Image.Image:
         file = self.files[index]
         if os.path.exists(file) and not os.path.isfile(file):  # a pipe would be waited for
             raise UnreadableImageError(f"{file} is no file: remove it")
         try:
             with open(file, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
-                return eight_bit(image).convert("RGB"), self.targets[index]
+                return eight_bit(image).convert("RGB")
         except Exception as cause:  # damaged files fail in a great many ways
             raise UnreadableImageError(
                 f"{file}: cannot be decoded as an image ({cause}); replace or remove the file"
@@ -101,13 +115,16 @@ def eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
 
 
-def image_folder(root: str | os.PathLike[str]) -> ImageFiles:
+def image_folder(
+    root: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None
+) -> ImageFiles:
     """Find the images of a labelled directory, ``root/<class>/**/<image>``.
 
     The sub-folders of ``root`` are the classes 0, 1 … in the order of their names. Files with
     another extension than torchvision's ``IMG_EXTENSIONS`` are no images.
 
     :param root: the directory that holds one sub-folder a class.
+    :param cache: folder of decoded images, see :class:`ImageFiles`.
     :return: the images, sorted by class and path.
     :raises MissingDirectoryError: when ``root`` is no directory, has no sub-folder, or has a
         sub-folder without images.
@@ -129,7 +146,8 @@ def image_folder(root: str | os.PathLike[str]) -> ImageFiles:
         found = ImageFolder(root)
     except FileNotFoundError as cause:
         raise MissingDirectoryError(f"{os.fspath(root)}: expected {expected}; {cause}") from cause
-    return ImageFiles([file for file, _ in found.samples], found.targets, found.classes)
+    files = [file for file, _ in found.samples]
+    return ImageFiles(files, found.targets, found.classes, cache=cache)
 
 
 def unlabelled_folder(root: str | os.PathLike[str]) -> ImageFiles:
