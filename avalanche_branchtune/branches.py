@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from avalanche_branchtune.errors import UnknownOptionError, expected_one_of
+from avalanche_branchtune.folding import folded
 
 _RECORD = "_branch_record"
 
@@ -316,7 +317,7 @@ class BranchConv2d(Branched, nn.Conv2d):
         return gradient
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(input, self.folded_weight(), bias)
+        return super()._conv_forward(input, folded(self, self.folded_weight), bias)
 
 
 class BranchLinear(Branched, nn.Linear):
@@ -357,7 +358,7 @@ class BranchLinear(Branched, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the folded layer."""
-        return F.linear(input, self.folded_weight(), self.bias)
+        return F.linear(input, folded(self, self.folded_weight), self.bias)
 
 
 def _window(kernel: Tensor, shape: torch.Size) -> Tensor:

@@ -33,6 +33,7 @@ from avalanche_branchtune.errors import (
     expected_one_of,
 )
 from avalanche_branchtune.experiences import experience_index, mark_finished, torch_loader
+from avalanche_branchtune.folding import folded_once
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.loading import ExperienceLoader
 from avalanche_branchtune.options import at_least_one, not_negative, one_of
@@ -364,7 +365,7 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         :return: scalar.
         """
         minibatch = batch if isinstance(batch, Minibatch) else self.unpacked(batch)
-        with contextlib.nullcontext() if full_precision else self.autocast():
+        with folded_once(), contextlib.nullcontext() if full_precision else self.autocast():
             return self.model.loss(minibatch.views, **minibatch.needed)
 
     def _unpack_minibatch(self) -> None:

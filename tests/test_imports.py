@@ -18,7 +18,8 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 
 LAYERS = {
     "avalanche_branchtune": [
-        ("errors", "lazy", "keeping", "hardware", "experiences", "optimizers", "branches"),
+        ("errors", "lazy", "keeping", "hardware", "experiences", "optimizers"),
+        ("branches", "folding"),
         ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
         ("norms",),
