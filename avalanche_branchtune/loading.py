@@ -9,7 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,17 @@ class Key(NamedTuple):
 
     number: int
     seed: int | None
+
+
+class Table(Protocol):
+    """Samples that are in memory, of which whole minibatches can be had."""
+
+    def minibatch(self, numbers: Sequence[int], seeds: Sequence[int] | None) -> Any:
+        """Return samples as a loader would have loaded and collated them.
+
+        :param numbers: of the samples.
+        :param seeds: see :class:`Key`; None if they have none.
+        """
 
 
 class Unread(NamedTuple):
@@ -85,10 +96,13 @@ class ExperienceLoader:
         self.dataset = made.dataset
         self.name = name
         self.replaced = replaced
+        self.table: Table | None = None
+        """The data in memory, if it is there: then nothing is loaded any more."""
         self._plan = _Plan(made.batch_sampler, seed, experience)
         settings = {name: getattr(made, name) for name in _COPIED}
         if seed is not None:
             settings["generator"] = torch.Generator()  # else the global one moves
+        self._collate_fn = made.collate_fn
         settings["collate_fn"] = _Collate(made.collate_fn)
         loaded = _Loaded(made.dataset, replaced is not None)
         self._loader = DataLoader(loaded, batch_sampler=self._plan, **settings)
@@ -101,12 +115,17 @@ class ExperienceLoader:
     @property
     def num_workers(self) -> int:
         """Processes that load samples, 0 for this one."""
-        return self._loader.num_workers
+        return self._loader.num_workers if self.table is None else 0
 
     @property
     def persistent_workers(self) -> bool:
         """Whether they live through all epochs."""
-        return self._loader.persistent_workers
+        return self._loader.persistent_workers and self.table is None
+
+    @property
+    def collate_fn(self) -> Any:
+        """What the other loader makes minibatches by."""
+        return self._collate_fn
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes.
@@ -133,6 +152,11 @@ class ExperienceLoader:
         :raises ViewsError: naming a sample of which no views can be made, or its file.
         """
         self._plan.done = done
+        if self.table is not None:
+            for keys in self._plan:
+                numbers, seeds = zip(*keys, strict=True)
+                yield self.table.minibatch(numbers, None if seeds[0] is None else seeds)
+            return
         for batch, unread in self._loader:
             if batch is None:
                 raise self._error(unread[0])
@@ -263,7 +287,7 @@ class _Loaded(Dataset[Any]):
 
     def _sample(self, index: int, seed: int | None) -> Any:
         if seed is not None:
-            _seed(seed)
+            draw_from(seed)
         try:
             return self.dataset[index]
         except UNREADABLE as error:
@@ -290,7 +314,7 @@ def drawing_from(seed: int) -> Iterator[None]:
     """
     python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
-        _seed(seed)
+        draw_from(seed)
         yield
     finally:
         random.setstate(python)
@@ -298,7 +322,11 @@ def drawing_from(seed: int) -> Iterator[None]:
         torch.set_rng_state(cpu)
 
 
-def _seed(seed: int) -> None:
+def draw_from(seed: int) -> None:
+    """Draw random numbers on the CPU from a seed from now on, see :func:`drawing_from`.
+
+    :param seed: of 64 bits.
+    """
     random.seed(seed)
     np.random.seed(seed >> 31)  # torch's generator is the same, and takes the other bits
     torch.default_generator.manual_seed(seed)

@@ -143,7 +143,7 @@ def _fix(module: nn.Module, mode: str) -> None:
         p.requires_grad_(False)
         p.grad = None
     if mode == "eval":
-        module.register_forward_pre_hook(_hold_eval, prepend=True)
+        module.register_forward_pre_hook(hold_eval, prepend=True)
         module.training = False
 
 
@@ -175,7 +175,7 @@ def _restore(modules: Collection[nn.Module], model: nn.Module) -> None:
             module._parameters[name].requires_grad_(requires_grad)  # type: ignore[union-attr]
         if "training" in record:
             for key, hook in list(module._forward_pre_hooks.items()):
-                if hook is _hold_eval:
+                if hook is hold_eval:
                     del module._forward_pre_hooks[key]
             module.training = record["training"] and (module is model or model.training)
         del vars(module)[_RECORD]  # last: what is interrupted here is done once more
@@ -200,6 +200,21 @@ def requires_grad_before(module: nn.Module) -> dict[str, bool]:
     return dict(vars(module).get(_RECORD, {}).get("requires_grad", {}))
 
 
-def _hold_eval(module: nn.Module, args: Any) -> None:
-    # A hook, not a one-off .eval(): any model.train() in between would undo that.
+def hold_eval(module: nn.Module, args: Any = ()) -> None:
+    """Hold a layer in eval mode: the hook of ``mode="eval"``, called before each forward pass.
+
+    A hook, not a one-off ``.eval()``: any ``model.train()`` in between would undo that.
+
+    :param module: the layer.
+    :param args: of its forward pass.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.norms import hold_eval
+        >>> norm = nn.BatchNorm2d(8)
+        >>> hold_eval(norm)
+        >>> norm.training
+        False
+    """
     module.training = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch.utils.data import Dataset, default_collate
 
 from avalanche_branchtune.errors import BatchSizeError, LabelError
 from solo_bridge.interface import SelfSupervisedMethod
-from solo_bridge.views import as_view_list
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -82,8 +81,24 @@ class Indexed(Dataset[Any]):
         return Numbered([*collate([item[:-1] for item in items]), numbers])
 
 
+def collates_parts(collate: Callable[[Any], Any]) -> bool:
+    """Tell whether a collate function does no more than torch's, which collates each part alone.
+
+    :param collate: of a data loader.
+    """
+    owner = getattr(collate, "__self__", None)
+    if isinstance(owner, Indexed):
+        return collates_parts(getattr(owner.dataset, "collate_fn", default_collate))
+    return collate is default_collate
+
+
 def unpack(
-    batch: Any, model: SelfSupervisedMethod, device: torch.device, *, training: bool = True
+    batch: Any,
+    model: SelfSupervisedMethod,
+    device: torch.device,
+    views_of: Callable[[Any], list[Tensor]],
+    *,
+    training: bool = True,
 ) -> Minibatch:
     """Bring what a data loader yields into the form that a method's loss takes.
 
@@ -91,6 +106,7 @@ def unpack(
         with the samples' numbers if it is :class:`Numbered`, or the method needs them.
     :param model: the method.
     :param device: where the tensors go.
+    :param views_of: from what it begins with to views on the device.
     :param training: whether it is to be trained on.
     :raises ViewsError: for views that do not fit the method.
     :raises LabelError: for a label outside of the method's classes, or none where
@@ -104,7 +120,7 @@ def unpack(
         index = parts.pop()
     if index is not None and "index" in model.needs:
         needed["index"] = index.to(device)
-    views = as_view_list(parts[0])
+    views = views_of(parts[0])
     model.check_views(views)
     samples = views[0].shape[0]
     labels = parts[1] if len(parts) > 1 else torch.full((samples,), -1)
@@ -114,7 +130,6 @@ def unpack(
             "a minibatch of one image: BatchNorm cannot normalise it in training; use "
             "train_mb_size ≥ 2, and drop_last=True unless the experience is smaller than that"
         )
-    views = [v.to(device, non_blocking=True) for v in views]
     labels = labels.to(device, non_blocking=True)
     if "labels" in model.needs:
         needed["labels"] = labels

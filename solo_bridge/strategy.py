@@ -22,7 +22,7 @@ from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from avalanche.training.templates.update_type import SGDUpdate
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import (
@@ -36,13 +36,26 @@ from avalanche_branchtune.experiences import experience_index, mark_finished, to
 from avalanche_branchtune.folding import folded_once
 from avalanche_branchtune.keeping import buffers_kept, random_state_kept
 from avalanche_branchtune.loading import ExperienceLoader
-from avalanche_branchtune.options import at_least_one, not_negative, one_of
+from avalanche_branchtune.options import at_least_one, not_negative, one_of, true_or_false
+from solo_bridge.augmentation import Augmentation
+from solo_bridge.compiling import Compiled
 from solo_bridge.conflicts import check_plugins
 from solo_bridge.finite import FiniteCheck
 from solo_bridge.interface import Plan, SelfSupervisedMethod
-from solo_bridge.minibatch import Indexed, Minibatch, unpack
+from solo_bridge.minibatch import Indexed, Minibatch, collates_parts, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
-from solo_bridge.views import Views, with_views, yields_views
+from solo_bridge.views import (
+    BatchedViews,
+    Decode,
+    Decoded,
+    InMemory,
+    Views,
+    as_view_list,
+    in_memory,
+    solo_views,
+    with_views,
+    yields_views,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +64,8 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "16": torch.float16,
 }
+
+VIEWS = ("solo_learn", "batched")
 
 BAD_IMAGE = ("stop", "skip")
 
@@ -84,8 +99,19 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
     :param optimizer_settings: further fields of
         :class:`solo_bridge.optim.OptimizerSettings`: ``momentum``,
         ``scheduler``, ``warmup_epochs`` …
-    :param views: from an image to its views, for data whose training
-        transform does not return a list; by default the method's.
+    :param views: how views are made of images, for data whose training transform does not return a
+        list.  ``"solo_learn"``: by solo-learn's own pipelines, image by image, in the loader's
+        workers.  ``"batched"``: of a whole minibatch on the device, many times as fast, see
+        :class:`~solo_bridge.views.BatchedViews`; equal but for how random numbers are drawn and at
+        most one grey level in each operation.  Or a function from an image to its views, or
+        ``BatchedViews`` of other pipelines than the method's.  By default the method's own
+        function, for solo-learn's methods ``"solo_learn"``.
+    :param in_memory: for batched views, whether an experience's images are decoded once and kept
+        in memory, on the device if they fit there; no workers are needed then.  By default if they
+        fit and are the same each time that they are loaded.
+    :param compile: whether the method's networks, and batched views, run compiled by torch in
+        training, see :class:`~solo_bridge.compiling.Compiled`: faster after the first steps, which
+        take some ten seconds each time that a network has a new form; equal but for rounding.
     :param precision: ``"32"``, ``"bf16"`` or ``"16"`` (automatic mixed
         precision; with loss scaling for ``"16"`` on a GPU).  By default the
         method's; one that says ``"16"`` has bfloat16 on a CPU, as in Lightning.
@@ -158,7 +184,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         weight_decay: float | None = None,
         scale_lr: bool = True,
         optimizer_settings: dict[str, Any] | None = None,
-        views: Views | None = None,
+        views: Views | BatchedViews | str | None = None,
+        in_memory: bool | None = None,
+        compile: bool = False,
         precision: str | None = None,
         channels_last: bool | None = None,
         reproducible_views: bool | None = None,
@@ -176,6 +204,12 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     ) -> None:
         """See the class."""
+        self.views: Views | Decode | None
+        """From an image to its views, or to what :attr:`batched_views` makes them of."""
+        self.batched_views: BatchedViews | None
+        """From a minibatch of images to their views; None if views are made of each image."""
+        self.augmentations: tuple[Augmentation, ...]
+        """Pipelines of the views; empty if views of unknown making were given."""
         if checkpoints is not None:
             if not isinstance(checkpoints, Checkpoints):
                 checkpoints = Checkpoints(checkpoints)
@@ -217,9 +251,9 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 self.optimizer_settings.lr,
                 train_mb_size,
             )
-        self.views = model.default_views() if views is None else views
-        self.augmentations = tuple(model.augmentations if views is None else ())
-        """Pipelines of the views; empty if views of unknown making were given."""
+        self.views, self.batched_views, self.augmentations = _chosen_views(views, model)
+        self.in_memory = in_memory
+        self.compiled = Compiled(true_or_false("SelfSupervised(compile=…)", compile))
         self.precision = precision
         self.channels_last = model.channels_last if channels_last is None else channels_last
         one_of("SelfSupervised(on_bad_image=…)", on_bad_image, BAD_IMAGE)
@@ -350,11 +384,34 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         :param batch: what the loader yields; the strategy is left as it is.
         :raises BranchTuneError: see :func:`solo_bridge.minibatch.unpack`.
         """
-        minibatch = unpack(batch, self.model, self.device, training=self.is_training)
+        minibatch = unpack(batch, self.model, self.device, self.views_of, training=self.is_training)
         if self.channels_last:
             views = [v.contiguous(memory_format=torch.channels_last) for v in minibatch.views]
             return replace(minibatch, views=views)
         return minibatch
+
+    def views_of(self, images: Any) -> list[Tensor]:
+        """Return the views that the images of a minibatch are compared by, on the device.
+
+        :param images: what the data set yields first, collated: views, or
+            :class:`~solo_bridge.views.Decoded` images, of which they are made here.
+        :return: each ``(N, C, H, W)``.
+        :raises ViewsError: for anything else.
+        """
+        if isinstance(images, Decoded) and self.batched_views is not None:
+            there = images.to(self.device)
+            make = self.compiled.function(self.batched_views)
+            return make(there.pixels, there.seeds, there.sizes)
+        return [v.to(self.device, non_blocking=True) for v in as_view_list(images)]
+
+    def first_view(self) -> Tensor:
+        """Return the first view of the experience's first sample, ``(C, H, W)``, on the device."""
+        with random_state_kept():
+            sample = self.adapted_dataset[0]
+        image = sample[0] if isinstance(sample, list | tuple) else sample
+        if isinstance(image, Decoded):
+            return self.views_of(default_collate([image]))[0][0]
+        return self.views_of(image)[0]
 
     def loss_of(self, batch: Any, *, full_precision: bool = False) -> Tensor:
         """Return the method's loss on a minibatch, for plugins that take losses of their own.
@@ -365,7 +422,8 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
         :return: scalar.
         """
         minibatch = batch if isinstance(batch, Minibatch) else self.unpacked(batch)
-        with folded_once(), contextlib.nullcontext() if full_precision else self.autocast():
+        how = contextlib.nullcontext() if full_precision else self.autocast()
+        with folded_once(), how, self.compiled.networks_of(self.model):
             return self.model.loss(minibatch.views, **minibatch.needed)
 
     def _unpack_minibatch(self) -> None:
@@ -413,11 +471,30 @@ class SelfSupervised(SGDUpdate, BaseSGDTemplate):
                 name=f"experience {experience_index(self)}",
                 replaced=self.replaced_images if skips else None,
             )
+            self._keep_in_memory(self.dataloader)
         steps = len(self.dataloader)
         self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
         self.model.set_steps(steps)
         self._last_good = []
         self.finite.begin(self.device)
+
+    def _keep_in_memory(self, loader: ExperienceLoader) -> None:
+        """Let the loader have its data in memory, if that is wanted and possible."""
+        if self.batched_views is None or self.in_memory is False:
+            return
+        kept: InMemory | str = "they are collated in a way of their own"
+        if collates_parts(loader.collate_fn):
+            with random_state_kept():
+                kept = in_memory(loader.dataset, loader.collate_fn, self.device, loader.num_workers)
+        if not isinstance(kept, str):
+            loader.table = kept
+        elif self.in_memory:
+            raise ViewsError(
+                f"SelfSupervised(in_memory=True): the samples of {loader.name} cannot be kept in "
+                f"memory: {kept}. Pass in_memory=None to load them again in each epoch"
+            )
+        else:
+            logger.info("%s is loaded again in each epoch: %s", loader.name, kept)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
@@ -577,6 +654,28 @@ def _check_arguments(model: Any, optimizer: Any, settings: dict[str, Any]) -> No
     unknown = sorted(set(settings) - known)
     if unknown:
         raise expected_one_of("SelfSupervised(optimizer_settings=…)", unknown[0], sorted(known))
+
+
+def _chosen_views(
+    views: Views | BatchedViews | str | None, model: SelfSupervisedMethod
+) -> tuple[Views | Decode | None, BatchedViews | None, tuple[Augmentation, ...]]:
+    """Return what data yields, what makes views of that by the minibatch, and the pipelines."""
+    if views is None:
+        return model.default_views(), None, tuple(model.augmentations)
+    if isinstance(views, str):
+        one_of("SelfSupervised(views=…)", views, VIEWS)
+        if not model.augmentations:
+            raise UnknownOptionError(
+                f"SelfSupervised(views={views!r}): {type(model).__name__} says no augmentations "
+                "that views could be made by: pass BatchedViews([Augmentation(…), …])"
+            )
+        pipelines = tuple(model.augmentations)
+        if views == "solo_learn":
+            return solo_views(pipelines), None, pipelines
+        views = BatchedViews(pipelines)
+    if isinstance(views, BatchedViews):
+        return Decode(), views, views.augmentations
+    return views, None, ()
 
 
 def _check_are_objects(plugins: Any) -> None:

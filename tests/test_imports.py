@@ -18,8 +18,8 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 
 LAYERS = {
     "avalanche_branchtune": [
-        ("errors", "lazy", "keeping", "hardware", "experiences", "optimizers"),
-        ("branches", "folding"),
+        ("errors", "lazy", "keeping", "hardware", "experiences", "folding"),
+        ("branches", "optimizers"),
         ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
         ("norms",),
@@ -29,7 +29,7 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "arguments", "augmentation", "defaults", "finite", "titles"),
+        ("apart", "arguments", "augmentation", "compiling", "defaults", "finite", "titles"),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface", "images"),

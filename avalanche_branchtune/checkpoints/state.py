@@ -27,9 +27,9 @@ CALLS = frozenset({"train", "eval", "_train_exp"})
 
 OF_STEP = frozenset(
     {"adapted_dataset", "dataloader", "experience", "loss", "mb_output", "mbatch", "minibatch"}
-    | {"_eval_streams", "_last_good", "current_eval_stream"}
+    | {"_eval_streams", "_last_good", "compiled", "current_eval_stream"}
 )
-"""Attributes of a strategy that every experience and step sets anew."""
+"""Attributes of a strategy that every experience and step sets anew, or makes again."""
 
 _OF_PASS = frozenset(
     {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}

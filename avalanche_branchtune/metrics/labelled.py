@@ -106,7 +106,21 @@ class LabelledImages:
         data = [d.train() if hasattr(d, "with_transforms") else d for d in data]
         large = getattr(strategy.model, "large_views", None)
         own = getattr(strategy, "views", None)
-        return _OneView(ConcatDataset(data), self.transform, own, large)
+        late = getattr(strategy, "batched_views", None) is not None
+        return _OneView(ConcatDataset(data), self.transform, own, large, late)
+
+    def images(self, strategy: Any, collated: Any) -> Tensor:
+        """Return images of :meth:`views`, collated, as the network takes them.
+
+        :param strategy: in training; it makes views of a minibatch at once if it does so in
+            training.
+        :param collated: what a loader yields.
+        :return: ``(N, C, H, W)`` on the strategy's device.
+        """
+        if isinstance(collated, Tensor):
+            return collated.to(strategy.device)
+        found: Tensor = strategy.views_of(collated)[: strategy.model.large_views][-1]
+        return found
 
     def _indices(self, strategy: Any) -> list[int]:
         n, length = len(self.datasets), stream_length(strategy)
@@ -165,6 +179,7 @@ class _OneView(Dataset[tuple[Tensor, int]]):
     :param transform: what the user wants.
     :param own: the strategy's views of an image that is no list of views yet.
     :param large: how many of the strategy's views are full-size, None for all.
+    :param late: whether the strategy makes its views of minibatches: then samples have the image.
     """
 
     def __init__(
@@ -173,11 +188,13 @@ class _OneView(Dataset[tuple[Tensor, int]]):
         transform: Callable[[Any], Any] | None,
         own: Callable[[Any], Any] | None,
         large: int | None,
+        late: bool,
     ) -> None:
         self.data = data
         self.transform = transform
         self.own = own
         self.large = large
+        self.late = late
 
     def __len__(self) -> int:
         return len(self.data)
@@ -195,7 +212,7 @@ class _OneView(Dataset[tuple[Tensor, int]]):
                 view = self.own(view)
             if isinstance(view, tuple | list):
                 view = list(view)[: self.large][-1]
-        if not isinstance(view, Tensor):
+        if not isinstance(view, Tensor) and (self.transform is not None or not self.late):
             raise ProbeError(
                 f"LabelledImages: expected a view (C, H, W) as a tensor, got {type(view).__name__}:"
                 " pass transform=…, from the data's images to views"

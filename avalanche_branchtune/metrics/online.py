@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from avalanche_branchtune.errors import LabelError, ProbeError, UnknownOptionError
 from avalanche_branchtune.evaluation.features import extract_features
@@ -229,7 +230,8 @@ class OnlineProbe(ExperiencePlugin):
             return
         if self._minibatches is None:
             self._minibatches = self.labelled.minibatches(strategy, self._place)
-        images, labels = (x.to(strategy.device) for x in next(self._minibatches))
+        collated, labels = next(self._minibatches)
+        images, labels = self.labelled.images(strategy, collated), labels.to(strategy.device)
         self._place = getattr(self._minibatches, "place", self._place)
         self._check_labels(labels)
         with getattr(strategy, "autocast", contextlib.nullcontext)():
@@ -294,7 +296,8 @@ class OnlineProbe(ExperiencePlugin):
         network = self._network(strategy.model)
         with random_state_kept(), looked_at(network):
             image, _ = self.labelled.views(strategy)[0]
-            features = features_of(network, image[None].to(strategy.device))
+            images = self.labelled.images(strategy, default_collate([image]))
+            features = features_of(network, images)
         return nn.Linear(features.shape[1], self.num_classes, dtype=features.dtype)
 
     def _join(self, strategy: Any) -> None:

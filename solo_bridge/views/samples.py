@@ -10,6 +10,7 @@ from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups, make_a
 from torch import Tensor
 
 from avalanche_branchtune.errors import ViewsError
+from solo_bridge.views.decoded import Decode, Decoded
 from solo_bridge.views.pipelines import Views
 
 
@@ -17,18 +18,19 @@ def yields_views(dataset: AvalancheDataset) -> bool:
     """Tell whether a data set's items hold lists of views.
 
     :param dataset: any data set with at least one item.
-    :return: True if its first item's first element is a list or tuple.
+    :return: True if its first item's first element is a list or tuple, or an image of which a
+        minibatch of views is to be made.
     """
     item = dataset[0]
-    return isinstance(item, tuple | list) and isinstance(item[0], tuple | list)
+    return isinstance(item, tuple | list) and isinstance(item[0], tuple | list | Decoded)
 
 
-def with_views(dataset: AvalancheDataset, views: Views) -> AvalancheDataset:
+def with_views(dataset: AvalancheDataset, views: Views | Decode) -> AvalancheDataset:
     """Let a data set yield views in training and stay as it is in evaluation.
 
     :param dataset: an Avalanche data set of images; labels and other
         attributes are kept.
-    :param views: from an image to its views.
+    :param views: from an image to its views, or to what views are made of by the minibatch.
     :return: a data set whose ``train()`` yields ``(views, *rest)``.
     """
     groups = TransformGroups({"train": (views, None), "eval": (None, None)})

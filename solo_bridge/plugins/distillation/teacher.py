@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError
-from avalanche_branchtune.keeping import random_state_kept
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.optimizers import join_as_group, leave_group
 from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.interface import SelfSupervisedMethod
-from solo_bridge.views import as_view_list
 
 TEACHER_BN = ("train", "eval")
 
@@ -349,10 +347,8 @@ class TeacherPlugin(ExperiencePlugin):
         :param strategy: the strategy; its random state is left alone.
         :param teacher: on the strategy's device.
         """
-        with random_state_kept():
-            item = strategy.adapted_dataset[0]
-        view = as_view_list(item[0] if isinstance(item, list | tuple) else item)[0]
-        found: Outputs = teacher([view.to(strategy.device).expand(2, *view.shape)])
+        view = strategy.first_view()
+        found: Outputs = teacher([view.expand(2, *view.shape)])
         return found
 
 
