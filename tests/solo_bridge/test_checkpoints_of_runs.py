@@ -412,3 +412,26 @@ def test_joint_training_goes_on_in_the_middle(tmp_path: Path) -> None:
     assert list((tmp_path / "parts").glob("midway-*.pt"))
     WHAT.clear()
     assert torch.equal(joint(tmp_path / "parts", resume=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("branch_tuning+replay", "byol"),
+        pytest.param("der", "simclr", marks=pytest.mark.slow),
+        pytest.param("lump", "simclr", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("kept", [None, pytest.param(False, marks=pytest.mark.slow)])
+def test_batched_views_go_on_in_mid_epoch(
+    spec: str, name: str, kept: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRAINING, "views", "batched")
+    monkeypatch.setitem(TRAINING, "in_memory", kept)
+    if spec != "lump":  # a probe that makes views of images of its own
+        monkeypatch.setattr(f"{__name__}.MORE", [labelled_probe])
+    check(spec, name, tmp_path, {3: ask(signal.SIGTERM), 12: ask(signal.SIGTERM)})
+
+
+def labelled_probe(benchmark: Any) -> SupervisedPlugin:
+    return OnlineProbe(10, labelled=LabelledImages(benchmark.train_stream, experiences="seen"))
