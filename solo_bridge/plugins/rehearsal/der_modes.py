@@ -16,7 +16,13 @@ from solo_bridge.plugins.rehearsal.remembering import (
     Remembered,
     copied,
 )
-from solo_bridge.plugins.rehearsal.replay_view import ReplayView, augmenting, plain, stacked
+from solo_bridge.plugins.rehearsal.replay_view import (
+    Augment,
+    ReplayView,
+    augmenting,
+    plain,
+    stacked,
+)
 
 Network = Callable[[Tensor], Tensor]
 """f, from images ``(N, C, H, W)`` to outputs ``(N, D)``."""
@@ -30,7 +36,7 @@ class TrainMode:
 
     def __init__(self) -> None:
         """See the class."""
-        self.view: Callable[[Any], Tensor]
+        self.view: Augment
 
     def prepare(self, replay_view: ReplayView, strategy: Any) -> None:
         """Know how new views are made, before anything is trained.
@@ -68,7 +74,7 @@ class TrainMode:
 
         :param images: as they are kept.
         """
-        return stacked([self.view(image) for image in images], "DERPlugin")
+        return self.view(images)
 
 
 class EvalMode(TrainMode):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +17,7 @@ from solo_bridge.plugins.rehearsal.remembering import (
     copied,
 )
 from solo_bridge.plugins.rehearsal.replay_view import (
+    Augment,
     ReplayView,
     augmenting,
     check_replay_view,
@@ -56,7 +56,7 @@ class AfterAugmentation(Procedure):
         self.memory = MinibatchMemory(memory, "LUMPPlugin")
         self.alpha = positive("LUMPPlugin(alpha=…)", alpha)
         self.replay_view = check_replay_view("LUMPPlugin(replay_view=…)", replay_view)
-        self._augment: Callable[[Any], Tensor] | None = None
+        self._augment: Augment | None = None
         self._next: Held | None = None
 
     @property
@@ -95,15 +95,16 @@ class AfterAugmentation(Procedure):
         assert self._augment is not None, "the plugin refuses before it begins"
         chosen = self.memory.some(len(views[0]))
         share = mixing.share(self.alpha)
-        others = [[self._augment(item.image) for item in chosen]]
-        others += [list(rows) for rows in zip(*(item.kept for item in chosen), strict=True)]
+        kept = zip(*(item.kept for item in chosen), strict=True)
+        others = [self._augment([item.image for item in chosen])]
+        others += [stacked(rows, "LUMPPlugin") for rows in kept]
         if len(others) != len(views):
             raise ViewsError(
                 f"LUMPPlugin remembers images with {len(others)} views and cannot mix them with "
                 f"{len(views)}: give all experiences the same augmentations"
             )
-        for number, rows in enumerate(others):
-            view, other = views[number], stacked(rows, "LUMPPlugin")
+        for number, other in enumerate(others):
+            view = views[number]
             if view.shape != other.shape:
                 raise ViewsError(
                     f"LUMPPlugin cannot mix view {number + 1}, {tuple(view.shape[1:])}, with that "

@@ -8,13 +8,35 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from avalanche_branchtune.errors import UnknownOptionError, ViewsError
 from solo_bridge.augmentation import Augmentation
-from solo_bridge.views import EvalTransform, solo_views
+from solo_bridge.views import BatchedViews, Decode, Decoded, EvalTransform, solo_views
 
 ReplayView: TypeAlias = Augmentation | Callable[[Any], Tensor] | None
 """A pipeline, or a function from an image to its view ``(C, H, W)``; None for crop and flip."""
+
+
+Augment: TypeAlias = Callable[[Sequence[Any]], Tensor]
+"""From remembered images to a view of each, ``(N, C, H, W)``."""
+
+
+class EachImage:
+    """Views that are made of one image after the other.
+
+    :param view: from an image to its view.
+    :param plugin: for messages.
+    """
+
+    def __init__(self, view: Callable[[Any], Tensor], plugin: str) -> None:
+        """See the class."""
+        self.view = view
+        self.plugin = plugin
+
+    def __call__(self, images: Sequence[Any]) -> Tensor:
+        """Return ``(N, C, H, W)``."""
+        return stacked([self.view(image) for image in images], self.plugin)
 
 
 class OneView:
@@ -32,6 +54,26 @@ class OneView:
         return self._views(image)[0]
 
 
+class AtOnce:
+    """Views that are made of all images at once, on a device.
+
+    :param augmentation: the pipeline's settings.
+    :param device: where the views are.
+    """
+
+    def __init__(self, augmentation: Augmentation, device: torch.device) -> None:
+        """See the class."""
+        self._views = BatchedViews([replace(augmentation, num_crops=1)])
+        self._device = device
+
+    def __call__(self, images: Sequence[Any]) -> Tensor:
+        """Return ``(N, 3, H, W)``."""
+        decode = Decode()
+        decoded: Decoded = default_collate([decode(image) for image in images])
+        there = decoded.to(self._device)
+        return self._views(there.pixels, there.seeds, there.sizes)[0]
+
+
 def check_replay_view(argument: str, view: ReplayView) -> ReplayView:
     """Refuse what makes no views.
 
@@ -47,8 +89,8 @@ def check_replay_view(argument: str, view: ReplayView) -> ReplayView:
     )
 
 
-def augmenting(view: ReplayView, strategy: Any, plugin: str) -> Callable[[Any], Tensor]:
-    """Return what makes a new, augmented view of a remembered image.
+def augmenting(view: ReplayView, strategy: Any, plugin: str) -> Augment:
+    """Return what makes new, augmented views of remembered images, as the strategy makes its own.
 
     :param view: what was asked for.
     :param strategy: whose first pipeline says size, mean and deviation unless one was.
@@ -56,11 +98,15 @@ def augmenting(view: ReplayView, strategy: Any, plugin: str) -> Callable[[Any], 
     :raises ViewsError: if neither is known.
     """
     view = crop_and_flip(strategy, plugin) if view is None else view
-    return OneView(view) if isinstance(view, Augmentation) else view
+    if not isinstance(view, Augmentation):
+        return EachImage(view, plugin)
+    if strategy.batched_views is not None:
+        return AtOnce(view, strategy.device)
+    return EachImage(OneView(view), plugin)
 
 
-def plain(view: ReplayView, strategy: Any, plugin: str) -> Callable[[Any], Tensor]:
-    """Return what makes the one view without augmentation: resized and normalised.
+def plain(view: ReplayView, strategy: Any, plugin: str) -> Augment:
+    """Return what makes views without augmentation: resized and normalised.
 
     :param view: whose size, mean and deviation; a function is taken as it is.
     :param strategy: see :func:`augmenting`.
@@ -69,8 +115,8 @@ def plain(view: ReplayView, strategy: Any, plugin: str) -> Callable[[Any], Tenso
     """
     view = crop_and_flip(strategy, plugin) if view is None else view
     if isinstance(view, Augmentation):
-        return EvalTransform(view.crop_size, view.mean, view.std)
-    return view
+        return EachImage(EvalTransform(view.crop_size, view.mean, view.std), plugin)
+    return EachImage(view, plugin)
 
 
 def crop_and_flip(strategy: Any, plugin: str) -> Augmentation:
