@@ -45,19 +45,20 @@ class ParallelConvolutions(nn.Module):
 
     Authors' code: SmallPigPeppa/ISSL 37827a5, models/conv3x3_reparam_1x3.py, Conv3x3_Reparam.
 
-    :param conv: with an odd kernel, padded by half of it.
+    :param conv: with an odd kernel, padded by at least half of it.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv.requires_grad_(False)
-        height, width = conv.kernel_size
+        assert conv.dilation == (1, 1)
+        (height, width), (top, left) = conv.kernel_size, conv.padding
         settings: dict[str, Any] = {"stride": conv.stride, "groups": conv.groups, "bias": False}
         self.branches = nn.ModuleList(
-            nn.Conv2d(conv.in_channels, conv.out_channels, (h, w), padding=_half(h, w), **settings)
+            nn.Conv2d(conv.in_channels, conv.out_channels, (h, w), padding=padding, **settings)
             for h, w in branch_shapes((height, width), "1x3+3x1")
+            for padding in [(int(top) - (height - h) // 2, int(left) - (width - w) // 2)]
         )
-        assert conv.padding == _half(height, width) and conv.dilation == (1, 1)
         for branch in self.branches:
             nn.init.zeros_(branch.weight)
 
@@ -66,10 +67,6 @@ class ParallelConvolutions(nn.Module):
         for branch in self.branches:
             y = y + branch(x)
         return y
-
-
-def _half(height: int, width: int) -> tuple[int, int]:
-    return height // 2, width // 2
 
 
 def made(size: str, form: str) -> SoloMethod:
