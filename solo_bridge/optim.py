@@ -16,7 +16,7 @@ from avalanche_branchtune.options import not_negative, one_of
 from solo_bridge.compat import load
 from solo_bridge.compat.parts import STATIC_LR
 from solo_bridge.compat.schedule import WarmupCosine
-from solo_bridge.lars import KernelNormLARS
+from solo_bridge.lars import LARS
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
 SCHEDULERS = ("warmup_cosine", "cosine", "none")
@@ -44,7 +44,7 @@ class OptimizerSettings:
     solo-learn's main branch, unless ``warmup_start_lr=0.003, schedule_every="epoch"``, as
     :mod:`solo_bridge.presets` have it.
 
-    :param name: ``"lars"`` (SGD with solo-learn's LARS), ``"sgd"``, ``"adam"``
+    :param name: ``"lars"`` (SGD with LARS, as solo-learn's), ``"sgd"``, ``"adam"``
         or ``"adamw"``.
     :param lr: learning rate, for the batch that is used.
     :param weight_decay: weight decay.
@@ -120,8 +120,7 @@ class OptimizerSettings:
         :return: the optimizer.
         """
         if self.name == "lars":
-            lars = KernelNormLARS if self.trust == "kernel" else load().lars
-            return lars(
+            return LARS(
                 groups,
                 lr=self.lr,
                 weight_decay=self.weight_decay,
@@ -129,6 +128,8 @@ class OptimizerSettings:
                 eta=self.eta,
                 clip=self.clip,
                 exclude=self.exclude_bias_and_norm,
+                trust=self.trust,
+                rounding=load().short,
             )
         common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.name == "sgd":

@@ -13,6 +13,7 @@ import torch
 from avalanche.evaluation.metrics.timing import ElapsedTime
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from avalanche_branchtune.checkpoints.data import found_again, within
 from avalanche_branchtune.checkpoints.decoder import Decoder
@@ -148,9 +149,17 @@ def restore(
     decoder = Decoder(live, strategy.device, pickles=pickles)
     for plugin, saved in zip(plugins, state["plugins"], strict=True):
         decoder.fill(saved["state"], plugin, type(plugin).__name__)
-    for name, node in state["optimizer"].items():
-        old = getattr(strategy.optimizer, name, None)
-        vars(strategy.optimizer)[name] = decoder.decode(node, f"optimizer.{name}", old)
+    optimizer = strategy.optimizer
+    parts = {
+        name: decoder.decode(node, f"optimizer.{name}", getattr(optimizer, name, None))
+        for name, node in state["optimizer"].items()
+    }
+    inner = parts.get("optim")
+    if isinstance(inner, Optimizer) and not hasattr(optimizer, "optim"):
+        # Written with a wrapper around it (solo-learn 1.0.2's LARS), which is one of its own now.
+        optimizer.__setstate__({"state": inner.state, "param_groups": inner.param_groups})
+    else:
+        vars(optimizer).update(parts)
     calls = {k: v for k, v in vars(strategy).items() if k in CALLS | OF_STEP}
     decoder.fill(state["strategy"], strategy, "strategy")
     vars(strategy).update(calls)

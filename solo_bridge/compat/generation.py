@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compat.detect import Found
+from solo_bridge.compat.momentum import let_follow_in_place
 from solo_bridge.compat.queues import let_wrap_around
 from solo_bridge.compat.settings import Description, MethodSettings
 from solo_bridge.compat.trainer import ignore
@@ -57,6 +58,7 @@ class Generation(ABC):
         module.log_dict = ignore
         self.silence_labels(module)
         let_wrap_around(module)
+        let_follow_in_place(module)
         module.classifier.requires_grad_(False)
         return module
 
@@ -100,10 +102,6 @@ class Generation(ABC):
         self, pipelines: list[Callable[[Any], Tensor]], counts: list[int]
     ) -> Callable[[Any], list[Tensor]]:
         """Return solo-learn's transform from a PIL image to a list of views."""
-
-    @abstractmethod
-    def lars(self, groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
-        """Return solo-learn's LARS; settings lr, weight_decay, momentum, eta, clip, exclude."""
 
     @abstractmethod
     def warmup_cosine(self, optimizer: Optimizer, **settings: Any) -> LRScheduler:

@@ -143,20 +143,6 @@ class MainBranch(Generation):
 
         return prepare_n_crop_transform(pipelines, counts)
 
-    def lars(self, groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
-        """Return solo-learn's LARS."""
-        from solo.utils.lars import LARS
-
-        return LARS(
-            groups,
-            lr=settings["lr"],
-            weight_decay=settings["weight_decay"],
-            momentum=settings["momentum"],
-            eta=settings["eta"],
-            clip_lr=settings["clip"],
-            exclude_bias_n_norm=settings["exclude"],
-        )
-
     def warmup_cosine(self, optimizer: Optimizer, **settings: Any) -> LRScheduler:
         """Return solo-learn's scheduler."""
         from solo.utils.lr_scheduler import LinearWarmupCosineAnnealingLR

@@ -187,20 +187,6 @@ class Release102(Generation):
 
         return prepare_n_crop_transform(pipelines, counts)
 
-    def lars(self, groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
-        """Return SGD in solo-learn's LARSWrapper."""
-        from solo.utils.lars import LARSWrapper
-
-        sgd = torch.optim.SGD(
-            groups,
-            lr=settings["lr"],
-            weight_decay=settings["weight_decay"],
-            momentum=settings["momentum"],
-        )
-        return LARSWrapper(
-            sgd, eta=settings["eta"], clip=settings["clip"], exclude_bias_n_norm=settings["exclude"]
-        )
-
     def warmup_cosine(self, optimizer: Optimizer, **settings: Any) -> LRScheduler:
         """Return the scheduler that stands in for pl_bolts'."""
         return WarmupCosine(optimizer, **settings)

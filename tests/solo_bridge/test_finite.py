@@ -14,7 +14,6 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
@@ -25,6 +24,7 @@ from avalanche_branchtune.metrics import RunRecorder
 from avalanche_branchtune.records import load_run
 from solo_bridge import finite, solo_views
 from solo_bridge.plugins import DERPlugin
+from tests.readings import Readings
 from tests.selfsupervised import VIEW, Bare, method, strategy, stream
 from tests.solo_bridge import test_checkpoints_of_runs as runs
 
@@ -157,19 +157,6 @@ def test_what_is_read_when_changes_no_number() -> None:
         return model.state_dict()
 
     assert same(trained(1), trained(7))
-
-
-class Readings(TorchDispatchMode):
-    """Counts what waits for a device: its numbers taken over."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        waits = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
-        self.count += func.overloadpacket.__name__ in waits
-        return func(*args, **(kwargs or {}))
 
 
 def test_a_step_that_does_not_read_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
