@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from avalanche.core import BasePlugin
-from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
@@ -42,6 +41,7 @@ from solo_bridge.compiling import Compiled
 from solo_bridge.conflicts import check_plugins
 from solo_bridge.finite import FiniteCheck
 from solo_bridge.interface import Plan, SelfSupervisedMethod
+from solo_bridge.mean_loss import EpochLossOnDevice, ExperienceLossOnDevice
 from solo_bridge.minibatch import Indexed, Minibatch, collates_parts, unpack
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
 from solo_bridge.views import (
@@ -76,7 +76,7 @@ def loss_evaluator() -> EvaluationPlugin:
     :return: a new plugin (Avalanche's default one needs class outputs).
     """
     return EvaluationPlugin(
-        loss_metrics(epoch=True, experience=True), loggers=[InteractiveLogger()]
+        EpochLossOnDevice(), ExperienceLossOnDevice(), loggers=[InteractiveLogger()]
     )
 
 

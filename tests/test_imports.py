@@ -29,7 +29,8 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "arguments", "augmentation", "compiling", "defaults", "finite", "titles"),
+        ("apart", "arguments", "augmentation", "compiling", "defaults", "finite", "mean_loss"),
+        ("titles",),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface", "images"),

@@ -51,9 +51,9 @@ def _store(solo: Any, embeddings: Tensor, *notes: Tensor) -> None:
 
 def _go_on(solo: Any, pairs: list[tuple[Tensor, Tensor]]) -> None:
     size, samples = int(solo.queue_size), len(pairs[0][1])
-    begin = int(solo.queue_ptr) % size  # Kaizen's code leaves Q where it ought to be 0
-    to_the_end = min(samples, size - begin)
+    # On the pointer's device, where it is not waited for.  Kaizen's code leaves Q where 0 ought
+    # to be.
+    places = (solo.queue_ptr + torch.arange(samples, device=solo.queue_ptr.device)) % size
     for queue, new in pairs:
-        queue[begin : begin + to_the_end] = new[:to_the_end]
-        queue[: samples - to_the_end] = new[to_the_end:]
-    solo.queue_ptr[0] = (begin + samples) % size
+        queue.index_copy_(0, places, new.to(queue.dtype))
+    solo.queue_ptr.add_(samples).remainder_(size)

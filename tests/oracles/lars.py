@@ -52,10 +52,11 @@ class SlowLARS(Optimizer):
 
 def solo_learns(groups: Any, **settings: Any) -> Any:
     """solo-learn's own LARS, of the generation that is installed."""
+    generation = load().short  # first: solo-learn is imported there
     from solo.utils import lars
 
     clip, exclude = settings.pop("clip"), settings.pop("exclude")
-    if load().short == "main":
+    if generation == "main":
         return lars.LARS(groups, clip_lr=clip, exclude_bias_n_norm=exclude, **settings)
     eta = settings.pop("eta")
     sgd = torch.optim.SGD(groups, **settings)

@@ -115,7 +115,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         self.classifier: nn.Module | None = None
         self._old_classifier: nn.Module | None = None
         self._earlier_classifier: nn.Module | None = None
-        self._saw_label = False
+        self._saw_label: Tensor | bool = False
 
     def network(self, model: nn.Module) -> nn.Module:
         """Return backbone and classifier as one network: images to class scores.
@@ -166,9 +166,9 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         """Add the distillation of features, the classifier's loss and its distillation."""
         assert self.classifier is not None
         logits = float32(self.classifier(f.detach()) for f in student.features)
-        self._saw_label = self._saw_label or bool((strategy.mb_y != -1).any())
+        self._saw_label = self._saw_label | (strategy.mb_y != -1).any()
         current = classification(logits, strategy.mb_y)
-        self.terms["classification"] = float(current.detach())
+        self.note("classification", current)
         strategy.loss = strategy.loss + current
         if self.teacher is None or self._old_classifier is None:
             return
@@ -177,8 +177,8 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         with torch.no_grad():
             targets = float32(self._old_classifier(f) for f in teacher.features)
         classes = soft_cross_entropy(logits, targets)
-        self.terms["distillation"] = float(features.detach())
-        self.terms["classifier distillation"] = float(classes.detach())
+        self.note("distillation", features)
+        self.note("classifier distillation", classes)
         strategy.loss = strategy.loss + self.weight * features + self.classifier_weight * classes
 
     def close(self, strategy: Any, *, finished: bool) -> None:
@@ -214,14 +214,16 @@ def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
     :raises LabelError: for a label that is no class.
     """
     known = labels != -1
-    outside = labels[known & ((labels < 0) | (labels >= logits[0].shape[1]))]
-    if len(outside):
-        raise LabelError(
-            f"label {int(outside[0])} lies outside the classifier's {logits[0].shape[1]} classes"
-        )
-    if not known.any():
-        return torch.stack([x.sum() * 0 for x in logits]).sum()
-    return torch.stack([F.cross_entropy(x[known], labels[known]) for x in logits]).sum()
+    if labels.is_cpu:  # a GPU would be waited for, whose cross-entropy refuses it as well
+        outside = labels[known & ((labels < 0) | (labels >= logits[0].shape[1]))]
+        if len(outside):
+            raise LabelError(
+                f"label {int(outside[0])} lies outside the classifier's {logits[0].shape[1]} "
+                "classes"
+            )
+    count = known.sum().clamp(min=1)
+    sums = [F.cross_entropy(x, labels, ignore_index=-1, reduction="sum") for x in logits]
+    return (torch.stack(sums) / count).sum()
 
 
 def soft_cross_entropy(logits: list[Tensor], targets: list[Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.interface import SelfSupervisedMethod
+from solo_bridge.plugins.terms import WithTerms
 
 TEACHER_BN = ("train", "eval")
 
@@ -192,7 +193,7 @@ class Teacher(nn.Module):
                 buffer.copy_(value)
 
 
-class TeacherPlugin(ExperiencePlugin):
+class TeacherPlugin(WithTerms, ExperiencePlugin):
     """Adds a distance to the network of the experience before to the loss.
 
     The teacher is copied when an experience ends, after the branches were
@@ -215,8 +216,6 @@ class TeacherPlugin(ExperiencePlugin):
         self.teacher_bn = one_of(f"{type(self).__name__}(teacher_bn=…)", teacher_bn, TEACHER_BN)
         self.teacher: Teacher | None = None
         self._earlier: Teacher | None = None  # of the last experience, should it come again
-        self.terms: dict[str, float] = {}
-        """The terms of the last minibatch, before they are weighted."""
         self._watch: Watch | None = None
         self._groups: list[tuple[nn.Module, dict[str, Any]]] = []
         self._before: dict[str, Any] = {}  # what stood where an experience made something
@@ -287,7 +286,7 @@ class TeacherPlugin(ExperiencePlugin):
         if self.teacher is not None:
             teacher = self.teacher(strategy.mb_x[: len(student.features)])
             distance = self.distance(student, teacher)
-            self.terms["distillation"] = float(distance.detach())
+            self.note("distillation", distance)
             strategy.loss = strategy.loss + self.weight * distance
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

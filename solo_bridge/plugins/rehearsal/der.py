@@ -19,13 +19,14 @@ from solo_bridge.plugins.rehearsal.der_modes import MODES, Network
 from solo_bridge.plugins.rehearsal.lump import LUMPPlugin
 from solo_bridge.plugins.rehearsal.remembering import Held, MinibatchMemory
 from solo_bridge.plugins.rehearsal.replay_view import ReplayView, check_replay_view, stacked
+from solo_bridge.plugins.terms import WithTerms
 from solo_bridge.registry import register
 
 OUTPUTS = ("features", "embeddings")
 
 
 @register("der", "DER")
-class DERPlugin(SupervisedPlugin):
+class DERPlugin(WithTerms, SupervisedPlugin):
     """Buzzega et al., "Dark Experience …", arXiv 2004.07211, as LUMP's authors run it.
 
     ``loss + λ · mean (f(a(x)) − z)²``: x are remembered images, drawn without
@@ -101,8 +102,6 @@ class DERPlugin(SupervisedPlugin):
                 LUMPPlugin: "what is remembered of an image would be the output of a mixture: "
                 "keep one of the two, or DERPlugin(mode='eval')"
             }
-        self.terms: dict[str, float] = {}
-        """The term of the last minibatch, before it is weighted."""
         self._next: Held | None = None
 
     @property
@@ -140,7 +139,7 @@ class DERPlugin(SupervisedPlugin):
         views = self._mode.views([item.image for item in chosen]).to(strategy.mb_x[0])
         target = stacked([item.kept[0] for item in chosen], "DERPlugin").to(strategy.device)
         distance = F.mse_loss(network(views), target)
-        self.terms[f"replayed {self.output}"] = float(distance.detach())
+        self.note(f"replayed {self.output}", distance)
         strategy.loss = strategy.loss + self.weight * distance
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
