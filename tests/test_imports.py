@@ -29,8 +29,16 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "arguments", "augmentation", "compiling", "defaults", "finite", "mean_loss"),
-        ("titles",),
+        (
+            "apart",
+            "arguments",
+            "augmentation",
+            "compiling",
+            "defaults",
+            "finite",
+            "mean_loss",
+            "titles",
+        ),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface", "images"),

@@ -83,6 +83,7 @@ def test_no_step_of_a_strategy_waits(spec: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.triangular_solve")  # W-MSE's whitening
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_no_step_of_a_method_waits(name: str) -> None:
     assert not readings("fine_tuning", name)
