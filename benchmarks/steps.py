@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -96,7 +98,8 @@ class Step:
     :param size: of :data:`SIZES`.
     :param form: of :data:`FORMS`.
     :param optimizer: ``"lars"``, ``"sgd"`` …
-    :param change: what is done to the model and its views before, for example bfloat16's layout.
+    :param change: what is done to the model and its views before, for example another layout.
+    :param autocast: the precision of the forward pass, if it is another one.
     """
 
     def __init__(
@@ -175,6 +178,13 @@ def peak_mib(size: str, form: str) -> float:
     return float(max(held)) / 1024**2
 
 
+def _apart(size: str, form: str) -> float:
+    """Return :func:`peak_mib` of a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.steps", "--peak", size, form]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
 def measure(rounds: int = 15, sizes: tuple[str, ...] = tuple(SIZES)) -> dict[str, Any]:
     """Measure all forms.
 
@@ -185,7 +195,7 @@ def measure(rounds: int = 15, sizes: tuple[str, ...] = tuple(SIZES)) -> dict[str
     found: dict[str, Any] = {}
     for size in sizes:
         found[size] = ratios({form: Step(size, form) for form in FORMS}, rounds)
-        peaks = {form: peak_mib(size, form) for form in FORMS}
+        peaks = {form: _apart(size, form) for form in FORMS}
         for form, peak in peaks.items():
             memory = {"MiB": round(peak, 1), "MiB ratio": round(peak / peaks[FORMS[0]], 3)}
             found[size][form].update(memory)
@@ -195,8 +205,13 @@ def measure(rounds: int = 15, sizes: tuple[str, ...] = tuple(SIZES)) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--peak", nargs=2, metavar=("SIZE", "FORM"), help="print one's peak in MiB")
+    options = parser.parse_args()
+    rounds = options.rounds
     torch.set_num_threads(1)
+    if options.peak:
+        print(peak_mib(*options.peak))
+        return
     content = {
         "rounds": rounds,
         "environment": environment(),
