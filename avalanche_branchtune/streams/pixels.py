@@ -31,6 +31,16 @@ class PixelFile:
 
     :param path: of a file that :func:`pixel_file` made.
     :param count: N, its images.
+
+    Example::
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> from avalanche_branchtune.streams.pixels import pixel_file
+        >>> with TemporaryDirectory() as folder:
+        ...     made = pixel_file(folder, ["a.png"], lambda i: Image.new("RGB", (4, 3), (1, 2, 3)))
+        ...     made.image(0).size, made.image(0).getpixel((0, 0))
+        ((4, 3), (1, 2, 3))
     """
 
     def __init__(self, path: Path, count: int) -> None:
@@ -79,6 +89,18 @@ def pixel_file(
     :param decode: from a number below N to the image as RGB; its
         :class:`~avalanche_branchtune.errors.UnreadableImageError` is remembered.
     :return: None if all images together are too large for this machine, which is logged.
+
+    Example::
+
+        >>> import os
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> from avalanche_branchtune.streams.pixels import pixel_file
+        >>> with TemporaryDirectory() as folder:
+        ...     made = pixel_file(folder, ["a.png", "b.png"], lambda i: Image.new("RGB", (4, 3)))
+        ...     found = pixel_file(folder, ["a.png", "b.png"], None)
+        ...     made.count, len(os.listdir(folder)), found.image(1).size
+        (2, 1, (4, 3))
     """
     path = Path(folder) / f"{_key(files)}.pixels"
     if not path.exists():
