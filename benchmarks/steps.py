@@ -2,7 +2,7 @@
 
 SimCLR of solo-learn with two views, one core, float32: the same network fine-tuned, in branches,
 in branches as parallel convolutions, and after compression.  The forms take turns within one
-process, each step's time is the process's CPU time, and what is given is the median over rounds
+process, a step's time is the process's CPU time, and what is given is the median over rounds
 of a form's time divided by fine-tuning's in the same round.  Peak memory is of what torch
 allocates in three steps, as its profiler counts it.
 """
@@ -31,6 +31,7 @@ from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.records import environment
 from solo_bridge import Augmentation, SoloMethod
 from solo_bridge.backbones import small_resnet
+from solo_bridge.compiling import Compiled
 from solo_bridge.interface import Plan
 from solo_bridge.optim import OptimizerSettings
 
@@ -98,8 +99,10 @@ class Step:
     :param size: of :data:`SIZES`.
     :param form: of :data:`FORMS`.
     :param optimizer: ``"lars"``, ``"sgd"`` …
-    :param change: what is done to the model and its views before, for example another layout.
-    :param autocast: the precision of the forward pass, if it is another one.
+    :param channels_last: see :class:`~solo_bridge.SelfSupervised`.
+    :param bf16: whether the forward pass is autocast to bfloat16.
+    :param compile: see :class:`~solo_bridge.SelfSupervised`.
+    :param device: ``"cpu"``, or ``"cuda"``, where time is the clock's on the wall.
     """
 
     def __init__(
@@ -107,16 +110,23 @@ class Step:
         size: str,
         form: str,
         optimizer: str = "lars",
-        change: Callable[[nn.Module, list[Tensor]], list[Tensor]] | None = None,
-        autocast: torch.dtype | None = None,
+        *,
+        channels_last: bool = False,
+        bf16: bool = False,
+        compile: bool = False,
+        device: str = "cpu",
     ) -> None:
-        self.model = made(size, form)
+        self.device = torch.device(device)
+        self.model = made(size, form).to(self.device)
         _, pixels, images = SIZES[size]
         generator = torch.Generator().manual_seed(1)
-        self.views = [torch.randn(images, 3, pixels, pixels, generator=generator) for _ in "ab"]
-        if change is not None:
-            self.views = change(self.model, self.views)
-        self.autocast = autocast
+        views = [torch.randn(images, 3, pixels, pixels, generator=generator) for _ in "ab"]
+        self.views = [view.to(self.device) for view in views]
+        if channels_last:
+            self.model.use_channels_last(True)
+            self.views = [v.contiguous(memory_format=torch.channels_last) for v in self.views]
+        self.autocast = torch.autocast(device, torch.bfloat16, bf16, cache_enabled=False)
+        self.compiled = Compiled(compile)
         groups = self.model.parameter_groups()
         known = {id(p) for group in groups for p in group["params"]}
         learning = [p for p in self.model.parameters() if p.requires_grad]
@@ -129,16 +139,21 @@ class Step:
         self.model.start_experience(Plan(10_000, 1, 10_000 * images, images))
 
     def __call__(self) -> float:
-        begin = time.process_time()
+        begin = self.now()
         self.optimizer.zero_grad()
-        dtype = self.autocast
-        with folded_once(), torch.autocast("cpu", dtype, dtype is not None, cache_enabled=False):
+        with folded_once(), self.autocast, self.compiled.networks_of(self.model):
             loss = self.model.loss(self.views)
         loss.backward()  # type: ignore[no-untyped-call]
         self.model.after_backward()
         self.optimizer.step()
         self.model.after_step()
-        return time.process_time() - begin
+        return self.now() - begin
+
+    def now(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def ratios(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, dict[str, float]]:
