@@ -158,15 +158,15 @@ def equalized(x: Tensor, applied: Tensor) -> Tensor:
     :param applied: ``(N,)``, which.
     """
     n, channels, height, width = x.shape
-    levels = x.reshape(n, channels, height * width).long()
-    histogram = torch.zeros(n, channels, 256, dtype=torch.long, device=x.device)
-    histogram.scatter_add_(2, levels, torch.ones_like(levels))
-    last = histogram.gather(2, levels.amax(dim=2, keepdim=True))
-    step = (height * width - last) // 255
+    levels = x.reshape(n, channels, height * width)
+    index = levels.long()
+    histogram = x.new_zeros(n, channels, 256).scatter_add_(2, index, torch.ones_like(levels))
+    brightest = histogram.gather(2, index.amax(dim=2, keepdim=True))
+    step = (height * width - brightest).div_(255).floor_()
     darker = histogram.cumsum(dim=2) - histogram
-    table = ((step // 2 + darker) // step.clamp(min=1)).clamp_(max=255)
-    new = torch.where((step > 0) & _each(applied, 3), table.gather(2, levels), levels)
-    return new.view(x.shape).float()
+    table = darker.add_((step / 2).floor_()).div_(step.clamp(min=1)).floor_().clamp_(max=255)
+    changes = (step > 0) & applied.view(n, 1, 1)
+    return torch.where(changes, table.gather(2, index), levels).view(x.shape)
 
 
 def normalized(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -176,13 +176,10 @@ def normalized(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor
     :param mean: of every channel, in [0, 1].
     :param std: deviations, likewise.
     """
-    result = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for channel in range(x.shape[1]):
-        torch.sub(x[:, channel], 255 * mean[channel], out=result[:, channel])
-        result[:, channel].div_(255 * std[channel])
-    return result
+    channels = zip(x.unbind(dim=1), mean, std, strict=True)
+    return torch.stack([(c - 255 * m).div_(255 * s) for c, m, s in channels], dim=1)
 
 
-def _each(values: Tensor, dimensions: int = 4) -> Tensor:
+def _each(values: Tensor) -> Tensor:
     """Return one value for each view, so that it broadcasts."""
-    return values.view(-1, *[1] * (dimensions - 1))
+    return values.view(-1, 1, 1, 1)
