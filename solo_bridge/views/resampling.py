@@ -1,6 +1,7 @@
-"""Resizing and blurring of minibatches: sums along columns, then along rows, weighted per image.
+"""Resizing and blurring of minibatches, where the weights of a sum differ from image to image.
 
-Every sum is rounded to whole grey levels, as Pillow does, which computes in 8 bits.
+Every sum runs along one axis and is rounded to whole grey levels, as Pillow does, which computes
+in 8 bits.
 
 Source: Pillow, src/libImaging/Resample.c (bicubic with antialiasing) and BoxBlur.c (Gaussian blur
 as three extended box blurs after Gwosdek et al. 2011, Theoretical Foundations of Gaussian
@@ -36,11 +37,12 @@ def resized_crops(
     :param flip: whether left and right of the result change places.
     :return: whole grey levels ``(N, 3, size, size)``, float32.
     """
-    rows, columns = pixels.shape[2:]
+    n, channels, rows, columns = pixels.shape
     across = bicubic_weights(left, width, columns, size, flip)
-    narrow = _along_columns(pixels, across).clamp_(0, 255)
+    narrow = torch.bmm(pixels.reshape(n, channels * rows, columns), across)
+    narrow = _rounded(narrow).clamp_(0, 255).view(n, channels, rows, size)
     down = bicubic_weights(top, height, rows, size, torch.zeros_like(flip))
-    return _along_rows(narrow, down).clamp_(0, 255)
+    return _rounded(torch.matmul(down.transpose(1, 2).unsqueeze(1), narrow)).clamp_(0, 255)
 
 
 def bicubic_weights(
@@ -82,25 +84,26 @@ def blurred(x: Tensor, sigma: Tensor, applied: Tensor) -> Tensor:
 
     :param x: whole grey levels ``(N, 3, S, S)``.
     :param sigma: standard deviation of the Gaussian in pixels, float64 ``(N,)``,
-        below 2.4: a box of it has five taps.
-    :param applied: which views are blurred; the others stay as they are.
+        below 2.4: a box of it has at most five pixels.
+    :param applied: ``(N,)``, which views are blurred; the others stay as they are.
     :return: whole grey levels.
     """
-    weights = box_weights(sigma, applied, x.shape[-1])
-    for _ in range(_PASSES):
-        x = _along_columns(x, weights)
-    for _ in range(_PASSES):
-        x = _along_rows(x, weights)
+    weights = [
+        torch.where(applied, weight, 0.0 if step else 1.0).float().view(-1, 1, 1, 1)
+        for step, weight in enumerate(box_weights(sigma))
+    ]
+    for _ in range(2):
+        x = x.transpose(2, 3).contiguous()
+        for _ in range(_PASSES):
+            x = _box(x, *weights)
     return x
 
 
-def box_weights(sigma: Tensor, applied: Tensor, size: int) -> Tensor:
+def box_weights(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weights of one extended box, three of which make a Gaussian blur.
 
     :param sigma: see :func:`blurred`.
-    :param applied: where not, a pixel counts for itself only.
-    :param size: side of the view.
-    :return: ``(N, size, size)``; beyond the edge lies the pixel of the edge.
+    :return: of the pixel itself, of each neighbour, and of each second neighbour.
     """
     variance = sigma.square() / _PASSES
     whole = (((12 * variance + 1).sqrt() - 1) / 2).floor()
@@ -108,24 +111,15 @@ def box_weights(sigma: Tensor, applied: Tensor, size: int) -> Tensor:
     radius = whole + part / (6 * (variance - (whole + 1).square()))
     full = (_FIXED_POINT / (2 * radius + 1)).floor() / _FIXED_POINT
     edge = (1 - (2 * whole + 1) * full) / 2
-    weights = (full, torch.where(whole == 0, edge, full), torch.where(whole == 0, 0, edge))
-    index = torch.arange(size, device=sigma.device)
-    box = (index[:, None] == index) * torch.where(applied, weights[0], 1.0).float()[:, None, None]
-    for step, weight in ((1, weights[1]), (2, weights[2])):
-        left, right = (index - step).clamp(min=0), (index + step).clamp(max=size - 1)
-        times = (index[:, None] == left).float() + (index[:, None] == right)
-        box.addcmul_(times, torch.where(applied, weight, 0.0).float()[:, None, None])
-    return box
+    return full, torch.where(whole == 0, edge, full), torch.where(whole == 0, 0.0, edge)
 
 
-def _along_columns(x: Tensor, weights: Tensor) -> Tensor:
-    n, channels, height, width = x.shape
-    result = torch.bmm(x.reshape(n, channels * height, width), weights)
-    return _rounded(result).view(n, channels, height, -1)
-
-
-def _along_rows(x: Tensor, weights: Tensor) -> Tensor:
-    return _rounded(torch.matmul(weights.transpose(1, 2).unsqueeze(1), x))
+def _box(x: Tensor, own: Tensor, next_: Tensor, second: Tensor) -> Tensor:
+    """Sum along columns of pixels; beyond the edge lies the pixel of the edge."""
+    first, last, rows = x[:, :, :1], x[:, :, -1:], x.shape[2]
+    wide = torch.cat([first, first, x, last, last], dim=2)
+    result = (x * own).addcmul_(wide[:, :, 1 : rows + 1] + wide[:, :, 3 : rows + 3], next_)
+    return _rounded(result.addcmul_(wide[:, :, :rows] + wide[:, :, 4:], second))
 
 
 def _rounded(x: Tensor) -> Tensor:
