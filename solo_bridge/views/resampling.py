@@ -109,8 +109,9 @@ def box_weights(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     whole = (((12 * variance + 1).sqrt() - 1) / 2).floor()
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
     radius = whole + part / (6 * (variance - (whole + 1).square()))
-    full = (_FIXED_POINT / (2 * radius + 1)).floor() / _FIXED_POINT
-    edge = (1 - (2 * whole + 1) * full) / 2
+    full = (_FIXED_POINT / (2 * radius + 1)).floor()
+    edge = ((_FIXED_POINT - (2 * whole + 1) * full) / 2).floor() / _FIXED_POINT
+    full = full / _FIXED_POINT
     return full, torch.where(whole == 0, edge, full), torch.where(whole == 0, 0.0, edge)
 
 
