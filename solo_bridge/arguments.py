@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
         description="The papers' settings by name, as compare --preset and "
         "SoloMethod.from_preset take them.",
     )
+    views = commands.add_parser(
+        "views",
+        help="draw what a method's views of images look like",
+        description="Writes a picture with a row for each image: the image, its views by Pillow, "
+        "and its views made by the minibatch.",
+    )
     presets.add_argument("name", nargs="?", metavar="NAME", help="of a preset (default: list them)")
     check.add_argument("folder", metavar="FOLDER", help="with images, or with train/ and test/")
     check.add_argument(
@@ -85,6 +91,19 @@ def parser() -> argparse.ArgumentParser:
             action="store_true",
             help="keep the checkpoints of finished runs, which are removed otherwise",
         )
+    views.add_argument(
+        "--method", help="name of a solo-learn method (default: simclr, for digits as in demo)"
+    )
+    views.add_argument("--data", metavar="FOLDER", help="of images (default: the digits of demo)")
+    views.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="side of a view in pixels (default: 16, of a folder 32)",
+    )
+    views.add_argument("--images", type=int, default=8, metavar="N", help="rows (default: 8)")
+    views.add_argument("--seed", type=int, default=0)
+    views.add_argument("--out", default="views.png", metavar="FILE", help="default: views.png")
     resume.add_argument("folder", metavar="FOLDER", help="of a run or of a comparison")
     status.add_argument("folder", metavar="FOLDER", help="of runs")
     status.add_argument("--json", action="store_true", help="print JSON; times are in seconds")

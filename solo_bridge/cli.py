@@ -74,6 +74,37 @@ def _presets(options: argparse.Namespace) -> int:
     return 0
 
 
+def _views(options: argparse.Namespace) -> int:
+    from avalanche_branchtune.options import at_least_one, one_of
+    from solo_bridge.defaults import DEFAULTS
+
+    size = 16 if options.data is None else 32
+    size = at_least_one("--size", size if options.size is None else options.size)
+    method = one_of("--method", options.method or "simclr", DEFAULTS)
+    at_least_one("--images", options.images)
+    from solo_bridge.compat import load
+
+    load()
+    from avalanche_branchtune.streams import digits_on_photographs, unlabelled_folder
+    from solo_bridge.augmentation import resized
+    from solo_bridge.comparison import digits
+    from solo_bridge.views.sheet import contact_sheet
+
+    if options.data is None:
+        data: Any = digits_on_photographs(True, size=size, samples=10 * options.images)
+    else:
+        data = unlabelled_folder(options.data)
+    if options.data is None and options.method is None:
+        augmentations = [digits.views(size)]
+    else:
+        augmentations = resized(DEFAULTS[method].augmentations, size)
+    step = max(1, len(data) // options.images)
+    images = [data[i][0] for i in range(0, len(data), step)][: options.images]
+    contact_sheet(images, augmentations, options.seed).save(options.out)
+    print(options.out)
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from solo_bridge.status import as_json, as_text, statuses
 
@@ -288,4 +319,5 @@ COMMANDS = {
     "report": _report,
     "resume": _resume,
     "status": _status,
+    "views": _views,
 }

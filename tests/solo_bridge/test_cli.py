@@ -91,7 +91,17 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(
         f"\n    {name} " in text
-        for name in ("check", "compare", "demo", "doctor", "presets", "report", "resume", "status")
+        for name in (
+            "check",
+            "compare",
+            "demo",
+            "doctor",
+            "presets",
+            "report",
+            "resume",
+            "status",
+            "views",
+        )
     )
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
