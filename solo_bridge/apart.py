@@ -1,7 +1,4 @@
-"""Work in a process of its own, which never outlives the one that began it.
-
-This file imports nothing large: the new process watches its parent before it loads anything.
-"""
+"""Work in processes of their own, which never outlive the one that began them."""
 
 from __future__ import annotations
 
@@ -12,13 +9,17 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
 from avalanche_branchtune.checkpoints.signals import AT_ONCE, STATUSES
 from avalanche_branchtune.errors import BranchTuneError, RecordError
+
+PRELOADED = "solo_bridge.preloaded"
+"""Module that imports what training needs."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -46,54 +47,86 @@ def stopped_by(status: object) -> Stopped | None:
     return None
 
 
-def run_apart(name: str, work: Callable[..., None], *arguments: Any) -> None:
-    """Run a function in a process of its own, and wait for its end.
+class Apart:
+    """A function at work in a process of its own.
 
-    If this process ends, in whatever way, that one and its loaders' workers end.  If this process
-    is asked to end, so is that one: it can finish its step and save, see
-    :class:`~avalanche_branchtune.checkpoints.Checkpoints`, unless it is asked again.
+    If this process ends, in whatever way, that one and its loaders' workers end.  It is forked from
+    one that does nothing else, see :func:`prepare`.
 
     :param name: of the work, for messages.
     :param work: of a module, so that the process can import it.
     :param arguments: its arguments, which can be pickled.
-    :raises BranchTuneError: which the work raised; likewise ``OSError``.
-    :raises Stopped: if this process or that one was asked to end.
-    :raises RecordError: if the process ended in another way.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    task = pickle.dumps((work, arguments))
-    heard = [number for number in STATUSES if signal.getsignal(number) is not signal.SIG_IGN]
-    start = multiprocessing.get_start_method()
-    process = context.Process(target=_enter, args=(there, task, start, heard), name=name)
-    with here:
-        with _deaf():  # what is interrupted here is not for the new process to decide
-            process.start()
-        there.close()
+
+    def __init__(self, name: str, work: Callable[..., None], *arguments: Any) -> None:
+        """See the class."""
+        prepare()
+        context = multiprocessing.get_context("forkserver")
+        task = pickle.dumps((work, arguments))
+        heard = [number for number in STATUSES if signal.getsignal(number) is not signal.SIG_IGN]
+        start = multiprocessing.get_start_method()
+        self.name = name
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_enter, args=(there, task, start, heard), name=name)
         try:
-            try:
-                wait([here, process.sentinel])  # what it says may be longer than the pipe holds
-            except KeyboardInterrupt as stop:
-                with contextlib.suppress(OSError):  # it has just ended
-                    here.send(getattr(stop, "number", signal.SIGINT))
-                wait([here, process.sentinel])
-                raise
-            error = _said(here)
-            process.join()
+            self._process.start()
         except BaseException:
-            here.close()  # the process sees it and ends
-            process.join()
+            self._pipe.close()  # the process sees it, if there is one
             raise
-    if error is not None:
-        raise error
-    stopped = stopped_by(process.exitcode)
-    if stopped is not None:
-        raise stopped
-    if process.exitcode:
-        raise RecordError(
-            f"{name}: its process ended with status {process.exitcode}, for the reason above; "
-            "what it finished is recorded"
+        finally:
+            there.close()
+
+    def ask(self, number: int) -> None:
+        """Ask it to end: it can finish its step and save, unless it is asked again.
+
+        See :class:`~avalanche_branchtune.checkpoints.Checkpoints`.
+
+        :param number: of the signal.
+        """
+        with contextlib.suppress(OSError):  # it has just ended
+            self._pipe.send(number)
+
+    def outcome(self) -> Exception | Stopped | None:
+        """Wait for its end, and return what the work raised, None if all went well.
+
+        :return: a ``BranchTuneError`` or ``OSError`` of the work; :class:`Stopped` if the process
+            was asked to end; ``RecordError`` if it ended in another way.
+        """
+        error = _said(self._pipe)
+        self._process.join()
+        code = self._process.exitcode
+        if error is not None or not code:
+            return error
+        how = f"ended with status {code}" if code > 0 else f"was killed by signal {-code}"
+        return stopped_by(code) or RecordError(
+            f"its process {how}, for the reason above if there is one; what it finished is recorded"
         )
+
+    def abandon(self) -> None:
+        """End it now, if it has not ended."""
+        self._pipe.close()  # the process sees it
+        self._process.join()
+
+    @staticmethod
+    def next_to_end(some: Sequence[Apart]) -> Apart:
+        """Wait until one of several has ended, or tells why it is about to.
+
+        :param some: of which one is returned.
+        """
+        handles: dict[Any, Apart] = {}
+        for one in some:
+            handles.update({one._pipe: one, one._process.sentinel: one})
+        return handles[wait(list(handles))[0]]
+
+
+def prepare(*modules: str) -> None:
+    """Begin the process that all others are forked from, if it has not begun.
+
+    :param modules: which it imports, once for all; whoever begins it early need not wait for that.
+    """
+    with _handled(signal.SIG_IGN, *STATUSES):  # a whole group is asked to end: not that process
+        multiprocessing.set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
 
 def _said(process: Connection) -> Exception | None:
@@ -138,10 +171,6 @@ def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _deaf() -> contextlib.AbstractContextManager[None]:
-    return _handled(signal.SIG_IGN, signal.SIGINT)
-
-
 def _enter(parent: Connection, task: bytes, start: str, heard: list[signal.Signals]) -> None:
     """Do the work, in the new process."""
     for number in heard:
@@ -153,6 +182,7 @@ def _enter(parent: Connection, task: bytes, start: str, heard: list[signal.Signa
         work(*arguments)
     except (BranchTuneError, OSError) as error:
         parent.send(error)
+        raise SystemExit(1) from None
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -78,7 +78,21 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--device", default="cpu")
         command.add_argument("--samples", type=int, default=4000, help="number of training images")
+        command.add_argument(
+            "--threads",
+            type=int,
+            default=1,
+            metavar="N",
+            help="of each strategy (default: 1); with more, sums are rounded otherwise",
+        )
     for command in (compare, demo, resume):
+        command.add_argument(
+            "--jobs",
+            type=int,
+            metavar="N",
+            help="how many strategies train at a time, on which no number depends (default: one "
+            "for each core; 1 on a GPU)",
+        )
         command.add_argument(
             "--checkpoint-minutes",
             type=float,

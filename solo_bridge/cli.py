@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_branchtune.errors import BranchTuneError
-from solo_bridge.apart import Stopped, stoppable
+from avalanche_branchtune.options import at_least
+from solo_bridge.apart import PRELOADED, Stopped, prepare, stoppable
 from solo_bridge.arguments import EPOCHS, EXPERIENCES, parser
+from solo_bridge.side_by_side import cores
 from solo_bridge.titles import TITLES
 
 DEMO = ("fine_tuning", "branch_tuning", "joint")
-UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints")
+UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints", "jobs")
 """Options on which no result depends that is averaged: they are not in the command of a record."""
 
 
@@ -117,9 +119,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from solo_bridge.compat import load
-
-    load()
+    _load()
     import torch
 
     from solo_bridge.comparison.resumed import unfinished
@@ -154,10 +154,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from solo_bridge.compat import load
-
-    load()
-    return _run(options, list(DEMO), separate=False, imports=[])
+    _load()
+    return _run(options, list(DEMO), imports=[])
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -167,9 +165,7 @@ def _compare(options: argparse.Namespace) -> int:
         for name in sorted(titles):
             print(f"{name:<{width}}  {titles[name]}")
         return 0
-    from solo_bridge.compat import load
-
-    load()
+    _load()
     from solo_bridge.comparison import everything
     from solo_bridge.registry import import_file
 
@@ -180,7 +176,6 @@ def _compare(options: argparse.Namespace) -> int:
     return _run(
         options,
         [spec.replace(" ", "") for spec in specs],
-        separate=True,
         imports=options.imports,
         preset=options.preset,
         method=options.method,
@@ -206,7 +201,6 @@ def _run(
     options: argparse.Namespace,
     specs: list[str],
     *,
-    separate: bool,
     imports: list[str],
     preset: str | None = None,
     **settings: Any,
@@ -216,7 +210,7 @@ def _run(
     from solo_bridge.comparison import Comparison
 
     out = options.out or time.strftime(f"runs/{options.command}-%Y%m%d-%H%M%S")
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the other core makes the views
+    torch.set_num_threads(at_least(1, "--threads", options.threads))
     settings.update(
         epochs=options.epochs,
         samples=options.samples,
@@ -233,8 +227,23 @@ def _run(
         comparison = Comparison(**given)
     else:
         comparison = Comparison.as_published(preset, **settings)
-    _train(specs, comparison, out, options, separate=separate, imports=imports)
+    _train(specs, comparison, out, options, separate=True, imports=imports)
     return 0
+
+
+def _load() -> None:
+    """Import what training needs, here and for the processes that train."""
+    prepare(PRELOADED)
+    from solo_bridge.compat import load
+
+    load()
+
+
+def _jobs(asked: int | None, device: str, threads: int) -> int:
+    """Return how many strategies train at a time: on a GPU one, unless told otherwise."""
+    if asked is not None:
+        return at_least(1, "--jobs", asked)
+    return max(1, cores() // threads) if device == "cpu" else 1
 
 
 def _train(
@@ -249,9 +258,12 @@ def _train(
 ) -> None:
     """Train what is not finished and show all; without the page if it is not the whole of it."""
     warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
+    import torch
+
     from avalanche_branchtune.report import write_report
     from solo_bridge.comparison import compare
 
+    jobs = _jobs(options.jobs, comparison.device, torch.get_num_threads())
     begin = time.perf_counter()
     done: list[Any] = []
     try:
@@ -259,6 +271,7 @@ def _train(
             specs,
             comparison,
             out,
+            jobs=min(jobs, len(specs)) if separate else 1,
             separate=separate,
             done=done.append,
             imports=imports,

@@ -29,16 +29,8 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        (
-            "apart",
-            "arguments",
-            "augmentation",
-            "compiling",
-            "defaults",
-            "finite",
-            "mean_loss",
-            "titles",
-        ),
+        ("apart", "arguments", "augmentation", "compiling", "defaults", "finite"),
+        ("mean_loss", "side_by_side", "titles"),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface", "images"),
@@ -50,7 +42,7 @@ LAYERS = {
         ("references",),
         ("specification",),
         ("comparison",),
-        ("doctor", "status", "cli"),
+        ("doctor", "preloaded", "status", "cli"),
         ("__main__",),
     ],
 }

@@ -123,21 +123,54 @@ def layerwise_cka(
     pairs = dict(names) if isinstance(names, Mapping) else {n: n for n in names}
     _check_layers(model, pairs.keys())
     _check_layers(reference, pairs.values())
-    if device is None:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = _device(model) if device is None else device
     alignments = {name: MinibatchCKA() for name in pairs}
-    images_of = single_images(dataset)
-    order = torch.randperm(len(images_of), generator=torch.Generator().manual_seed(0))
-    loader = loader_of(Subset(images_of, order.tolist()), batch_size)
     with looked_at(model), looked_at(reference):
-        for images, *_ in loader:
-            if len(images) < 4:
-                continue
-            images = images.to(device)
+        for images in _minibatches(dataset, batch_size, device):
             mine = _grams(model, list(pairs), images)
             theirs = _grams(reference, list(pairs.values()), images)
             for name, other in pairs.items():
                 alignments[name].update_grams(mine[name], theirs[other])
+    return {name: _computed(name, alignment) for name, alignment in alignments.items()}
+
+
+def layer_grams(
+    model: nn.Module, dataset: Any, layers: Sequence[str], *, batch_size: int = 128
+) -> list[dict[str, Tensor]]:
+    """Return what :func:`layerwise_cka` compares of one network, to be compared another time.
+
+    :param model: the network.
+    :param dataset: see :func:`layerwise_cka`.
+    :param layers: names of layers.
+    :param batch_size: images in a minibatch.
+    :return: for each minibatch layer → ``(N, N)``, in float64 and on the CPU.
+    :raises BranchTuneError: for too few images, and for layers as :func:`layerwise_cka`.
+    """
+    _check_layers(model, layers)
+    with looked_at(model):
+        found = [
+            {name: gram.cpu() for name, gram in _grams(model, list(layers), images).items()}
+            for images in _minibatches(dataset, batch_size, _device(model))
+        ]
+    if not found:
+        raise ProbeError("CKA: no minibatch of at least 4 images was given")
+    return found
+
+
+def cka_of_grams(
+    mine: Sequence[Mapping[str, Tensor]], theirs: Sequence[Mapping[str, Tensor]]
+) -> dict[str, float]:
+    """Return what :func:`layerwise_cka` does, from what :func:`layer_grams` returned.
+
+    :param mine: of the network.
+    :param theirs: of the one that it is compared with, on the same images.
+    :return: layer → CKA.
+    :raises ProbeError: for features that do not vary.
+    """
+    alignments = {name: MinibatchCKA() for name in mine[0]}
+    for one, other in zip(mine, theirs, strict=True):
+        for name, alignment in alignments.items():
+            alignment.update_grams(one[name], other[name])
     return {name: _computed(name, alignment) for name, alignment in alignments.items()}
 
 
@@ -192,6 +225,19 @@ def stability_plasticity(
         f"linear CKA, unbiased HSIC averaged over minibatches of {batch_size}, eval mode, "
         f"{len(stability)} layers; {len(old_data)} old and {len(new_data)} new images",
     )
+
+
+def _minibatches(dataset: Any, batch_size: int, device: str | torch.device) -> Iterator[Tensor]:
+    """Yield images in a random order that is always the same, 4 or more at a time."""
+    images_of = single_images(dataset)
+    order = torch.randperm(len(images_of), generator=torch.Generator().manual_seed(0))
+    for images, *_ in loader_of(Subset(images_of, order.tolist()), batch_size):
+        if len(images) >= 4:
+            yield images.to(device)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _computed(name: str, alignment: MinibatchCKA) -> float:

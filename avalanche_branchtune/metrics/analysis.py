@@ -19,6 +19,8 @@ from avalanche_branchtune.options import at_least
 from avalanche_branchtune.parts import Part, part_of
 from avalanche_branchtune.records.run import Run
 
+TO_JOINT = "; plasticity: to the jointly trained network, on those of the experience"
+
 
 class AnalysisMetric(RunMetric):
     """Stability and plasticity, layer by layer: ``Stability`` and ``Plasticity`` are the means.
@@ -80,15 +82,12 @@ class AnalysisMetric(RunMetric):
                 f"{self.stream_length}: expected one for each, or one that they share"
             )
         network = part_of(strategy.model, self.backbone)
-        options: dict[str, Any] = {"layers": self.layers, "batch_size": self.batch_size}
-        stability, plasticity = {}, {}
+        stability = {}
         if t - 1 in self._networks:
             old = self.test[:t] if len(self.test) > 1 else self.test
             before = self._networks[t - 1]
-            stability = layerwise_cka(network, before, self._images(old), **options)
-        if self.joint is not None:
-            new = self._images(self.test[t : t + 1] if len(self.test) > 1 else self.test)
-            plasticity = layerwise_cka(network, self.joint, new, **options)
+            stability = layerwise_cka(network, before, self._images(old), **self._options())
+        plasticity = self.likeness_to_joint(network, t)
         self.stability.append(stability)
         self.plasticity.append(plasticity)
         self._networks = {s: n for s, n in self._networks.items() if s == t - 1}
@@ -96,17 +95,36 @@ class AnalysisMetric(RunMetric):
         found = {"Stability": stability, "Plasticity": plasticity}
         return {f"{name}/{WHERE}": sum(v.values()) / len(v) for name, v in found.items() if v}
 
+    def likeness_to_joint(self, network: nn.Module, t: int) -> dict[str, float]:
+        """Return the plasticity of each layer; nothing without a jointly trained network.
+
+        :param network: the backbone after an experience.
+        :param t: index of the experience.
+        """
+        if self.joint is None:
+            return {}
+        return layerwise_cka(network, self.joint, self.images_of(t), **self._options())
+
+    def images_of(self, t: int) -> Any:
+        """Return the test images of an experience that plasticity is measured on.
+
+        :param t: index of the experience.
+        """
+        return self._images(self.test[t : t + 1] if len(self.test) > 1 else self.test)
+
     def record(self, run: Run) -> None:
         """Write the layers' values."""
         run.stability, run.plasticity = self.stability, self.plasticity
-        new = "; plasticity: to the jointly trained network, on those of the experience"
         run.analysis_protocol = (
             "linear CKA, unbiased HSIC averaged over minibatches of "
             f"{self.batch_size}, eval mode, up to {self.samples} random test images; layers: "
             f"{'convolutions, BatchNorm, blocks' if self.layers is None else list(self.layers)}; "
             "stability: likeness to the network before the experience, on images of the "
-            "experiences before" + (new if self.joint is not None else "")
+            "experiences before" + (TO_JOINT if self.joint is not None else "")
         )
+
+    def _options(self) -> dict[str, Any]:
+        return {"layers": self.layers, "batch_size": self.batch_size}
 
     def _images(self, datasets: Sequence[Any]) -> Any:
         """Return random images of some experiences, as many of each, the same every time."""

@@ -22,14 +22,14 @@ class Asked:
     """What one run of a comparison was asked for.
 
     :param specification: of the strategy.
-    :param place: among the strategies that are trained one after the other.
+    :param place: among the strategies, in the order in which they are begun.
     :param settings: of the :class:`~solo_bridge.comparison.Comparison`, as JSON has them.
     :param exact: whether JSON has all of them: objects in ``options`` are there as texts.
     :param imports: files that register names.
     :param directory: where it was begun: paths are relative to it.
     :param threads: of torch, by which sums are rounded.
     :param separate: whether each strategy has a process of its own.
-    :param finished: whether it is done.
+    :param finished: whether it is trained, and measured but for its plasticity.
     """
 
     specification: str

@@ -17,15 +17,17 @@ class Progress(SupervisedPlugin):
     :param name: what is trained.
     :param epochs: epochs in all.
     :param shown: whether anything is.
+    :param lines: whether a terminal has lines too: bars of several processes would overwrite one
+        another.
     """
 
     supports_distributed = True
 
-    def __init__(self, name: str, epochs: int, shown: bool = True) -> None:
+    def __init__(self, name: str, epochs: int, shown: bool = True, lines: bool = False) -> None:
         """See the class."""
         super().__init__()
         self.name, self.shown = name, shown
-        hidden = not (shown and sys.stderr.isatty())
+        hidden = lines or not (shown and sys.stderr.isatty())
         self.bar = tqdm(total=epochs, desc=f"{name:<14}", unit="epoch", disable=hidden)
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from avalanche.training.plugins import EvaluationPlugin
+from torch import nn
 
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
@@ -19,7 +20,7 @@ from avalanche_branchtune.records.run import RECORD
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
-from solo_bridge.comparison import digits, published
+from solo_bridge.comparison import digits, plasticity, published
 from solo_bridge.comparison.asked import ASKED, Asked, asked
 from solo_bridge.comparison.progress import Progress
 from solo_bridge.method import SoloMethod
@@ -224,7 +225,15 @@ class Comparison:
         known = asked(folder)
         if known is None or not known.finished or not load_run(folder).complete:
             return False
-        return spec != "joint" or (folder / REFERENCE).is_file()
+        return not self.waits(spec, out) and (spec != "joint" or (folder / REFERENCE).is_file())
+
+    def waits(self, spec: str, out: str | Path) -> bool:
+        """Tell whether a strategy's plasticity is yet to be measured, see :meth:`run`.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        :param out: folder of all of them.
+        """
+        return plasticity.waits(self.folder(spec, out))
 
     def run(
         self,
@@ -232,6 +241,7 @@ class Comparison:
         out: str | Path,
         *,
         bar: bool = True,
+        lines: bool = False,
         checkpoint_minutes: float | None = MINUTES,
         keep_checkpoints: bool = False,
     ) -> Run:
@@ -239,9 +249,10 @@ class Comparison:
 
         :param spec: see :func:`solo_bridge.specification.build`.
         :param out: the record goes to a folder of this one; joint training's
-            backbone as well, which later strategies take as the reference of
-            plasticity.
+            backbone as well, which is the reference of the others' plasticity.  Where joint
+            training is asked for and not finished, that is measured when this is called again.
         :param bar: whether to show progress.
+        :param lines: whether to show it as lines, also on a terminal.
         :param checkpoint_minutes: how often to save within an experience, see
             :class:`~avalanche_branchtune.checkpoints.Checkpoints`; None for never.
         :param keep_checkpoints: whether they stay when the run is finished.
@@ -249,15 +260,30 @@ class Comparison:
         :raises RecordError: for a folder that has a run which is finished, or is not of this
             comparison.
         """
-        out, name, stream = Path(out), title(spec), self.stream()
+        out, stream = Path(out), self.stream()
+        folder, known = self.folder(spec, out), self._begun(spec, out)
+        self._joint(stream, out)  # one that is damaged is known before training
+        if not (known.finished and self.waits(spec, out)):
+            progress = Progress(title(spec), self._epochs(spec), bar, lines)
+            checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
+            self._train(spec, stream, out, checkpoints, progress)
+            replace(known, finished=True).save(folder)
+            checkpoints.finish(keep=keep_checkpoints)
+        joint = self._joint(stream, out)
+        if joint is not None and self.waits(spec, out):
+            plasticity.measure(folder, stream.test_stream, joint)
+        return load_run(folder)
+
+    def _train(
+        self, spec: str, stream: Any, out: Path, checkpoints: Checkpoints, progress: Progress
+    ) -> None:
+        """Train and measure a strategy, but for its plasticity."""
         folder = self.folder(spec, out)
-        known = self._begun(spec, out)
-        checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
         begun = checkpoints.folder.begun()
         method = self.network(stream)
         recorder = RunRecorder(
             folder,
-            name,
+            title(spec),
             seed=self.seed,
             settings={**self.facts(), "specification": spec},
             resume=begun,
@@ -265,14 +291,13 @@ class Comparison:
         )
         evaluator = EvaluationPlugin(loggers=[recorder])
         parts = {e.name for e in entries(spec)}
-        epochs = self.epochs * (1 if "joint" in parts else self.experiences)
         defaults = self._defaults()
         options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
         strategy = build(
             spec,
             method,
             options=options,
-            plugins=[Progress(name, epochs, bar)],
+            plugins=[progress],
             **self._settings(),
             train_mb_size=self.batch,
             train_epochs=self.epochs,
@@ -280,7 +305,7 @@ class Comparison:
             reproducible_views=True,
             evaluator=evaluator,
         )
-        evaluator.metrics = self._metrics(strategy, stream, out)
+        evaluator.metrics = self._metrics(spec, strategy, stream, out)
         strategy.plugins.append(checkpoints)
         checkpoints.attach(strategy)  # now that it has all its parts
         several = isinstance(strategy, Joint)
@@ -289,9 +314,19 @@ class Comparison:
             strategy.eval(stream.test_stream, loss=False)
         if spec == "joint":
             save_backbone(method, folder / REFERENCE)
-        replace(known, finished=True).save(folder)
-        checkpoints.finish(keep=keep_checkpoints)
-        return recorder.run
+
+    def _epochs(self, spec: str) -> int:
+        joint = "joint" in {e.name for e in entries(spec)}
+        return self.epochs * (1 if joint else self.experiences)
+
+    def _joint(self, stream: Any, out: Path) -> nn.Module | None:
+        """Return the jointly trained backbone, None if it is not there."""
+        reference = self.folder("joint", out) / REFERENCE
+        if not reference.is_file():
+            return None
+        joint = self.network(stream).backbone
+        load_solo_checkpoint(joint, reference, strict=True)
+        return joint.to(self.device)
 
     def _begun(self, spec: str, out: Path) -> Asked:
         """Return what the run is asked for, if it can begin or go on."""
@@ -312,7 +347,7 @@ class Comparison:
             return {"preset": self.preset, "optimizer_settings": warmup}
         return {"optimizer": "sgd", "lr": self.lr, "weight_decay": 5e-4}
 
-    def _metrics(self, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
+    def _metrics(self, spec: str, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
         streams = stream.train_stream, stream.test_stream
         probes = [StreamProbe(KNNProbe(), *streams)]
         for plugin in strategy.plugins:
@@ -320,8 +355,8 @@ class Comparison:
                 probes.append(StreamProbe(ClassifierProbe(), *streams, backbone=plugin.network))
         if isinstance(strategy, Joint):
             return run_metrics(probes)
-        reference, joint = self.folder("joint", out) / REFERENCE, None
-        if reference.is_file():
-            joint = self.network(stream).backbone
-            load_solo_checkpoint(joint, reference, strict=True)
-        return run_metrics(probes, AnalysisMetric(stream.test_stream, joint=joint))
+        joint = self.folder("joint", out)
+        if (joint / ASKED).is_file() or (joint / REFERENCE).is_file():
+            later = plasticity.PlasticityLater(stream.test_stream, self.folder(spec, out))
+            return run_metrics(probes, later)
+        return run_metrics(probes, AnalysisMetric(stream.test_stream))

@@ -1,4 +1,4 @@
-"""Strategies one after the other, each in a process of its own if asked."""
+"""Strategies one after the other, or several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 
 from avalanche_branchtune.checkpoints.lock import locked
 from avalanche_branchtune.errors import UnknownOptionError
-from avalanche_branchtune.options import positive
+from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run, load_run
-from solo_bridge.apart import run_apart, stopped_by
+from solo_bridge.apart import PRELOADED, prepare, stopped_by
 from solo_bridge.comparison.asked import ASKED, Asked, asked
-from solo_bridge.comparison.settings import MINUTES, Comparison
+from solo_bridge.comparison.settings import MINUTES, REFERENCE, Comparison
 from solo_bridge.presets import preset
 from solo_bridge.registry import import_file
+from solo_bridge.side_by_side import Task, run_side_by_side
 from solo_bridge.specification import names, title
 
 COMBINATIONS = (
@@ -39,23 +40,26 @@ def compare(
     comparison: Comparison,
     out: str | Path,
     *,
+    jobs: int = 1,
     separate: bool = False,
     done: Callable[[Run], None] | None = None,
     imports: Sequence[str] = (),
     checkpoint_minutes: float | None = MINUTES,
     keep_checkpoints: bool = False,
 ) -> list[Run]:
-    """Train and measure strategies one after the other, joint training first.
+    """Train and measure strategies, joint training first.
 
-    Called again with the same folder, it keeps what is finished, goes on with the run that was
-    interrupted, and trains the rest.
+    Called again with the same folder, it keeps what is finished, goes on with the runs that were
+    interrupted, and trains the rest.  If one fails, those beside it are finished, and no other is
+    begun.  No number depends on ``jobs``.
 
     :param specs: see :func:`solo_bridge.specification.build`.
     :param comparison: what they are compared on.
     :param out: folder of the records, for this comparison alone while it lasts.
-    :param separate: run each in a process of its own, so that its peak memory
+    :param jobs: how many are trained at a time, at most; several have processes of their own.
+    :param separate: run each in a process of its own in any case, so that its peak memory
         is its own; they end with this one.
-    :param done: called with each record.
+    :param done: called with each record that is finished.
     :param imports: files that register names of one's own, for those processes as well.
     :param checkpoint_minutes: see :meth:`Comparison.run`.
     :param keep_checkpoints: see :meth:`Comparison.run`.
@@ -73,25 +77,65 @@ def compare(
     comparison.check()
     if checkpoint_minutes is not None:
         positive("checkpoint_minutes", checkpoint_minutes)
+    at_least(1, "jobs", jobs)
     runs: dict[str, Run] = {}
+    how: dict[str, Any]
+    how = {"checkpoint_minutes": checkpoint_minutes, "keep_checkpoints": keep_checkpoints}
     with locked(Path(out)):
         order = sorted(specs, key=lambda s: s != "joint")
-        _ask(order, comparison, Path(out), imports, separate)
-        how: dict[str, Any]
-        how = {"checkpoint_minutes": checkpoint_minutes, "keep_checkpoints": keep_checkpoints}
+        _ask(order, comparison, Path(out), imports, separate or jobs > 1)
+        left = []
         for spec in order:
             if comparison.finished(spec, out):
                 print(f"{title(spec)}: finished before, its record is kept", file=sys.stderr)
                 runs[spec] = load_run(comparison.folder(spec, out))
-            elif separate:
-                threads = torch.get_num_threads()
-                run_apart(spec, _alone, comparison, spec, str(out), threads, tuple(imports), how)
-                runs[spec] = load_run(comparison.folder(spec, out))
+                if done is not None:
+                    done(runs[spec])
             else:
+                left.append(spec)
+        if separate or jobs > 1:
+            how["lines"] = min(jobs, len(left)) > 1
+            runs |= _apart(left, comparison, out, jobs, tuple(imports), how, done)
+        else:
+            for spec in left:
                 runs[spec] = _here(comparison, spec, out, how)
-            if done is not None:
-                done(runs[spec])
+                if done is not None:
+                    done(runs[spec])
     return [runs[spec] for spec in specs]
+
+
+def _apart(
+    specs: Sequence[str],
+    comparison: Comparison,
+    out: str | Path,
+    jobs: int,
+    imports: tuple[str, ...],
+    how: dict[str, Any],
+    done: Callable[[Run], None] | None,
+) -> dict[str, Run]:
+    """Run strategies in processes; where plasticity waits for joint training, once more."""
+    threads = torch.get_num_threads()
+    runs: dict[str, Run] = {}
+    waiting: list[str] = []
+
+    def task(spec: str) -> Task:
+        return spec, _alone, (comparison, spec, str(out), threads, imports, how)
+
+    def ended(spec: str) -> list[Task]:
+        runs[spec] = load_run(comparison.folder(spec, out))
+        if comparison.waits(spec, out):
+            waiting.append(spec)
+        elif done is not None:
+            done(runs[spec])
+        if not (comparison.folder("joint", out) / REFERENCE).is_file():
+            return []
+        found = [task(one) for one in waiting]
+        waiting.clear()
+        return found
+
+    prepare(PRELOADED)
+    run_side_by_side([task(spec) for spec in specs], jobs, ended)
+    return runs
 
 
 def _ask(

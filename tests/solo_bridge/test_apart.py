@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from avalanche_branchtune.checkpoints.signals import AT_ONCE, Requests
-from avalanche_branchtune.errors import RecordError, UnknownOptionError
-from solo_bridge.apart import Stopped, run_apart, stoppable
+from avalanche_branchtune.errors import UnknownOptionError
+from solo_bridge.apart import Stopped, stoppable
 
 
 def _wait_long() -> None:
@@ -61,6 +61,8 @@ def fail(kind: str) -> None:
         raise OSError(28, "No space left on device", "run.json")
     if kind == "unexpected":
         raise ZeroDivisionError
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     os._exit(3)
 
 
@@ -69,10 +71,11 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
     code = (
         "import signal\n"  # ignored where the tests were started in the background
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from solo_bridge.apart import Stopped, run_apart, stoppable\n"
+        "from solo_bridge.apart import Stopped, stoppable\n"
+        "from solo_bridge.side_by_side import run_side_by_side\n"
         "from tests.solo_bridge.test_apart import long_work\n"
         "with stoppable():\n"
-        "    try: run_apart('long', long_work, " + repr(str(tmp_path)) + ")\n"
+        "    try: run_side_by_side([('long', long_work, (" + repr(str(tmp_path)) + ",))])\n"
         "    except Stopped as error: print(error, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
@@ -98,10 +101,11 @@ def ask(work: str, folder: Path, numbers: list[signal.Signals], group: bool) -> 
     code = (
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from solo_bridge.apart import Stopped, run_apart, stoppable\n"
+        "from solo_bridge.apart import Stopped, stoppable\n"
+        "from solo_bridge.side_by_side import run_side_by_side\n"
         f"from tests.solo_bridge.test_apart import {work}\n"
         "with stoppable():\n"
-        f"    try: run_apart('work', {work}, {str(folder)!r})\n"
+        f"    try: run_side_by_side([('work', {work}, ({str(folder)!r},))])\n"
         "    except Stopped as error: print(error, error.status, flush=True)\n"
     )
     command = [sys.executable, "-c", code]
@@ -139,19 +143,27 @@ def test_who_is_asked_twice_does_not_wait(tmp_path: Path) -> None:
     assert said == "interrupted by SIGTERM 143\n"
 
 
-@pytest.mark.parametrize(
-    ("kind", "error", "message"),
-    [
-        ("refused", UnknownOptionError, "^mine: expected 1; got 2$"),
-        ("at length", UnknownOptionError, "^mine: 1{1000000}$"),
-        ("system", OSError, "No space left on device: 'run.json'"),
-        ("unexpected", RecordError, "work: its process ended with status 1, .* above"),
-        ("at once", RecordError, "work: its process ended with status 3"),
-    ],
-)
-def test_what_went_wrong_is_known(kind: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        run_apart("work", fail, kind)
+def test_what_went_wrong_is_known() -> None:
+    """In a process of its own: others are forked here from one that has imported more."""
+    code = (
+        "from solo_bridge.side_by_side import run_side_by_side\n"
+        "from tests.solo_bridge.test_apart import fail\n"
+        "for kind in ('refused', 'at length', 'system', 'unexpected', 'at once', 'killed'):\n"
+        "    try: run_side_by_side([('work', fail, (kind,))])\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = "RecordError work: its process {}, for the reason above if there is one; what it "
+    ended += "finished is recorded"
+    assert done.stdout.splitlines() == [
+        "UnknownOptionError work: mine: expected 1; got 2",
+        "UnknownOptionError work: mine: " + 1_000_000 * "1",
+        "OSError [Errno 28] No space left on device: 'run.json'",
+        ended.format("ended with status 1"),
+        ended.format("ended with status 3"),
+        ended.format("was killed by signal 9"),
+    ]
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_an_interrupt_is_for_the_process_that_asked() -> None:

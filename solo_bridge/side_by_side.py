@@ -1,0 +1,75 @@
+"""Several works at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from avalanche_branchtune.errors import BranchTuneError
+from solo_bridge.apart import Apart, Stopped
+
+Task = tuple[str, Callable[..., None], tuple[Any, ...]]
+"""Name, function and arguments, see :class:`~solo_bridge.apart.Apart`."""
+
+
+def run_side_by_side(
+    tasks: Iterable[Task],
+    jobs: int = 1,
+    ended: Callable[[str], Iterable[Task]] = lambda name: (),
+) -> None:
+    """Run functions, each in a process of its own, and wait for their end.
+
+    If one fails, those that run are finished, and no other is begun.  If this process is asked to
+    end, so are they, and it waits until they have saved, unless it is asked again.
+
+    :param tasks: in the order in which they are begun.
+    :param jobs: how many run at a time, at most.
+    :param ended: called with the name of each that ended well; what it returns is begun next.
+    :raises BranchTuneError: which one of them raised, the first, with its name; likewise
+        ``OSError``, as it is.
+    :raises Stopped: if this process or one of them was asked to end.
+    :raises RecordError: if a process ended in another way.
+    """
+    waiting, running = list(tasks), list[Apart]()
+    failure: BaseException | None = None
+    asked = False
+    try:
+        while running or (waiting and failure is None):
+            try:
+                while waiting and failure is None and len(running) < jobs:
+                    name, work, arguments = waiting.pop(0)
+                    running.append(Apart(name, work, *arguments))
+                one = Apart.next_to_end(running)
+                error = one.outcome()
+                running.remove(one)
+                if error is None:
+                    waiting[:0] = ended(one.name)
+                    continue
+            except KeyboardInterrupt as stop:
+                if asked:
+                    raise
+                failure, asked = stop, True
+                for other in running:
+                    other.ask(getattr(stop, "number", signal.SIGINT))
+                continue
+            if isinstance(error, BranchTuneError):
+                error.args = (f"{one.name}: {error}",)
+            if (running or failure) and not isinstance(error, Stopped):
+                beside = "; what runs beside it is finished first" if running else ""
+                print(f"{error}{beside}", file=sys.stderr)
+            failure = failure or error
+    finally:
+        for one in running:
+            one.abandon()
+    if failure is not None:
+        raise failure
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
