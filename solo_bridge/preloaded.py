@@ -7,7 +7,7 @@ from avalanche_branchtune.errors import BranchTuneError
 
 with warnings.catch_warnings(), contextlib.suppress(BranchTuneError):  # whoever needs it is told
     warnings.simplefilter("ignore")
-    import solo_bridge.comparison.together  # noqa: F401
     from solo_bridge.compat import load
 
     load()
+    import solo_bridge.comparison.together  # noqa: F401

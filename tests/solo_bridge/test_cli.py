@@ -181,13 +181,14 @@ def test_a_folder_with_results_or_in_use_is_refused_before_training(
 def test_an_interrupt_says_what_is_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def apart(spec: str, *arguments: Any) -> None:
-        if spec == "fine_tuning":
-            raise Stopped(signal.SIGINT)
-        settings = {"specification": spec}
-        run(spec, settings=settings).save(tmp_path / "out" / f"{spec}-0")
+    def side_by_side(tasks: list[Any], jobs: int, ended: Any) -> None:
+        (frozen, *_), _ = tasks
+        settings = {"specification": frozen}
+        run(frozen, settings=settings).save(tmp_path / "out" / f"{frozen}-0")
+        ended(frozen)
+        raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr(together, "run_apart", apart)
+    monkeypatch.setattr(together, "run_side_by_side", side_by_side)
     assert cli.main(["compare", *SMALL, "--out", str(tmp_path / "out")]) == 130
     printed = capsys.readouterr()
     finished = "1 of 2 strategies finished (frozen)"
@@ -200,8 +201,9 @@ def test_an_interrupt_says_what_is_finished(
 def test_compare_without_solo_learn_and_what_it_needs() -> None:
     code = """
     sys.modules['omegaconf'] = sys.modules['lightning'] = None
-    from solo_bridge.cli import main
-    sys.exit(main(['compare']))
+    from solo_bridge import cli
+    cli.prepare = lambda *modules: None  # another process, where nothing is hidden
+    sys.exit(cli.main(['compare']))
     """
     done = without_solo_learn.run(without_solo_learn.HIDE + code)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1

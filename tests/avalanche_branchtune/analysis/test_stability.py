@@ -16,6 +16,7 @@ from avalanche_branchtune.analysis import (
     layerwise_cka,
     stability_plasticity,
 )
+from avalanche_branchtune.analysis.stability import cka_of_grams, layer_grams
 from avalanche_branchtune.errors import ProbeError, UnknownOptionError
 
 
@@ -55,6 +56,8 @@ def test_layers_against_features_taken_by_hand() -> None:
         for name, a, b in zip(LAYERS, *taken, strict=True):
             expected[name].update(a, b)
     assert found == pytest.approx({n: e.compute() for n, e in expected.items()}, rel=1e-9)
+    mine, theirs = (layer_grams(net, data, LAYERS, batch_size=32) for net in (model, other))
+    assert cka_of_grams(mine, theirs) == pytest.approx(found, rel=1e-12)
     assert not any(m._forward_hooks for m in model.modules())
 
 
