@@ -150,7 +150,8 @@ SMALL = ["--samples", "200", "--epochs", "1", "--strategies", "frozen,fine_tunin
 
 
 @pytest.fixture
-def _threads() -> Iterator[None]:
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(cli, "prepare", lambda *modules: None)  # nothing is trained
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -219,11 +220,39 @@ def test_the_command_of_a_record_has_what_is_not_usual_and_not_the_seed() -> Non
         "branchtune compare --strategies … --epochs 2 --import a.py --data 'my images'"
     )
     assert command("compare", "--epochs", "6") == "branchtune compare --strategies …"
-    assert command("demo", "--samples", "9") == "branchtune demo --samples 9"
+    assert command("demo", "--samples", "9", "--jobs", "3") == "branchtune demo --samples 9"
+    assert command("demo", "--threads", "2") == "branchtune demo --threads 2"
     published = ("compare", "--preset", "lump/cifar10", "--epochs", "6", "--experiences", "5")
     assert command(*published) == (
         "branchtune compare --strategies … --epochs 6 --preset lump/cifar10 --experiences 5"
     ), "where they are not usual"
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "threads", "jobs"),
+    [
+        (None, "cpu", 1, 6),
+        (None, "cpu", 4, 1),
+        (None, "cpu", 8, 1),
+        (None, "cuda", 1, 1),
+        (3, "cuda", 1, 3),
+    ],
+)
+def test_as_many_jobs_as_there_are_cores_for(
+    asked: int | None, device: str, threads: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "cores", lambda: 6)
+    assert cli._jobs(asked, device, threads) == jobs
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("option", ["--jobs", "--threads"])
+def test_no_jobs_and_no_threads(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compare", *SMALL, option, "0", "--out", str(tmp_path / "out")]) == 2
+    assert f"{option}: expected a whole number of at least 1; got 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_are_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:

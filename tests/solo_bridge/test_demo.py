@@ -23,7 +23,8 @@ def _threads() -> object:
 
 def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    assert main(["demo", "--out", str(out), "--epochs", "3", "--samples", "700"]) == 0
+    words = ["--epochs", "3", "--samples", "700", "--jobs", "2"]
+    assert main(["demo", "--out", str(out), *words]) == 0
     printed = capfd.readouterr()
     folders = {"fine-tuning": "fine_tuning", "Branch-tuning": "branch_tuning", "joint": "joint"}
     runs = {name: load_run(out / f"{folder}-0") for name, folder in folders.items()}
@@ -48,7 +49,6 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert runs["fine-tuning"].branch_norms == [{}] * 5
     assert min(runs["Branch-tuning"].branch_norms[-1].values()) > 0
     assert "weighted kNN, k 20, T 0.07, distance cosine" in printed.out
-    assert "fine-tuning" in printed.err, "progress bars"
     assert "Branch-tuning" in (out / "report.html").read_text(encoding="utf-8")
     assert main(["demo", "--out", str(out), "--samples", "700"]) == 2
     assert "this one has epochs 15 instead of 3. Choose another" in capfd.readouterr().err

@@ -126,12 +126,13 @@ def test_the_command_is_interrupted_from_a_terminal(tmp_path: Path) -> None:
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from solo_bridge.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    words = ["--strategies", "fine_tuning,frozen", "--samples", "200", "--epochs", "10"]
-    words += ["--workers", "0", "--experiences", "2"]
+    words = ["--strategies", "fine_tuning,lwf", "--samples", "200", "--epochs", "10"]
+    words += ["--workers", "0", "--experiences", "2", "--jobs", "2"]
     command = [sys.executable, "-c", code, "compare", *words, "--out"]
     process = subprocess.Popen([*command, out], stderr=-1, text=True, start_new_session=True)
     until = time.monotonic() + 120
-    while not (out / "fine_tuning-0" / INDEX).exists():
+    names = ("fine_tuning-0", "lwf-0")
+    while not all((out / name / INDEX).exists() for name in names):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     time.sleep(1)
@@ -142,12 +143,13 @@ def test_the_command_is_interrupted_from_a_terminal(tmp_path: Path) -> None:
     assert "interrupted by SIGINT; 0 of 2 strategies finished" in said
     assert said.endswith(f"go on with: branchtune resume {out}") and "Traceback" not in complaint
     states = {Path(s.folder).name: (s.state, s.note) for s in statuses(out)}
-    assert states == {"fine_tuning-0": ("interrupted", "SIGINT"), "frozen-0": ("not begun", "")}
-    assert list((out / "fine_tuning-0").glob("midway-*.pt"))
-    resume = [sys.executable, "-m", "solo_bridge", "resume", str(out)]
+    assert states == dict.fromkeys(names, ("interrupted", "SIGINT"))
+    assert all(list((out / name).glob("midway-*.pt")) for name in names)
+    resume = [sys.executable, "-m", "solo_bridge", "resume", str(out), "--jobs", "1"]
     subprocess.run(resume, check=True, cwd="/", env={**os.environ, "PYTHONPATH": os.getcwd()})
-    subprocess.run([*command, whole], check=True)
-    for name in ("fine_tuning-0", "frozen-0"):
+    done = subprocess.run([*command, whole], check=True, stderr=-1, text=True)
+    assert done.stderr.count(": experience 2 of 2, loss") == len(names), "lines, not bars"
+    for name in names:
         assert result(out / name) == result(whole / name)
     assert (out / "report.html").is_file()
 
