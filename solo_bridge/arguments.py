@@ -79,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--device", default="cpu")
         command.add_argument("--samples", type=int, default=4000, help="number of training images")
         command.add_argument(
+            "--views",
+            choices=("batched", "solo_learn"),
+            help="how they are made: of a whole minibatch at once, or by solo-learn's own pipeline "
+            "(default: as is faster, batched up to 64 pixels and on a GPU)",
+        )
+        command.add_argument(
             "--threads",
             type=int,
             default=1,
@@ -148,7 +154,9 @@ def parser() -> argparse.ArgumentParser:
         "--size", type=int, help="side of the images in pixels (default: 16; 32 of --data)"
     )
     compare.add_argument("--experiences", type=int, help=f"of the stream (default: {EXPERIENCES})")
-    compare.add_argument("--workers", type=int, default=1, help="of the data loader")
+    compare.add_argument(
+        "--workers", type=int, default=0, help="processes that load data for each strategy"
+    )
     report.add_argument(
         "runs",
         nargs="+",

@@ -216,6 +216,7 @@ def _run(
         samples=options.samples,
         seed=options.seed,
         device=options.device,
+        views=options.views,
         command=_command(options),
     )
     if preset is None:

@@ -14,7 +14,7 @@ from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
-from avalanche_branchtune.options import at_least
+from avalanche_branchtune.options import at_least, one_of
 from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.records.run import RECORD
 from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
@@ -28,10 +28,14 @@ from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.presets import preset
 from solo_bridge.references import Joint
 from solo_bridge.specification import build, entries, title
-from solo_bridge.strategy import SelfSupervised
+from solo_bridge.strategy import VIEWS, SelfSupervised
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
+PIXELS = "pixels"
+"""Folder of decoded images, while strategies are trained on them."""
+BATCHED_UP_TO = 64
+"""Pixels up to which batched views are faster on a CPU, see benchmarks/results/views.json."""
 MINUTES = 30.0
 """Between two checkpoints, unless told otherwise."""
 SHORT = 100
@@ -61,6 +65,8 @@ class Comparison:
     :param seed: of the stream, the network and the training.
     :param device: where to train.
     :param workers: of the data loader.
+    :param views: how they are made, ``"batched"`` or ``"solo_learn"``, see
+        :class:`~solo_bridge.SelfSupervised`; by default as is faster.
     :param options: name → arguments of its plugin, see :func:`solo_bridge.specification.build`.
     :param command: that the comparison was asked for by, for its records; ``…`` in it stands for
         the specifications of all of them.
@@ -78,7 +84,8 @@ class Comparison:
     lr: float = 0.12
     seed: int = 0
     device: str = "cpu"
-    workers: int = 1
+    workers: int = 0
+    views: str | None = None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     command: str | None = None
 
@@ -102,15 +109,28 @@ class Comparison:
             return {}
         return published.overridden(preset(self.preset), self.method, vars(self), self.device)
 
-    def stream(self) -> Any:
-        """Return the stream."""
+    @property
+    def kind_of_views(self) -> str:
+        """How views are made."""
+        if self.views is not None:
+            return self.views
+        small = self.size <= BATCHED_UP_TO or self.device != "cpu"
+        return "batched" if small else "solo_learn"
+
+    def stream(self, cache: Path | None = None) -> Any:
+        """Return the stream.
+
+        :param cache: folder for the decoded images of ``data``, see
+            :class:`~avalanche_branchtune.streams.ImageFiles`.
+        """
         if self.data is None:
             train: Any = digits_on_photographs(
                 True, size=self.size, samples=self.samples, seed=self.seed
             )
             test: Any = digits_on_photographs(False, size=self.size, seed=self.seed)
         else:
-            train, test = image_folder(f"{self.data}/train"), image_folder(f"{self.data}/test")
+            train = image_folder(f"{self.data}/train", cache=cache)
+            test = image_folder(f"{self.data}/test", cache=cache)
         view = EvalTransform(self.size)
         return class_incremental(train, test, self.experiences, eval_transform=view, seed=self.seed)
 
@@ -154,7 +174,8 @@ class Comparison:
             "image size": self.size,
             "stream": f"class-incremental, {self.experiences} experiences",
             "method": self.method,
-            "views": "drawn from the seed, whatever the number of loader workers",
+            "views": f"{self.kind_of_views}, drawn from the seed, whatever the number of loader "
+            "workers",
             **self._training_facts(),
             **{f"options of {name}": str(given) for name, given in self.options.items()},
             **({"command": self.command} if self.command else {}),
@@ -179,6 +200,7 @@ class Comparison:
             at_least(1, name, getattr(self, name))
         for name in ("seed", "workers"):
             at_least(0, name, getattr(self, name))
+        one_of("views", self.kind_of_views, VIEWS)
         if self.preset is not None and self.data is None:
             raise UnknownOptionError(
                 f"preset {self.preset!r} is of {preset(self.preset).data}: pass the folder that "
@@ -260,7 +282,8 @@ class Comparison:
         :raises RecordError: for a folder that has a run which is finished, or is not of this
             comparison.
         """
-        out, stream = Path(out), self.stream()
+        out = Path(out)
+        stream = self.stream(out / PIXELS)
         folder, known = self.folder(spec, out), self._begun(spec, out)
         self._joint(stream, out)  # one that is damaged is known before training
         if not (known.finished and self.waits(spec, out)):
@@ -299,6 +322,7 @@ class Comparison:
             options=options,
             plugins=[progress],
             **self._settings(),
+            views=self.kind_of_views,
             train_mb_size=self.batch,
             train_epochs=self.epochs,
             device=self.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run, load_run
 from solo_bridge.apart import PRELOADED, prepare, stopped_by
 from solo_bridge.comparison.asked import ASKED, Asked, asked
-from solo_bridge.comparison.settings import MINUTES, REFERENCE, Comparison
+from solo_bridge.comparison.settings import MINUTES, PIXELS, REFERENCE, Comparison
 from solo_bridge.presets import preset
 from solo_bridge.registry import import_file
 from solo_bridge.side_by_side import Task, run_side_by_side
@@ -93,6 +94,8 @@ def compare(
                     done(runs[spec])
             else:
                 left.append(spec)
+        if comparison.data is not None and left:
+            comparison.stream(Path(out) / PIXELS)  # decoded once, for all of them
         if separate or jobs > 1:
             how["lines"] = min(jobs, len(left)) > 1
             runs |= _apart(left, comparison, out, jobs, tuple(imports), how, done)
@@ -101,6 +104,7 @@ def compare(
                 runs[spec] = _here(comparison, spec, out, how)
                 if done is not None:
                     done(runs[spec])
+        shutil.rmtree(Path(out) / PIXELS, ignore_errors=True)
     return [runs[spec] for spec in specs]
 
 
