@@ -186,7 +186,7 @@ class Comparison:
         if self.preset is not None:
             return published.facts(preset(self.preset), self.method, self.overridden())
         return {
-            "backbone": f"small_resnet({self.width})",
+            "backbone": f"small_resnet({self.width}), channels last in memory",
             "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
         }
 
@@ -369,7 +369,8 @@ class Comparison:
         if self.preset is not None:
             warmup = published.warmup(preset(self.preset), self.method, self.epochs)
             return {"preset": self.preset, "optimizer_settings": warmup}
-        return {"optimizer": "sgd", "lr": self.lr, "weight_decay": 5e-4}
+        settings = {"optimizer": "sgd", "lr": self.lr, "weight_decay": 5e-4}
+        return {**settings, "channels_last": True}  # faster, on a CPU too
 
     def _metrics(self, spec: str, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
         streams = stream.train_stream, stream.test_stream
