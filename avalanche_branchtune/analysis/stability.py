@@ -145,6 +145,15 @@ def layer_grams(
     :param batch_size: images in a minibatch.
     :return: for each minibatch layer → ``(N, N)``, in float64 and on the CPU.
     :raises BranchTuneError: for too few images, and for layers as :func:`layerwise_cka`.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis.stability import layer_grams
+        >>> images = torch.utils.data.TensorDataset(torch.arange(9.0).reshape(9, 1, 1, 1))
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> [tuple(gram["0"].shape) for gram in layer_grams(model, images, ["0"], batch_size=5)]
+        [(5, 5), (4, 4)]
     """
     _check_layers(model, layers)
     with looked_at(model):
@@ -166,6 +175,16 @@ def cka_of_grams(
     :param theirs: of the one that it is compared with, on the same images.
     :return: layer → CKA.
     :raises ProbeError: for features that do not vary.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.analysis.stability import cka_of_grams, layer_grams
+        >>> images = torch.utils.data.TensorDataset(torch.arange(-4.0, 4.0).reshape(8, 1, 1, 1))
+        >>> one, other = (torch.nn.Sequential(m) for m in (torch.nn.Identity(), torch.nn.ReLU()))
+        >>> grams = [layer_grams(network, images, ["0"]) for network in (one, other)]
+        >>> round(cka_of_grams(*grams)["0"], 4)
+        0.7154
     """
     alignments = {name: MinibatchCKA() for name in mine[0]}
     for one, other in zip(mine, theirs, strict=True):
