@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from avalanche_branchtune.errors import ProbeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class AccuracyMatrix:
@@ -73,6 +76,8 @@ class AccuracyMatrix:
     @property
     def values(self) -> Tensor:
         """The rows so far, ``(t, T)``, float64."""
+        import torch  # late: a report needs the numbers alone
+
         return torch.tensor(self.rows, dtype=torch.float64).reshape(-1, self.n_experiences)
 
     def average_accuracy(self, after: int = -1) -> float:
@@ -99,13 +104,13 @@ class AccuracyMatrix:
     def forgetting(self) -> float:
         """``mean_{i<T−1} max_t (A[t, i] − A[T−1, i])``; at least 0."""
         rows = self._whole(2)
-        return float((rows.nan_to_num(0).max(dim=0).values - rows[-1])[:-1].mean())
+        return float((np.nan_to_num(rows).max(axis=0) - rows[-1])[:-1].mean())
 
     @property
     def backward_transfer(self) -> float:
         """``mean_{i<T−1} (A[T−1, i] − A[i, i])``; negative where old experiences were lost."""
         rows = self._whole(2)
-        return float((rows[-1] - rows.diag())[:-1].mean())
+        return float((rows[-1] - rows.diagonal())[:-1].mean())
 
     @property
     def forward_transfer(self) -> float:
@@ -113,15 +118,15 @@ class AccuracyMatrix:
         rows = self._whole(2)
         if self.random is None:
             raise ProbeError("forward transfer compares with a random network: pass random=…")
-        gains = rows.diagonal(1) - torch.tensor(self.random[1:], dtype=torch.float64)
-        if gains.isnan().any():
+        gains = rows.diagonal(1) - np.array(self.random[1:])
+        if np.isnan(gains).any():
             raise ProbeError(
                 "forward transfer needs the accuracy on experiences that are still to come, which "
                 "this protocol does not measure"
             )
         return float(gains.mean())
 
-    def _whole(self, least: int = 1) -> Tensor:
+    def _whole(self, least: int = 1) -> np.ndarray:
         if not self.complete:
             raise ProbeError(
                 f"the run is partial: {len(self.rows)} of {self.n_experiences} experiences; "
@@ -129,10 +134,10 @@ class AccuracyMatrix:
             )
         return self._needs(least)
 
-    def _needs(self, least: int) -> Tensor:
+    def _needs(self, least: int) -> np.ndarray:
         if len(self.rows) < least:
             raise ProbeError(f"this needs {least} experiences, there are {len(self.rows)}")
-        return self.values
+        return np.array(self.rows, dtype=np.float64)
 
     def _checked(
         self, accuracies: Sequence[float], what: str, seen: float = math.inf

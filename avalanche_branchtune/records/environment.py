@@ -7,9 +7,10 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "torchvision", "avalanche-lib", "solo-learn", "numpy", "scikit-learn")
 
@@ -19,6 +20,8 @@ def environment() -> dict[str, Any]:
 
     :return: a dictionary that can be written as JSON.
     """
+    import torch  # late: a report reads records without it
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -41,7 +44,9 @@ def peak_memory_mib(device: str | torch.device = "cpu") -> float:
 
     :param device: a GPU: what torch has allocated there; else this process.
     """
-    if torch.device(device).type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 1024**2
     try:
         import resource

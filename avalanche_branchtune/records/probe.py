@@ -68,7 +68,7 @@ class ProbeRecord:
             names.insert(0, "final_accuracy")
             if tests > 1:
                 names += ["forgetting", "backward_transfer"]
-                unseen = float(matrix.values[0, -1])
+                unseen = matrix.rows[0][-1]
                 if matrix.random is not None and not math.isnan(unseen):
                     names.append("forward_transfer")
         for name in names:

@@ -61,9 +61,9 @@ def _pca(chosen: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     spread = float(chosen.var(axis=0).sum())
     if axes == 0 or spread == 0:
         return points, taken, "PCA: the features do not vary"
-    from sklearn.decomposition import PCA  # late: a second, for pages that have features
-
-    pca = PCA(axes, svd_solver="full").fit(chosen)
-    points[:, :axes] = pca.transform(chosen)
-    share = float(pca.explained_variance_ratio_.sum())
+    centred = chosen - chosen.mean(axis=0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    ahead = np.sign(directions[np.arange(axes), np.abs(directions[:axes]).argmax(axis=1)])
+    points[:, :axes] = centred @ (ahead[:, None] * directions[:axes]).T
+    share = float((lengths[:axes] ** 2).sum() / (lengths**2).sum())
     return points, taken, f"PCA, whose two axes hold {share:.0%} of the variance"

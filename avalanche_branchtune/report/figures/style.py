@@ -158,7 +158,7 @@ def save(picture: Picture, folder: str | os.PathLike[str]) -> bytes:
         path = Path(folder) / f"{picture.key}.{suffix}"
         with replacing(path) as temporary:
             picture.figure.savefig(temporary, dpi=200, metadata=unsaid[suffix])
-        picture.figure.set_layout_engine("none")  # keep the first layout, and save its time
+        picture.figure.set_layout_engine(None)  # keep the first layout, and save its time
     return (Path(folder) / f"{picture.key}.svg").read_bytes()
 
 

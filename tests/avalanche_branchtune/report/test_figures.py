@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
 
 from avalanche_branchtune.report import FeatureSample, ProbeRecord, Run, group_runs
 from avalanche_branchtune.report.embedding import embed
@@ -122,7 +123,9 @@ def test_embedding_by_pca(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.method == "PCA, whose two axes hold 100% of the variance"
     assert np.abs(np.diff(found.points[:, 0])) == pytest.approx(np.full(19, 5.0))
     assert (embed(line).points == found.points).all()
-    assert len(embed(np.random.default_rng(0).normal(size=(90, 4)), most=40).taken) == 40
+    cloud = np.random.default_rng(0).normal(size=(90, 4))
+    assert embed(cloud).points == pytest.approx(PCA(2).fit_transform(cloud))
+    assert len(embed(cloud, most=40).taken) == 40
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "do not vary" in embed(np.ones((5, 3))).method
