@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -82,14 +83,20 @@ BACKBONE = next(n for m in [method()] for n, part in m.named_modules() if part i
 """Name of the backbone in a SoloMethod, which depends on solo-learn's generation."""
 
 
-def data(samples: int = 100) -> ArrayImages:
-    return digits_on_photographs(True, size=8, samples=samples, seed=0)
+@cache
+def _digits(train: bool, samples: int) -> ArrayImages:
+    return digits_on_photographs(train, size=8, samples=samples, seed=int(not train))
+
+
+def data(samples: int = 100, train: bool = True) -> ArrayImages:
+    """Digits, drawn once for all tests; each gets lists and pixels of its own."""
+    return _digits(train, samples).subset(range(samples))
 
 
 def stream(n_experiences: int = 2, train: Any = None) -> Any:
     return class_incremental(
         data() if train is None else train,
-        digits_on_photographs(False, size=8, samples=100, seed=1),
+        data(train=False),
         n_experiences,
         eval_transform=EvalTransform(8),
     )

@@ -28,7 +28,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     long = "a-strategy-with-a-very-long-name-and-no-space-" * 3
     runs = [full(), run(long, rows=FIRST[:2]), joint()]
     runs[1].settings = {"augmentation": "x" * 400}
-    page = write_report(runs, tmp_path_factory.mktemp("report"), title="Title & <b>not bold</b>")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("avalanche_branchtune.report.figures.style.FORMATS", ("svg",))  # in the page
+        page = write_report(runs, tmp_path_factory.mktemp("report"), title="Title & <b>not bold</b>")
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):

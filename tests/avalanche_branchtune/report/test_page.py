@@ -70,6 +70,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.fixture
+def tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of the time."""
+    monkeypatch.setattr("avalanche_branchtune.report.page.all_pictures", lambda groups: {})
+
+
 @pytest.fixture(scope="module")
 def page(out: Path) -> Page:
     return Page((out / "report.html").read_text(encoding="utf-8"))
@@ -158,6 +164,7 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("tables_alone")
 def test_runs_folders_and_groups_make_one_page(tmp_path: Path) -> None:
     less: dict[str, Any] = {"stability": [], "plasticity": []}
     runs = [run(**less), run(seed=1, rows=SECOND, **less), joint()]
@@ -171,6 +178,7 @@ def test_runs_folders_and_groups_make_one_page(tmp_path: Path) -> None:
         write_report([*groups, run(**less)], tmp_path / "out")
 
 
+@pytest.mark.usefixtures("tables_alone")
 def test_the_page_opens_with_what_how_often_and_by_which_command(tmp_path: Path) -> None:
     caveat = "Too short to say <anything>."
     shared = {"data": "digits", "stream": "3 experiences", "epochs": 2, "caveat": caveat}
@@ -205,6 +213,7 @@ def test_a_strategy_has_its_colour_beside_its_name(page: Page) -> None:
     assert len(set(colours)) == len(colours) == 4
 
 
+@pytest.mark.usefixtures("tables_alone")
 def test_the_best_of_several_runs_is_bold(tmp_path: Path) -> None:
     runs = [run(name, s, rows=r) for name, r in (("a", FIRST), ("b", SECOND)) for s in (0, 1)]
     write_report([*runs, joint(), joint(1)], tmp_path)
