@@ -35,7 +35,7 @@ from avalanche_branchtune.records import load_run
 from solo_bridge import specification
 from tests import supervised
 from tests.killed_writing import MOMENTS, ONCE, die_at
-from tests.selfsupervised import method, stream
+from tests.selfsupervised import method, small_options, stream
 
 SUPERVISED = "Naive, Branch-tuning, Replay"
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -52,14 +52,6 @@ KINDS: Mapping[str, tuple[str, str]] = {
 }
 """Name of a kind of run → specification and method."""
 
-OPTIONS: Mapping[str, dict[str, Any]] = {
-    "branch_tuning": {"verbose": False},
-    "cassle": {"hidden": 16},
-    "der": {"memory": 20, "batch_size": 10},
-    "kaizen": {"hidden": 16, "classifier_hidden": 16},
-    "lump": {"memory": 20},
-    "replay": {"size": 40, "batch_size_mem": 4},
-}
 MORE = 4
 """Steps after which a process waits that is to be killed: the rest is for the next ones."""
 
@@ -144,7 +136,7 @@ def self_supervised_run(kind: str, recorder: Any, plugins: list[Any]) -> tuple[A
     strategy = specification.build(
         spec,
         method(name),
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec),
         plugins=plugins,
         optimizer="sgd",
         lr=0.05,

@@ -50,6 +50,26 @@ def small(name: str) -> dict[str, Any]:
     return {**sizes, **_OF_METHOD.get(name, {})}
 
 
+def small_options(spec: str, remembered: int = 4) -> dict[str, dict[str, Any]]:
+    """Arguments of a specification's plugins, as small as they go.
+
+    :param remembered: samples that replay adds to a minibatch.
+    """
+    quiet, narrow = {"verbose": False}, {"hidden": 16}
+    replay = {"size": 40, "batch_size_mem": remembered}
+    known: dict[str, dict[str, Any]] = {
+        **dict.fromkeys(("branch_tuning", "clr", "kappatune"), quiet),
+        **dict.fromkeys(("cassle", "pfr"), narrow),
+        "der": {"memory": 20, "batch_size": 10},
+        "kaizen": {"hidden": 16, "classifier_hidden": 16},
+        "lump": {"memory": 20},
+        "periodic": {"every": 2, "steps": 1},
+        **dict.fromkeys(("replay", "replay_class_balanced", "replay_min_redundancy"), replay),
+        "replay_first_per_class": {"batch_size_mem": remembered},
+    }
+    return {name: known[name] for name in spec.split("+") if name in known}
+
+
 VIEW = Augmentation(crop_size=8, crop_min_scale=0.5, num_crops=2)
 
 

@@ -21,21 +21,7 @@ from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import LabelledImages, OnlineProbe, RunRecorder, run_metrics
 from solo_bridge import SelfSupervised, specification
-from tests.selfsupervised import method, stream, weights
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "branch_tuning": {"verbose": False},
-    "cassle": {"hidden": 16},
-    "clr": {"verbose": False},
-    "der": {"memory": 20, "batch_size": 10},
-    "kaizen": {"hidden": 16, "classifier_hidden": 16},
-    "kappatune": {"verbose": False},
-    "lump": {"memory": 20},
-    "periodic": {"every": 2, "steps": 1},
-    "pfr": {"hidden": 16},
-    "replay": {"size": 40, "batch_size_mem": 4},
-    "replay_min_redundancy": {"size": 40, "batch_size_mem": 4},
-}
+from tests.selfsupervised import method, small_options, stream, weights
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +75,7 @@ def run(spec: str, name: str, folder: Path, *, resume: bool, **settings: Any) ->
     made = specification.build(
         spec,
         method(name),
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec),
         plugins=[
             *(make(benchmark) for make in MORE),
             At(),

@@ -28,8 +28,7 @@ from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.metrics import RunRecorder, run_metrics
 from avalanche_branchtune.streams import data_incremental, digits_on_photographs
 from solo_bridge import EvalTransform, specification
-from tests.killed_runs import OPTIONS
-from tests.selfsupervised import backbone, method
+from tests.selfsupervised import backbone, method, small_options
 
 LENGTH, SAMPLES = 200, 1200
 FIRST, MIDDLE, LAST = 10, 104, 198
@@ -126,7 +125,7 @@ def test_nothing_grows(spec: str, name: str, tmp_path: Path) -> None:
     strategy = specification.build(
         spec,
         method(name),
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec),
         plugins=[checkpoints],
         optimizer="sgd",
         lr=0.05,

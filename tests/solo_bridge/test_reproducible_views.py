@@ -19,20 +19,13 @@ from avalanche_branchtune.report import group_runs
 from avalanche_branchtune.report.notices import notices
 from avalanche_branchtune.streams import ImageFiles, class_incremental
 from solo_bridge import EvalTransform, specification
-from tests.selfsupervised import data, method, strategy, stream, weights
+from tests.selfsupervised import data, method, small_options, strategy, stream, weights
 
 WORKERS: list[dict[str, Any]] = [
     {"num_workers": 1},
     {"num_workers": 2, "persistent_workers": True},
 ]
-OPTIONS: dict[str, dict[str, Any]] = {
-    "branch_tuning": {"verbose": False},
-    "cassle": {"hidden": 16},
-    "der": {"memory": 20, "batch_size": 10},
-    "kaizen": {"hidden": 16, "classifier_hidden": 16},
-    "lump": {"memory": 20, "views": "before_augmentation"},
-    "replay": {"size": 40, "batch_size_mem": 4},
-}
+BEFORE = {"lump": {"memory": 20, "views": "before_augmentation"}}
 
 
 def trained(
@@ -43,7 +36,7 @@ def trained(
     made = specification.build(
         spec,
         method("byol"),
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec) | (BEFORE if spec == "lump" else {}),
         optimizer="sgd",
         lr=0.05,
         train_mb_size=5,

@@ -30,7 +30,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     runs[1].settings = {"augmentation": "x" * 400}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("avalanche_branchtune.report.figures.style.FORMATS", ("svg",))  # in the page
-        page = write_report(runs, tmp_path_factory.mktemp("report"), title="Title & <b>not bold</b>")
+        page = write_report(
+            runs, tmp_path_factory.mktemp("report"), title="Title & <b>not bold</b>"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):

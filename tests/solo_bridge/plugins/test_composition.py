@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avalanche_branchtune import is_expanded
 from avalanche_branchtune.errors import IncompatiblePluginError
 from solo_bridge import specification
 from solo_bridge.comparison import COMBINATIONS
-from tests.selfsupervised import method, stream, weights
+from tests.selfsupervised import method, small_options, stream, weights
 
 METHODS = ("simclr", "byol", "barlow_twins", "mocov2plus", "vicreg", "swav")
-OPTIONS: dict[str, dict[str, Any]] = {
-    "branch_tuning": {"verbose": False},
-    "cassle": {"hidden": 16},
-    "kaizen": {"hidden": 16, "classifier_hidden": 16},
-    "pfr": {"hidden": 16},
-    "replay": {"size": 40, "batch_size_mem": 20},
-    "replay_class_balanced": {"size": 40, "batch_size_mem": 20},
-    "replay_min_redundancy": {"size": 40, "batch_size_mem": 20},
-    "replay_first_per_class": {"batch_size_mem": 20},
-    "lump": {"memory": 20},
-    "der": {"memory": 20, "batch_size": 10},
-    "periodic": {"every": 2, "steps": 1},
-}
+PARTS = ("cassle", "kaizen", "replay")
 
 
 def train(spec: str, name: str) -> Any:
@@ -37,7 +26,7 @@ def train(spec: str, name: str) -> Any:
     run = specification.build(
         spec,
         model,
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec, remembered=20),
         optimizer="sgd",
         lr=0.05,
         train_mb_size=20,
@@ -52,14 +41,24 @@ def train(spec: str, name: str) -> Any:
     return run
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("part", ["cassle", "kaizen", "replay"])
+@cache
+def weights_of(spec: str, name: str) -> Tensor:
+    return weights(train(spec, name).model)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        pytest.param(part, name, marks=[] if i % len(PARTS) == j else pytest.mark.slow)
+        for i, name in enumerate(METHODS)
+        for j, part in enumerate(PARTS)
+    ],
+)
 def test_branch_tuning_beside_it_in_both_orders(part: str, name: str) -> None:
     one, other = train(f"branch_tuning+{part}", name), train(f"{part}+branch_tuning", name)
     assert torch.equal(weights(one.model), weights(other.model))
-    alone, without = train("branch_tuning", name), train(part, name)
-    for reference in (alone, without):
-        assert not torch.equal(weights(one.model), weights(reference.model)), "each has an effect"
+    for alone in ("branch_tuning", part):
+        assert not torch.equal(weights(one.model), weights_of(alone, name)), "each has an effect"
     assert torch.isfinite(weights(one.model)).all()
     assert not is_expanded(one.model)
     for t in (1, 2):
@@ -97,5 +96,4 @@ def test_what_cannot_be_combined_says_why(part: str) -> None:
     "spec", [s for s in specification.names() if s not in ("joint", "kaizen_paper")]
 )
 def test_every_name_trains_by_itself(spec: str) -> None:
-    run = train(spec, "simclr")
-    assert torch.isfinite(weights(run.model)).all()
+    assert torch.isfinite(weights_of(spec, "simclr")).all()
