@@ -74,7 +74,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm().clamp_min(1e-300)).item()
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(convolutions(), st.sampled_from(["1x1", "1x3+3x1", "3x3", inner]), st.integers(0, 99))
 def test_random_convolutions_against_three_convolutions(
     case: tuple[nn.Conv2d, Tensor], branch: Any, seed: int

@@ -61,8 +61,14 @@ from solo_bridge.plugins import PeriodicFineTuningPlugin, SelfSupervisedEWCPlugi
 from tests.selfsupervised import METHODS, VIEW, backbone, data, method, strategy, stream, weights
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        pytest.param(n, o, marks=[] if o == "lars" or n == "simclr" else pytest.mark.slow)
+        for n in METHODS
+        for o in ("lars", "sgd", "adam", "adamw")
+    ],
+)
 def test_methods_learn_with_every_optimizer_and_branch_tuning(name: str, optimizer: str) -> None:
     losses: list[list[float]] = []
 

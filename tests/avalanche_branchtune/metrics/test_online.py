@@ -146,8 +146,18 @@ def test_classifier_is_that_of_plain_sgd_on_the_same_features(kind: str, reset: 
     assert w.abs().max() > 0.01
 
 
-@pytest.mark.parametrize("norm_mode", ["affine", "eval"])
-@pytest.mark.parametrize("kind", [*KINDS, "own none"])
+@pytest.mark.parametrize(
+    ("kind", "norm_mode"),
+    [
+        *((kind, "affine") for kind in [*KINDS, "own none"]),
+        ("byol", "eval"),
+        *(
+            pytest.param(k, "eval", marks=pytest.mark.slow)
+            for k in [*KINDS, "own none"]
+            if k != "byol"
+        ),
+    ],
+)
 def test_training_is_the_same_with_and_without(kind: str, norm_mode: str) -> None:
     diaries = []
     for probed in (False, True):
