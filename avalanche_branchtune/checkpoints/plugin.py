@@ -26,19 +26,14 @@ from avalanche_branchtune.checkpoints.calls import (
     unpacked,
     without_first,
 )
-from avalanche_branchtune.checkpoints.data import NamedData, within
 from avalanche_branchtune.checkpoints.files import CheckpointFolder
 from avalanche_branchtune.checkpoints.lock import Lock
 from avalanche_branchtune.checkpoints.midway import GoingOn
-from avalanche_branchtune.checkpoints.sidecar import Sidecar, now
+from avalanche_branchtune.checkpoints.saving import Saving
+from avalanche_branchtune.checkpoints.sidecar import Sidecar
 from avalanche_branchtune.checkpoints.signals import REQUEUE, Requests
-from avalanche_branchtune.checkpoints.state import (
-    random_states,
-    restore,
-    restore_random_states,
-    shapes,
-    snapshot,
-)
+from avalanche_branchtune.checkpoints.state import random_states, restore_random_states
+from avalanche_branchtune.checkpoints.watched import Watched
 from avalanche_branchtune.errors import CheckpointError, FolderInUseError, NonFiniteLossError
 from avalanche_branchtune.experiences import (
     experience_index,
@@ -137,14 +132,13 @@ class Checkpoints(SupervisedPlugin):
                 "choose another folder"
             )
         self._run = uuid4().hex
-        self._shapes: dict[str, list[int]] = {}  # of the model as it was made
         self._strategy: Any = None
         self._lock: Lock
         self._sidecar: Sidecar
-        self._known: list[Any] = []  # that the script has made
+        self._saving: Saving
+        self._watched: Watched
         self._experiences: list[Any] = []  # that were trained, in this order
         self._before = 0  # of these, in earlier calls
-        self._data = NamedData()
         self._calls: list[Any] = []  # those that are finished, packed
         self._done = 0  # how many of them this process has come by
         self._inside: str | None = None
@@ -153,11 +147,9 @@ class Checkpoints(SupervisedPlugin):
         self._between: Any = None
         self._in_call = 0  # experiences that the call has begun
         self._within = 0  # of these, which ended before what was saved last but midway
-        self._took = 0.0
         self._between_steps = False
         self._epoch_random: Any = None
         self._saved_at = 0.0
-        self._warned = False
 
     def attach(self, strategy: Any) -> None:
         """Watch a strategy's calls; before its first one.
@@ -173,15 +165,15 @@ class Checkpoints(SupervisedPlugin):
         self._lock = Lock(self.folder.path, again=True)
         weakref.finalize(self, self._lock.release)
         self._sidecar = Sidecar(self.folder.path)
+        self._saving = Saving(self.folder, self._sidecar)
+        self._watched = Watched(strategy, self, self.folder.path, pickles=self.trust_plugins)
         self._strategy = strategy
-        self._known = within([vars(strategy), *strategy.plugins])
-        self._shapes = shapes(strategy.model)
         newest = self.folder.newest() if self.resume else None
         if newest is not None:
             self._base, self._between, self._midway = newest
             self._run = self._base["run"]
             self._calls = apart(self._base["calls"], str(self.folder.path))
-            self._check_shapes(self._base["shapes"])
+            self._watched.check_shapes(self._base["shapes"])
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
@@ -274,15 +266,6 @@ class Checkpoints(SupervisedPlugin):
     def _check(self, saved: Any, this: dict[str, Any], experiences: list[Any]) -> None:
         known_again(saved, this, experiences, f"{self.folder.path}: call {self._done + 1}")
 
-    def _check_shapes(self, there: dict[str, list[int]]) -> None:
-        for name in sorted(there.keys() | self._shapes.keys()):
-            old, new = there.get(name), self._shapes.get(name)
-            if old != new:
-                raise CheckpointError(
-                    f"{self.folder.path}: {name} of the model is {new or 'not there'}, in the run "
-                    f"it was {old or 'not'}: go on with the script that made it"
-                )
-
     # ---- events
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -371,7 +354,7 @@ class Checkpoints(SupervisedPlugin):
         if last or not is_trained_alone(strategy, under_way[self._in_call - 1]):
             return
         since = time.monotonic() - self._saved_at
-        if self.every_epochs is not None or since >= SPACING * self._took:
+        if self.every_epochs is not None or since >= SPACING * self._saving.took:
             if self._save_within(strategy, "between", {"within": self._in_call}):
                 self._within = self._in_call
             self._end_if_asked()
@@ -397,26 +380,13 @@ class Checkpoints(SupervisedPlugin):
     # ---- saving
 
     def _save(self, calls: list[Any]) -> None:
-        state = self._snapshot()
+        state = self._watched.state(self._experiences)
         self._calls = calls
-        of_run = {"calls": joined(calls), "run": self._run, "shapes": self._shapes}
-        self._write(len(calls), of_run | state)
-
-    def _snapshot(self) -> dict[str, Any]:
-        trust = self.trust_plugins
-        data = self._data.of(self._experiences)
-        return snapshot(self._strategy, data, self._known, leave_out=self, pickles=trust)
+        of_run = {"calls": joined(calls), "run": self._run, "shapes": self._watched.shapes}
+        self._saving.write(len(calls), of_run | state)
 
     def _restore(self, state: dict[str, Any], *, more: bool) -> None:
-        trust, data = self.trust_plugins, self._data.of(self._experiences)
-        try:
-            restore(self._strategy, state, data, leave_out=self, more=more, pickles=trust)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.folder.path}: {error}") from error
-        except Exception as error:  # whatever a damaged or hostile file can cause
-            raise CheckpointError(
-                f"{self.folder.path}: the checkpoint cannot be put back: {error!r}"
-            ) from error
+        self._watched.put_back(state, self._experiences, more=more)
 
     def _save_midway(self, strategy: Any) -> None:
         clock = strategy.clock
@@ -434,43 +404,13 @@ class Checkpoints(SupervisedPlugin):
         if hasattr(strategy, "check_finite"):
             strategy.check_finite()
         try:
-            state = self._snapshot()
+            state = self._watched.state(self._experiences)
         except CheckpointError as error:
-            if not self._warned:
-                logger.warning(
-                    "%s: nothing can be saved within calls of train, only after them: %s",
-                    self.folder.path,
-                    error,
-                )
-            self._warned = True
+            self._saving.refused(error)
             return False
         this = marked(described("train", self._now()), self._now())
         found = {"run": self._run, "of": this, **where, "state": state}
-        return self._write(len(self._calls), found, kind)
-
-    def _write(self, number: int, state: Any, kind: str = "state") -> bool:
-        """Write a checkpoint; training goes on where that fails, unless it has not begun."""
-        begin = time.monotonic()
-        try:
-            self.folder.save(number, state, kind)
-            self._warned, self._took = False, time.monotonic() - begin
-            self._sidecar.note(checkpoint={"saved": now(), "bytes": self.folder.size()})
-            return True
-        except OSError as error:
-            if number == 0 and kind == "state":
-                raise CheckpointError(
-                    f"{self.folder.path}: no checkpoint can be written there: {error}"
-                ) from error
-            if not self._warned:
-                logger.warning(
-                    "%s: no checkpoint could be saved (%s), %s; training goes on, and the last "
-                    "one that was saved stays good",
-                    self.folder.path,
-                    error,
-                    self.folder.lacking(state),
-                )
-            self._warned = True
-            return False
+        return self._saving.write(len(self._calls), found, kind)
 
     def _now(self) -> list[Any]:
         """Return the experiences of the call under way."""
