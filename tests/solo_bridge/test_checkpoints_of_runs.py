@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -129,6 +130,8 @@ def interrupted(
             pass
         except SystemExit as error:
             assert error.code in (130, 143, 75)
+        if LOADING:
+            gc.collect()  # its workers end, as with a process: later ones would inherit the loader
         resume = True
     return found
 
