@@ -39,7 +39,9 @@ RESULTS = Path(__file__).parent / "results" / "steps.json"
 SIZES: dict[str, tuple[Callable[[], str | nn.Module], int, int]] = {  # backbone, pixels, images
     "small ResNet": (lambda: small_resnet(16), 16, 128),
     "ResNet-18": (lambda: "resnet18", 32, 64),
+    "ResNet-18 on a GPU": (lambda: "resnet18", 32, 256),
 }
+ON_CPU = ("small ResNet", "ResNet-18")
 FORMS = ("fine-tuning", "branches", "parallel convolutions", "compressed")
 
 
@@ -200,7 +202,7 @@ def _apart(size: str, form: str) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def measure(rounds: int = 15, sizes: tuple[str, ...] = tuple(SIZES)) -> dict[str, Any]:
+def measure(rounds: int = 15, sizes: tuple[str, ...] = ON_CPU) -> dict[str, Any]:
     """Measure all forms.
 
     :param rounds: in which each form makes one step.
