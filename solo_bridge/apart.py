@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import DupFd
 from types import FrameType
 from typing import Any
 
@@ -67,7 +68,9 @@ class Apart:
         start = multiprocessing.get_start_method()
         self.name = name
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_enter, args=(there, task, start, heard), name=name)
+        said = [_Stream(number) for number in (1, 2) if _is_open(number)]
+        arguments = (there, said, task, start, heard)
+        self._process = context.Process(target=_enter, args=arguments, name=name)
         try:
             self._process.start()
         except BaseException:
@@ -171,7 +174,36 @@ def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _enter(parent: Connection, task: bytes, start: str, heard: list[signal.Signals]) -> None:
+class _Stream:
+    """What this process writes to, for a new one: whom that is forked from may have another.
+
+    :param number: of the stream, 1 for the output and 2 for errors.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        return _taken_over, (self.number, DupFd(self.number))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _taken_over(number: int, stream: Any) -> None:
+    opened = stream.detach()
+    os.dup2(opened, number)
+    os.close(opened)
+
+
+def _enter(
+    parent: Connection, said: Any, task: bytes, start: str, heard: list[signal.Signals]
+) -> None:
     """Do the work, in the new process."""
     for number in heard:
         signal.signal(number, _end)

@@ -72,6 +72,8 @@ class ParameterMetric(RunMetric):
 def held_parameters(root: Any) -> int:
     """Count the parameters in all tensors that an object holds, buffers too, each tensor once.
 
+    A single number that is not a module's own, as a term of the loss, is none.
+
     :param root: modules, mappings, sequences and plugins are looked into, and
         objects of the packages that plugins come from; data sets, replay
         buffers and strategies are not.
@@ -80,16 +82,16 @@ def held_parameters(root: Any) -> int:
     seen: set[int] = set()
     kept: list[Any] = []  # so that no id is given to another object meanwhile
 
-    def count(held: Any) -> int:
+    def count(held: Any, in_module: bool = False) -> int:
         if id(held) in seen or isinstance(held, _NOT_PARAMETERS):
             return 0
         seen.add(id(held))
         kept.append(held)
         if isinstance(held, Tensor):
-            return held.numel()
+            return held.numel() if in_module or held.ndim else 0
         if isinstance(held, nn.Module):
             own = [*held._parameters.values(), *held._buffers.values(), *held._modules.values()]
-            return sum(map(count, own))
+            return sum(count(part, in_module=True) for part in own)
         if isinstance(held, Mapping):
             return sum(map(count, list(held.values())))
         if isinstance(held, list | tuple | set):

@@ -184,7 +184,8 @@ def test_what_a_strategy_holds_is_counted() -> None:
     assert metric.network == plain
     assert metric.during == branches + predictor + copies - statistics
     assert metric.after == 0
-    assert held_parameters({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}) == 7
+    held = {"a": torch.zeros(3), "b": [torch.zeros(2, 2)], "a term": torch.zeros(())}
+    assert held_parameters(held) == 7
 
 
 def test_remembered_digits_are_not_mirrored(
