@@ -35,7 +35,7 @@ LAYERS = {
         ("views", "backbones", "optim", "lars", "archives", "files", "config"),
         ("interface", "images"),
         ("method", "minibatch", "conflicts"),
-        ("checkpoint",),
+        ("checkpoint", "feeding"),
         ("strategy",),
         ("registry",),
         ("plugins",),

@@ -23,12 +23,13 @@ from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
 from solo_bridge.comparison import digits, plasticity, published
 from solo_bridge.comparison.asked import ASKED, Asked, asked
 from solo_bridge.comparison.progress import Progress
+from solo_bridge.feeding import VIEWS
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.presets import preset
 from solo_bridge.references import Joint
 from solo_bridge.specification import build, entries, title
-from solo_bridge.strategy import VIEWS, SelfSupervised
+from solo_bridge.strategy import SelfSupervised
 from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
