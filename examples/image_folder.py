@@ -21,17 +21,26 @@ parser.add_argument("--epochs", type=int, default=10, help="of each experience")
 parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
 parser.add_argument("--backbone", help="one of solo-learn's, e.g. resnet18; default: small_resnet")
 parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-parser.add_argument("--workers", type=int, default=1)
+parser.add_argument("--workers", type=int, default=0, help="processes that load data")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", type=Path, default=Path("runs/image_folder"))
 
 if __name__ == "__main__":
     o = parser.parse_args()
-    train, test = image_folder(o.root / "train"), image_folder(o.root / "test")
+    cache = o.out / "pixels"  # decoded images: each file is read once
+    train = image_folder(o.root / "train", cache=cache)
+    test = image_folder(o.root / "test", cache=cache)
     view = EvalTransform(o.size)
     stream = class_incremental(train, test, o.experiences, eval_transform=view, seed=o.seed)
     probe = StreamProbe(KNNProbe(), stream.train_stream, stream.test_stream, num_workers=o.workers)
-    settings = {"optimizer": "sgd", "lr": 0.12, "weight_decay": 5e-4, "device": o.device}
+    batched = o.size <= 64 or o.device != "cpu"  # faster there
+    settings = {
+        "optimizer": "sgd",
+        "lr": 0.12,
+        "weight_decay": 5e-4,
+        "device": o.device,
+        "views": "batched" if batched else "solo_learn",
+    }
     facts = {"data": str(o.root), "backbone": o.backbone or "small_resnet", **settings}
     for name, plugins in (("fine-tuning", []), ("Branch-tuning", [BranchTuningPlugin()])):
         torch.manual_seed(o.seed)

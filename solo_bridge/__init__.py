@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from solo_bridge.references import FineTuning, Frozen, Joint, Kaizen
     from solo_bridge.specification import build, register
     from solo_bridge.strategy import SelfSupervised
-    from solo_bridge.views import EvalTransform, solo_views
+    from solo_bridge.views import BatchedViews, EvalTransform, solo_views
 
 __all__ = [
     "Augmentation",
+    "BatchedViews",
     "EvalTransform",
     "FineTuning",
     "Frozen",
@@ -53,7 +54,7 @@ _HOMES = {
     **dict.fromkeys(("FineTuning", "Frozen", "Joint", "Kaizen"), "references"),
     **dict.fromkeys(("build", "register"), "specification"),
     "SelfSupervised": "strategy",
-    **dict.fromkeys(("EvalTransform", "solo_views"), "views"),
+    **dict.fromkeys(("BatchedViews", "EvalTransform", "solo_views"), "views"),
 }
 _find = exports(__name__, _HOMES)
 
