@@ -6,7 +6,7 @@ import argparse
 
 from avalanche_branchtune import __version__
 
-EPOCHS = {"demo": 15, "compare": 6}
+EPOCHS = {"demo": 16, "compare": 6}
 """Of each experience, unless told otherwise."""
 EXPERIENCES = 5
 

@@ -53,7 +53,7 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert "weighted kNN, k 20, T 0.07, distance cosine" in printed.out
     assert "Branch-tuning" in (out / "report.html").read_text(encoding="utf-8")
     assert main(["demo", "--out", str(out), "--samples", "300"]) == 2
-    assert "this one has epochs 15 instead of 1. Choose another" in capfd.readouterr().err
+    assert "this one has epochs 16 instead of 1. Choose another" in capfd.readouterr().err
 
 
 def test_example_runs_on_a_folder(
