@@ -12,8 +12,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from solo_bridge import SelfSupervised, specification
 from solo_bridge.mean_loss import EpochLossOnDevice, ExperienceLossOnDevice
 from tests.readings import Readings
-from tests.selfsupervised import ALL_METHODS, method, stream
-from tests.solo_bridge.test_checkpoints_of_runs import OPTIONS
+from tests.selfsupervised import ALL_METHODS, method, small_options, stream
 
 EVENTS = (
     *("_before_training_iteration", "_before_forward", "forward", "_after_forward"),
@@ -46,7 +45,7 @@ def readings(spec: str, name: str) -> list[str]:
     made: SelfSupervised = specification.build(
         spec,
         method(name),
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec),
         optimizer="lars",
         train_mb_size=20,
         train_epochs=1,

@@ -16,16 +16,9 @@ from avalanche_branchtune.streams import ArrayImages
 from solo_bridge import specification
 from solo_bridge.plugins import LUMPPlugin
 from solo_bridge.views import Decode, in_memory
-from tests.selfsupervised import Bare, data, method, strategy, stream, weights
+from tests.selfsupervised import Bare, data, method, small_options, strategy, stream, weights
 
 CPU = torch.device("cpu")
-OPTIONS: dict[str, dict[str, Any]] = {
-    "branch_tuning": {"verbose": False},
-    "cassle": {"hidden": 16},
-    "der": {"memory": 20, "batch_size": 10},
-    "kaizen": {"hidden": 16, "classifier_hidden": 16},
-    "replay": {"size": 40, "batch_size_mem": 4},
-}
 
 
 class Samples:
@@ -121,7 +114,7 @@ def trained(spec: str, **settings: Any) -> Tensor:
     made = specification.build(
         spec,
         method("byol"),
-        options={n: OPTIONS[n] for n in spec.split("+") if n in OPTIONS},
+        options=small_options(spec),
         **{"views": "batched", "reproducible_views": True, **settings},
         optimizer="sgd",
         lr=0.05,
