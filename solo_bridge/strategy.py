@@ -229,6 +229,11 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
             )
         self.views, self.batched_views, self.augmentations = chosen_views(views, model)
         self.in_memory = in_memory
+        if in_memory and self.batched_views is None:
+            raise UnknownOptionError(
+                "SelfSupervised(in_memory=True): images are kept for views that are made by the "
+                "minibatch: pass views='batched' too"
+            )
         self.compiled = Compiled(true_or_false("SelfSupervised(compile=…)", compile))
         self.precision = precision
         self.channels_last = model.channels_last if channels_last is None else channels_last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from avalanche_branchtune.streams import ArrayImages
 from solo_bridge import specification
 from solo_bridge.plugins import LUMPPlugin
 from solo_bridge.views import Decode, in_memory
-from tests.selfsupervised import Bare, data, method, small_options, strategy, stream, weights
+from tests.selfsupervised import (
+    ALL_METHODS,
+    VIEW,
+    Bare,
+    data,
+    method,
+    small_options,
+    strategy,
+    stream,
+    weights,
+)
 
 CPU = torch.device("cpu")
 
@@ -176,3 +187,21 @@ def test_a_method_without_pipelines_has_no_batched_views() -> None:
         strategy(Bare(), views="batched")
     with pytest.raises(UnknownOptionError, match="expected one of solo_learn, batched"):
         strategy(views="fast")
+    with pytest.raises(UnknownOptionError, match="pass views='batched' too"):
+        strategy(in_memory=True)
+
+
+@pytest.mark.parametrize("name", ["mae", "byol", "deepclusterv2"])
+def test_one_view_small_views_and_numbers(name: str) -> None:
+    """Methods whose minibatches are others: one view; views of two sizes; samples' numbers."""
+    if name not in ALL_METHODS:
+        pytest.skip("not of this solo-learn")
+    small: dict[str, Any] = {}
+    if name == "byol":
+        sizes = [VIEW, replace(VIEW, crop_size=6)]
+        small = {"small_views": 2, "augmentations": sizes}
+    torch.manual_seed(0)
+    made = strategy(method(name, **small), views="batched", in_memory=True, lr=0.1)
+    made.train(stream(5).train_stream[0])
+    assert torch.isfinite(weights(made.model)).all()
+    assert [len(view) for view in made.minibatch.views] == [20] * len(made.minibatch.views)
