@@ -10,9 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import DupFd
 from types import FrameType
 from typing import Any
 
@@ -21,6 +19,9 @@ from avalanche_branchtune.errors import BranchTuneError, RecordError
 
 PRELOADED = "solo_bridge.preloaded"
 """Module that imports what training needs."""
+
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How processes begin: forked from one that has imported everything, where a system can."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -62,13 +63,14 @@ class Apart:
     def __init__(self, name: str, work: Callable[..., None], *arguments: Any) -> None:
         """See the class."""
         prepare()
-        context = multiprocessing.get_context("forkserver")
+        context: Any = multiprocessing.get_context(START)
         task = pickle.dumps((work, arguments))
         heard = [number for number in STATUSES if signal.getsignal(number) is not signal.SIG_IGN]
         start = multiprocessing.get_start_method()
         self.name = name
         self._pipe, there = context.Pipe()
-        said = [_Stream(number) for number in (1, 2) if _is_open(number)]
+        numbers = (1, 2) if START == "forkserver" else ()
+        said = [_Stream(number) for number in numbers if _is_open(number)]
         arguments = (there, said, task, start, heard)
         self._process = context.Process(target=_enter, args=arguments, name=name)
         try:
@@ -127,6 +129,10 @@ def prepare(*modules: str) -> None:
 
     :param modules: which it imports, once for all; whoever begins it early need not wait for that.
     """
+    if START != "forkserver":
+        return
+    from multiprocessing import forkserver
+
     with _handled(signal.SIG_IGN, *STATUSES):  # a whole group is asked to end: not that process
         multiprocessing.set_forkserver_preload(list(modules))
         forkserver.ensure_running()
@@ -184,6 +190,8 @@ class _Stream:
         self.number = number
 
     def __reduce__(self) -> Any:
+        from multiprocessing.reduction import DupFd  # not of every system
+
         return _taken_over, (self.number, DupFd(self.number))
 
 
