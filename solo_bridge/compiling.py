@@ -33,9 +33,10 @@ class Compiled:
 
     Compiled is what a network computes, its ``forward``.  The call around it stays as it is, so
     that plugins' hooks on the network are called as always; a network with hooks further inside
-    (NAP's, CLR's) runs without, since compiled code would not call those that come later.  torch
-    notices expansion, compression and fixed norms: each form is compiled once.  Nothing is left in
-    the model: copies, checkpoints and exports know nothing of it.
+    (NAP's, CLR's) runs without, since compiled code would not call those that come later, and so
+    does one whose ``forward`` was replaced.  torch notices expansion, compression and fixed norms:
+    each form is compiled once.  Nothing is left in the model: copies, checkpoints and exports know
+    nothing of it.
 
     Where a network cannot be compiled (no C++ compiler on a CPU, no Triton on a GPU), that is said
     once, and everything runs without.
@@ -76,9 +77,10 @@ class Compiled:
         return self._function(function, function) if self.active else function
 
     def _function(self, owner: Any, plain: Callable[..., Any]) -> Callable[..., Any]:
-        if owner not in self._known:
-            self._known[owner] = _Function(plain, self)
-        return self._known[owner]
+        known = self._known.get(owner)
+        if known is None or known.plain != plain:  # a layer with branches is of another class
+            known = self._known[owner] = _Function(plain, self)
+        return known
 
     def give_up(self, error: TorchDynamoException) -> None:
         """Run without from now on, and say why.
@@ -104,7 +106,7 @@ class _Function:
     """A function, compiled as long as that works."""
 
     def __init__(self, plain: Callable[..., Any], compiled: Compiled) -> None:
-        self._plain = plain
+        self.plain = plain
         self._fast = torch.compile(plain, dynamic=False)
         self._compiled = compiled
 
@@ -114,11 +116,13 @@ class _Function:
                 return self._fast(*args, **kwargs)
             except TorchDynamoException as error:
                 self._compiled.give_up(error)
-        return self._plain(*args, **kwargs)
+        return self.plain(*args, **kwargs)
 
 
 def _can_be_compiled(network: nn.Module) -> bool:
     """Tell whether compiled code would do what a network does now; fixed norms are held for it."""
+    if "forward" in vars(network):  # somebody's own, or compiled by an outer context
+        return False
     for module in network.modules():
         if module is network:
             continue

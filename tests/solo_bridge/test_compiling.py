@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from avalanche_branchtune import expand
 from solo_bridge import specification
 from solo_bridge.compiling import Compiled
 from tests.selfsupervised import method, stream, weights
@@ -110,6 +111,34 @@ def test_hooks_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     inner.remove()
     run()
     assert seen == ["outside", "inside"]
+
+
+def test_a_replaced_forward_is_called_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends(monkeypatch)
+    model, compiled = nn.Module(), Compiled(True)
+    model.backbone = nn.Linear(2, 2)
+    model.backbone.forward = own = lambda x: x + 1
+    with compiled.networks_of(model), compiled.networks_of(model):
+        assert torch.equal(model.backbone(torch.zeros(1, 2)), torch.ones(1, 2))
+    assert model.backbone.forward is own
+
+
+def test_a_network_that_is_one_layer_has_its_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_graphs = backends(monkeypatch)
+    model, compiled = nn.Module(), Compiled(True)
+    model.backbone = nn.Conv2d(3, 4, 3)
+    x = torch.randn(2, 3, 5, 5)
+
+    def run() -> Tensor:
+        with compiled.networks_of(model), compiled.networks_of(model):
+            return model.backbone(x)
+
+    before = run()
+    expand(model.backbone)
+    model.backbone.branch_1x3.data.fill_(1.0)
+    assert not torch.allclose(run(), before)
+    torch.testing.assert_close(run(), model.backbone(x))
+    assert compiled_graphs and "forward" not in vars(model.backbone)
 
 
 def test_without_a_compiler_it_says_so_once_and_runs(
