@@ -90,6 +90,10 @@ class FolderInUseError(BranchTuneError, RuntimeError):
     """Another process, or another strategy of this one, writes to the folder."""
 
 
+class OtherProcessError(BranchTuneError, RuntimeError):
+    """Another process of the job has failed, ended, or works on something else."""
+
+
 class UnsupportedSoloLearnError(BranchTuneError, ImportError):
     """The solo-learn that was found, or its absence, cannot be worked with."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.experiences import (
     begins,
     ends,
@@ -32,8 +33,6 @@ class ExperiencePlugin(SupervisedPlugin):
     Subclasses say what to do in :meth:`refuse`, :meth:`open`, :meth:`rejoin`,
     :meth:`close` and :meth:`clean`; the events of Avalanche are this class's.
     """
-
-    supports_distributed = False
 
     pretrained: bool = True
     """Whether the network that comes counts as trained: False to leave the first experience out."""
@@ -124,7 +123,7 @@ class ExperiencePlugin(SupervisedPlugin):
         if summary is not None:
             self.summary = summary
             logging.getLogger(type(self).__module__).info("%s", summary)
-            if self.verbose:
+            if self.verbose and ranks.leads():
                 print(summary)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -16,7 +16,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from avalanche_branchtune.errors import UnknownOptionError, UnreadableImageError, ViewsError
+from avalanche_branchtune import ranks
+from avalanche_branchtune.errors import (
+    BatchSizeError,
+    UnknownOptionError,
+    UnreadableImageError,
+    ViewsError,
+)
 from avalanche_branchtune.experiences import file_of, torch_loader
 
 UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError, ViewsError)
@@ -67,6 +73,9 @@ class ExperienceLoader:
     of an epoch can be entered without loading what came before it.  Without a seed all is drawn
     from the global random states, as by the other loader.
 
+    In a job of several processes the minibatches are those of one process, and each rank loads its
+    share of them: of W ranks rank r the samples r, r + W, r + 2W …  It must have a seed.
+
     :param loader: torch's, over numbered samples, or Avalanche's.
     :param seed: of order and samples; None for the global random states.
     :param experience: number of the experience, for the seed.
@@ -75,6 +84,7 @@ class ExperienceLoader:
         cannot be read is replaced by another one of its minibatch, drawn anew, and counted here;
         without it, it ends the epoch.
     :raises UnknownOptionError: for a loader of another kind, if there is a seed.
+    :raises BatchSizeError: when an epoch begins, for minibatches that W ranks cannot share equally.
     """
 
     def __init__(
@@ -98,7 +108,7 @@ class ExperienceLoader:
         self.replaced = replaced
         self.table: Table | None = None
         """The data in memory, if it is there: then nothing is loaded any more."""
-        self._plan = _Plan(made.batch_sampler, seed, experience)
+        self._plan = _Plan(made.batch_sampler, seed, experience, name)
         settings = {name: getattr(made, name) for name in _COPIED}
         if seed is not None:
             settings["generator"] = torch.Generator()  # else the global one moves
@@ -211,8 +221,9 @@ class EndlessMinibatches:
 class _Plan:
     """The minibatches of an epoch: of each sample its number, and the seed of its draws."""
 
-    def __init__(self, batches: Any, seed: int | None, experience: int) -> None:
+    def __init__(self, batches: Any, seed: int | None, experience: int, name: str) -> None:
         self.batches = batches
+        self.name = name
         self.seed = seed
         self.experience = experience
         self.epoch = 0
@@ -228,11 +239,21 @@ class _Plan:
             return
         with drawing_from(mixed_seed(self.seed, self.experience, self.epoch)):
             batches = list(self.batches)
+        self._check(batches)
         times: Counter[int] = Counter()
         for i, batch in enumerate(batches):
             keys = [self._key(index, times) for index in batch]
             if i >= self.done:
-                yield keys
+                yield list(ranks.own(keys))
+
+    def _check(self, batches: list[list[int]]) -> None:
+        unequal = [len(batch) for batch in batches if len(batch) % ranks.size()]
+        if unequal:
+            raise BatchSizeError(
+                f"{self.name}: {ranks.size()} processes cannot share a minibatch of {unequal[0]} "
+                f"samples equally: choose a train_mb_size (and batch_size_mem) that is a multiple "
+                f"of {ranks.size()} and not above the number of samples"
+            )
 
     def _key(self, index: int, times: Counter[int]) -> Key:
         assert self.seed is not None

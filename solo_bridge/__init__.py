@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from solo_bridge.config import settings_from_config
     from solo_bridge.interface import SelfSupervisedMethod
     from solo_bridge.method import SoloMethod, available_methods
+    from solo_bridge.processes import Processes
     from solo_bridge.references import FineTuning, Frozen, Joint, Kaizen
     from solo_bridge.specification import build, register
     from solo_bridge.strategy import SelfSupervised
@@ -31,6 +32,7 @@ __all__ = [
     "Frozen",
     "Joint",
     "Kaizen",
+    "Processes",
     "SelfSupervised",
     "SelfSupervisedMethod",
     "SoloMethod",
@@ -51,6 +53,7 @@ _HOMES = {
     "settings_from_config": "config",
     "SelfSupervisedMethod": "interface",
     **dict.fromkeys(("SoloMethod", "available_methods"), "method"),
+    "Processes": "processes",
     **dict.fromkeys(("FineTuning", "Frozen", "Joint", "Kaizen"), "references"),
     **dict.fromkeys(("build", "register"), "specification"),
     "SelfSupervised": "strategy",

@@ -161,6 +161,8 @@ class Feeding(BaseSGDTemplate):
 
     def _unpack_minibatch(self) -> None:
         self.minibatch = self.unpacked(self.mbatch)
+        if self.is_training:
+            self.minibatch = self.minibatch.with_whole_needed()
         self.mbatch = [self.minibatch.views, self.minibatch.labels]
 
     @property

@@ -57,6 +57,10 @@ class SelfSupervisedMethod(nn.Module):
     """Keyword arguments that :meth:`loss` takes: ``"index"`` (N,), the samples' numbers in the
     experience; ``"labels"`` (N,), for supervised methods only."""
 
+    mean_over_samples: bool = False
+    """Whether the loss of a minibatch is the mean of its samples' (MAE's): then several processes
+    can take each its share without bringing embeddings together."""
+
     evaluates: bool = True
     """Whether the loss is defined outside training, on other data."""
 
@@ -103,6 +107,17 @@ class SelfSupervisedMethod(nn.Module):
     def prototype_layers(self) -> list[nn.Module]:
         """Return the layers that score embeddings ``(N, P)`` of length 1: ``prototype_heads``."""
         return list(getattr(self, "prototype_heads", ()))
+
+    def spread_networks(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Return the networks that several processes run each on its share of a minibatch.
+
+        :return: those that give features, and those that follow them and give embeddings, of which
+            the loss has the whole minibatch's ``(N, P)`` in each process; for every other size,
+            see :func:`solo_bridge.spreading.shares`.
+        """
+        names = ("backbone", "momentum_backbone"), ("projector", "momentum_projector")
+        networks, projectors = ([self.part(name) for name in kind] for kind in names)
+        return [n for n in networks if n is not None], [p for p in projectors if p is not None]
 
     def why_not_batch(self, samples: int) -> str | None:
         """Say why the loss cannot take a minibatch, None if it can.

@@ -19,6 +19,7 @@ from solo_bridge.config import Config, settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.presets import Preset, preset
+from solo_bridge.spreading import shares
 from solo_bridge.views import Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
@@ -239,6 +240,16 @@ class SoloMethod(SelfSupervisedMethod):
         return parts.projector(self.solo)
 
     @property
+    def momentum_projector(self) -> nn.Module | None:
+        """The momentum projector, which follows the online one; None if the method has none."""
+        return parts.momentum_projector(self.solo)
+
+    @property
+    def mean_over_samples(self) -> bool:  # type: ignore[override]
+        """Whether the loss is a mean over the samples: MAE's, which has no projector."""
+        return self.projector is None
+
+    @property
     def prototype_heads(self) -> list[nn.Module]:
         """SwAV's, DINO's and DeepClusterV2's: embeddings ``(N, P)`` of length 1 to scores."""
         return parts.prototype_heads(self.solo)
@@ -264,12 +275,13 @@ class SoloMethod(SelfSupervisedMethod):
         """Return solo-learn's own loss, to which no label contributes (but for SupCon).
 
         :param views: ``large_views + small_views`` tensors ``(N, C, H, W)``.
-        :param index: numbers of the samples ``(N,)``, for DeepClusterV2.
-        :param labels: classes of the samples ``(N,)``, for SupCon.
+        :param index: numbers of the samples ``(N,)``, for DeepClusterV2; of the whole minibatch,
+            where the views are a share of it.
+        :param labels: classes of the samples ``(N,)``, for SupCon; likewise.
         :param needed: nothing else.
         :return: scalar.
         """
-        samples, device = views[0].shape[0], views[0].device
+        samples, device = views[0].shape[0] * shares(), views[0].device
         self._check_minibatch(samples)
         if not self.training:
             memories.rewind_queue(self.solo)  # buffers are put back after an evaluation

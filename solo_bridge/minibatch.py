@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import BatchSizeError, LabelError
 from solo_bridge.interface import SelfSupervisedMethod
 
@@ -31,6 +32,24 @@ class Minibatch:
     labels: Tensor
     needed: dict[str, Tensor]
     index: Tensor | None = None
+
+    def share(self) -> Minibatch:
+        """Return this rank's share of a whole minibatch, all of it in a single process.
+
+        :raises BatchSizeError: for one that the ranks cannot share equally.
+        """
+        rank, size = ranks.rank(), ranks.size()
+        if len(self.labels) % size:
+            raise BatchSizeError(
+                f"{size} processes cannot share a minibatch of {len(self.labels)} samples equally"
+            )
+        views = [view[rank::size] for view in self.views]
+        index = None if self.index is None else self.index[rank::size]
+        return Minibatch(views, self.labels[rank::size], self.needed, index)
+
+    def with_whole_needed(self) -> Minibatch:
+        """Return a share with what the loss needs besides of the whole minibatch; all ranks."""
+        return replace(self, needed={k: ranks.whole(v) for k, v in self.needed.items()})
 
 
 class Numbered(list[Any]):
@@ -125,7 +144,8 @@ def unpack(
     samples = views[0].shape[0]
     labels = parts[1] if len(parts) > 1 else torch.full((samples,), -1)
     _check_labels(labels, model)
-    if training and samples == 1 and any(isinstance(m, _NORMS) for m in model.modules()):
+    alone = training and samples * ranks.size() == 1
+    if alone and any(isinstance(m, _NORMS) for m in model.modules()):
         raise BatchSizeError(
             "a minibatch of one image: BatchNorm cannot normalise it in training; use "
             "train_mb_size ≥ 2, and drop_last=True unless the experience is smaller than that"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from avalanche.training.templates.update_type import SGDUpdate
 from torch import Tensor
 from torch.optim import Optimizer
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import (
     BatchSizeError,
@@ -41,6 +42,7 @@ from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.mean_loss import EpochLossOnDevice, ExperienceLossOnDevice
 from solo_bridge.minibatch import Minibatch
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
+from solo_bridge.processes import Processes, chosen
 from solo_bridge.views import (
     BatchedViews,
     Views,
@@ -140,6 +142,9 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         no metrics.  :func:`loss_evaluator` by default.
     :param eval_every: see Avalanche's templates.
     :param peval_mode: see Avalanche's templates.
+    :param processes: how the processes of a job that was started by ``torchrun`` train the model
+        together, see :class:`~solo_bridge.processes.Processes`; False for a process that is to be
+        alone in such a job.
     :param checkpoints: folder of the run's checkpoints, which holds none yet, or
         ``Checkpoints(folder, resume=True)`` to go on with a run that is there: see
         :class:`~avalanche_branchtune.checkpoints.Checkpoints`.
@@ -183,6 +188,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = loss_evaluator,
         eval_every: int = -1,
         peval_mode: str = "epoch",
+        processes: Processes | bool | None = None,
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     ) -> None:
         """See the class."""
@@ -192,6 +198,9 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
             plugins = [*(plugins or []), checkpoints]
         _check_arguments(model, optimizer, optimizer_settings or {})
         device = torch.device(device)
+        self.processes = chosen(processes)
+        if self.processes is not None:
+            device = self.processes.join(device)
         train_mb_size = model.train_mb_size if train_mb_size is None else train_mb_size
         train_epochs = model.train_epochs if train_epochs is None else train_epochs
         if precision is None:
@@ -205,6 +214,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
                 f"SelfSupervised(train_mb_size={train_mb_size}): expected at least 1 (2 for BN)"
             )
         check_plugins(plugins or [], model)
+        if self.processes is not None:
+            self.processes.refuse(model, train_mb_size, compile)
         optimizer = model.optimizer if optimizer is None else optimizer
         base_lr = not_negative("SelfSupervised(lr=…)", model.lr if lr is None else lr)
         at_least_one("SelfSupervised(train_epochs=…)", train_epochs)
@@ -239,8 +250,14 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.channels_last = model.channels_last if channels_last is None else channels_last
         one_of("SelfSupervised(on_bad_image=…)", on_bad_image, BAD_IMAGE)
         if reproducible_views is None:
-            reproducible_views = any(isinstance(p, Checkpoints) for p in plugins or [])
-        self.views_seed = torch.initial_seed() if reproducible_views else None
+            checkpointed = any(isinstance(p, Checkpoints) for p in plugins or [])
+            reproducible_views = checkpointed or ranks.joined()
+        elif ranks.joined() and not reproducible_views:
+            raise UnknownOptionError(
+                "SelfSupervised(reproducible_views=False) in several processes: each of them knows "
+                "its share of a minibatch by the seed: leave it out"
+            )
+        self.views_seed = ranks.of_first(torch.initial_seed) if reproducible_views else None
         self.on_bad_image = on_bad_image
         self.replaced_images = {}
         self.scaler = torch.amp.GradScaler(
@@ -272,6 +289,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
             eval_every=eval_every,
             peval_mode=peval_mode,
         )
+        if self.processes is not None:
+            self.processes.begin(self)
         for plugin in plugins or []:
             if hasattr(plugin, "attach"):
                 plugin.attach(self)
@@ -291,23 +310,42 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         several = isinstance(experiences, Iterable)
         ready = [self._with_views(e) for e in (experiences if several else [experiences])]
         try:
-            return super().train(ready if several else ready[0], eval_streams, **kwargs)
+            with ranks.unseen():
+                results = super().train(ready if several else ready[0], eval_streams, **kwargs)
         finally:  # an interrupted step leaves its graph, which could not be copied
             self.loss = self.loss.detach()
             self.mb_output = None
+        return self._of_first(lambda: results)
+
+    def _of_first(self, make: Callable[[], Any]) -> Any:
+        """Return metrics, in several processes on all of them what the first one's are."""
+        return make() if self.processes is None else self.processes.told(self, make)
 
     def loss_of(self, batch: Any, *, full_precision: bool = False) -> Tensor:
         """Return the method's loss on a minibatch, for plugins that take losses of their own.
 
         :param batch: a :class:`~solo_bridge.minibatch.Minibatch`, or what a data
-            loader yields; the strategy is left as it is.
+            loader yields; the strategy is left as it is.  In a job of several processes, the
+            share of a minibatch, or a whole one of which each takes its share.
         :param full_precision: whether to compute it without autocasting.
         :return: scalar.
         """
-        minibatch = batch if isinstance(batch, Minibatch) else self.unpacked(batch)
+        minibatch = batch if isinstance(batch, Minibatch) else self.share_of(batch)
         how = contextlib.nullcontext() if full_precision else self.autocast()
-        with folded_once(), how, self.compiled.networks_of(self.model):
+        with folded_once(), how, self.compiled.networks_of(self.model), self._step():
             return self.model.loss(minibatch.views, **minibatch.needed)
+
+    def share_of(self, batch: Any) -> Minibatch:
+        """Return this rank's share of what a data loader yields; in evaluation all of it.
+
+        :param batch: a whole minibatch, the same on all ranks.
+        """
+        minibatch = self.unpacked(batch)
+        return minibatch.share() if self.is_training else minibatch
+
+    def _step(self) -> contextlib.AbstractContextManager[None]:
+        """Take minibatches as shares, if they are."""
+        return contextlib.nullcontext() if self.processes is None else self.processes.step(self)
 
     # ---- model and optimizer
 
@@ -329,6 +367,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.model.start_experience(Plan(steps, self.train_epochs, samples, self.train_mb_size))
 
     def _before_training_exp(self, **kwargs: Any) -> None:
+        if self.processes is not None:
+            self.processes.same_random_states()
         super()._before_training_exp(**kwargs)
         self.own_loader()  # only now is it final: replay puts a longer one in its place
         steps = len(self.dataloader)
@@ -336,6 +376,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.model.set_steps(steps)
         self._last_good = []
         self.finite.begin(self.device)
+        if self.processes is not None:
+            self.processes.check(self)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
@@ -350,6 +392,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         if isinstance(self.dataloader, ExperienceLoader):
             self.dataloader.set_epoch(self.clock.train_exp_epochs)
         super()._before_training_epoch(**kwargs)
+        if self.processes is not None:
+            self.processes.agree_to_stop(self)
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         self.check_finite()
@@ -376,14 +420,29 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         """Return the loss that :meth:`forward` computed."""
         return self.mb_output
 
+    def _before_backward(self, **kwargs: Any) -> None:
+        with self._step():  # plugins' terms are taken on shares, too
+            super()._before_backward(**kwargs)
+
+    def stop_training(self) -> None:
+        """Let training stop after this step, of several processes in all of them, or the next."""
+        if ranks.joined() and self.processes is not None:
+            self.processes.ask_to_stop()
+        else:
+            super().stop_training()
+
     def backward(self) -> None:
         """Run the backward pass, and see whether loss and gradients are finite.
+
+        Of several processes all have the mean of their gradients and losses then.
 
         :raises NonFiniteLossError: naming experience, epoch and step.
         """
         self.scaler.scale(self.loss).backward(  # type: ignore[no-untyped-call]
             retain_graph=self.retain_graph
         )
+        if self.processes is not None:
+            self.processes.average(self)
         self.model.after_backward()
         self.finite.after_backward(self)
 
@@ -428,7 +487,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         """Evaluate a stream: the loss on its views, and the evaluator's other metrics.
 
         The method's buffers (statistics, queues) and the random state are left
-        as they were: training does not depend on whether it is evaluated.
+        as they were: training does not depend on whether it is evaluated.  Of several processes the
+        first one evaluates, and tells the others.
 
         :param exp_list: an experience or a stream.
         :param loss: whether to evaluate the loss; by default if it is defined
@@ -445,7 +505,10 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
             )
         self.check_finite()
         self._evaluates_loss = self.model.evaluates if loss is None else loss
-        with random_state_kept(), buffers_kept(self.model):
+        return self._of_first(partial(self._evaluated, exp_list, **kwargs))
+
+    def _evaluated(self, exp_list: Any, **kwargs: Any) -> Any:
+        with ranks.unseen(), random_state_kept(), buffers_kept(self.model):
             return super().eval(exp_list, **kwargs)
 
     def eval_epoch(self, **kwargs: Any) -> None:
@@ -510,7 +573,7 @@ def _model_may_come_first(init: Callable[..., None]) -> Callable[..., None]:
     """
     named = list(inspect.signature(init).parameters)[1:2] == ["model"]
 
-    @functools.wraps(init)
+    @wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         if len(args) == 1 and named:
             kwargs["model"], args = args[0], ()

@@ -18,7 +18,7 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 
 LAYERS = {
     "avalanche_branchtune": [
-        ("errors", "lazy", "keeping", "hardware", "experiences", "folding"),
+        ("errors", "lazy", "keeping", "hardware", "experiences", "folding", "ranks"),
         ("branches", "optimizers"),
         ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
@@ -32,10 +32,10 @@ LAYERS = {
         ("apart", "arguments", "augmentation", "compiling", "defaults", "finite"),
         ("mean_loss", "side_by_side", "titles"),
         ("compat", "presets"),
-        ("views", "backbones", "optim", "lars", "archives", "files", "config"),
+        ("views", "backbones", "optim", "lars", "archives", "files", "config", "spreading"),
         ("interface", "images"),
         ("method", "minibatch", "conflicts"),
-        ("checkpoint", "feeding"),
+        ("checkpoint", "feeding", "processes"),
         ("strategy",),
         ("registry",),
         ("plugins",),

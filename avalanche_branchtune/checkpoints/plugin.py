@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from avalanche.core import SupervisedPlugin
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints.calls import (
     apart,
     described,
@@ -101,8 +102,6 @@ class Checkpoints(SupervisedPlugin):
     :raises UnknownOptionError: for options that are none.
     """
 
-    supports_distributed = False
-
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -126,14 +125,11 @@ class Checkpoints(SupervisedPlugin):
         self.every_epochs = every_epochs
         self.trust_plugins = true_or_false("Checkpoints(trust_plugins=…)", trust_plugins)
         self.requests = Requests(at_least(0, "Checkpoints(requeue=…)", requeue))
-        if self.folder.begun() and not resume:
-            raise CheckpointError(
-                f"{self.folder.path} holds a run already: pass resume=True to go on with it, or "
-                "choose another folder"
-            )
+        if not ranks.launched():  # else one of the processes may have begun already
+            self._refuse_a_run()
         self._run = uuid4().hex
         self._strategy: Any = None
-        self._lock: Lock
+        self._lock: Lock | None = None
         self._sidecar: Sidecar
         self._saving: Saving
         self._watched: Watched
@@ -151,6 +147,13 @@ class Checkpoints(SupervisedPlugin):
         self._epoch_random: Any = None
         self._saved_at = 0.0
 
+    def _refuse_a_run(self) -> None:
+        if self.folder.begun() and not self.resume:
+            raise CheckpointError(
+                f"{self.folder.path} holds a run already: pass resume=True to go on with it, or "
+                "choose another folder"
+            )
+
     def attach(self, strategy: Any) -> None:
         """Watch a strategy's calls; before its first one.
 
@@ -162,13 +165,18 @@ class Checkpoints(SupervisedPlugin):
             raise CheckpointError("Checkpoints.attach: the strategy does not have this plugin")
         if self._strategy is not None:
             raise CheckpointError("Checkpoints is attached already: make one for each strategy")
-        self._lock = Lock(self.folder.path, again=True)
-        weakref.finalize(self, self._lock.release)
+        ranks.of_first(self._refuse_a_run)
+        ranks.of_first(self._take_lock)
         self._sidecar = Sidecar(self.folder.path)
         self._saving = Saving(self.folder, self._sidecar)
         self._watched = Watched(strategy, self, self.folder.path, pickles=self.trust_plugins)
         self._strategy = strategy
         newest = self.folder.newest() if self.resume else None
+        if any(found != (newest is not None) for found in ranks.of_all(newest is not None)):
+            raise CheckpointError(
+                f"{self.folder.path}: not all processes of the job find the run's checkpoints "
+                "there: it must be a folder that all machines share"
+            )
         if newest is not None:
             self._base, self._between, self._midway = newest
             self._run = self._base["run"]
@@ -178,23 +186,28 @@ class Checkpoints(SupervisedPlugin):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
 
+    def _take_lock(self) -> None:
+        self._lock = Lock(self.folder.path, again=True)
+        weakref.finalize(self, self._lock.release)
+
     def finish(self, *, keep: bool = False) -> None:
         """Say that the run is done, and let other processes to its folder.
 
         :param keep: whether its checkpoints stay; without them it cannot be gone over again.
         """
-        if not keep:
+        if not keep and ranks.leads():
             self.folder.remove()
             self._sidecar.note(checkpoint=None)
         self._sidecar.say("done")
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     # ---- calls
 
     def _call(self, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
         if self._inside is not None:  # an evaluation in training
             return call(*args, **kwargs)
-        if self._lock.lost:
+        if self._lock is not None and self._lock.lost:
             raise FolderInUseError(
                 f"{self.folder.path}: a strategy that was made later writes there: go on with that "
                 "one, or choose another folder"
@@ -296,7 +309,7 @@ class Checkpoints(SupervisedPlugin):
             raise  # the weights are those of an earlier step
         except Exception:
             whole = self._between_steps and not self._last_of_epoch(self._strategy)
-            if whole and self._in_call == self._within + 1:  # the loader has raised it
+            if whole and self._in_call == self._within + 1 and ranks.leads():  # by the loader
                 self._save_midway(self._strategy)
                 logger.warning("%s: the run was saved before it ended", self.folder.path)
             raise
@@ -380,6 +393,9 @@ class Checkpoints(SupervisedPlugin):
     # ---- saving
 
     def _save(self, calls: list[Any]) -> None:
+        if not ranks.leads():
+            self._calls = calls
+            return
         state = self._watched.state(self._experiences)
         self._calls = calls
         of_run = {"calls": joined(calls), "run": self._run, "shapes": self._watched.shapes}
@@ -387,6 +403,8 @@ class Checkpoints(SupervisedPlugin):
 
     def _restore(self, state: dict[str, Any], *, more: bool) -> None:
         self._watched.put_back(state, self._experiences, more=more)
+        if not ranks.leads():  # the state is the first one's, which evaluates
+            self._strategy.evaluator.active = False
 
     def _save_midway(self, strategy: Any) -> None:
         clock = strategy.clock
@@ -403,6 +421,8 @@ class Checkpoints(SupervisedPlugin):
         self._saved_at = time.monotonic()
         if hasattr(strategy, "check_finite"):
             strategy.check_finite()
+        if not ranks.leads():
+            return False
         try:
             state = self._watched.state(self._experiences)
         except CheckpointError as error:
@@ -418,4 +438,5 @@ class Checkpoints(SupervisedPlugin):
 
     def _end_if_asked(self) -> None:
         if self.requests.status is not None:
+            ranks.wait_for_all()  # until the first of a job's processes has saved
             raise SystemExit(self.requests.status)

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 class Saving:
     """Writes checkpoints; where one cannot be saved the run goes on, and it is said once.
 
+    Of a job's processes, whose states are the same, the first one writes.
+
     :param folder: of the checkpoints.
     :param sidecar: of the run, which says what was saved last.
     """

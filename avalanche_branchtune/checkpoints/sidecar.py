@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints.signals import Requests
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.writing import write_text
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 class Sidecar:
     """Writes what a run does, in a folder; where that fails the run goes on.
+
+    Of a job's processes the first one writes.
 
     Its fields: ``state``, ``experience`` of ``experiences``, ``epoch`` of ``epochs`` (from 1),
     ``steps`` in all, ``checkpoint`` (when it was ``saved``, ``bytes`` of all that are kept),
@@ -70,6 +73,8 @@ class Sidecar:
         """
         self._content.update(fields, state=state or self._content["state"], heartbeat=now())
         self._written = time.monotonic()
+        if not ranks.leads():
+            return
         try:
             write_text(self.path, json.dumps(self._content, indent=1) + "\n")
         except OSError as error:

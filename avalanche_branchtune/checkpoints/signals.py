@@ -6,8 +6,10 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
+
+from avalanche_branchtune import ranks
 
 REQUEUE = 75
 """Exit status after SIGUSR1, by which a batch script can tell that the run is to be queued again:
@@ -30,12 +32,32 @@ class Requests:
 
     def __init__(self, requeue: int) -> None:
         """See the class."""
-        self.status: int | None = None
-        """Exit status that was asked for, None until a signal came."""
+        self._status: int | None = None  # asked of this process
+        self._agreed: int | None = None  # on which all of a job's processes end
         self.signal: str | None = None
         """Name of the signal that asked for it."""
         self._statuses = {n: requeue if s == REQUEUE else s for n, s in STATUSES.items()}
         self._asked_at = 0.0
+
+    @property
+    def status(self) -> int | None:
+        """Exit status that was asked for, None until a signal came; of several processes, until all
+        of them know of it."""
+        return self._agreed if ranks.joined() else self._status
+
+    def votes(self) -> list[float]:
+        """Return for each signal whether it has come, to be added up over a job's processes."""
+        return [float(self._status == self._statuses[number]) for number in STATUSES]
+
+    def take(self, votes: Sequence[float]) -> None:
+        """End, if any process was asked to.
+
+        :param votes: their sum, or mean.
+        """
+        for vote, number in zip(votes, STATUSES, strict=True):
+            if vote and self._agreed is None:
+                self._agreed = self._statuses[number]
+                self.signal = self.signal or signal.Signals(number).name
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
@@ -56,8 +78,8 @@ class Requests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         status = self._statuses[signal.Signals(number)]
-        if self.status is None:
-            self.status, self.signal = status, signal.Signals(number).name
+        if self._status is None:
+            self._status, self.signal = status, signal.Signals(number).name
             self._asked_at = time.monotonic()
         elif time.monotonic() - self._asked_at > AT_ONCE:
             raise SystemExit(status)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints.data import found_again, within
 from avalanche_branchtune.checkpoints.decoder import Decoder
 from avalanche_branchtune.checkpoints.encoder import Encoder
@@ -267,8 +268,14 @@ def random_states() -> dict[str, Any]:
         "python": [version, list(numbers), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": _cuda_states(),
     }
+
+
+def _cuda_states() -> list[torch.Tensor]:
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_rng_state()] if ranks.joined() else torch.cuda.get_rng_state_all()
 
 
 def restore_random_states(saved: Any) -> None:
@@ -280,6 +287,9 @@ def restore_random_states(saved: Any) -> None:
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(saved["torch"])
         if torch.cuda.is_available() and saved["cuda"]:
-            torch.cuda.set_rng_state_all(saved["cuda"])
+            if ranks.joined():  # each rank's device goes on as the first one's
+                torch.cuda.set_rng_state(saved["cuda"][0])
+            else:
+                torch.cuda.set_rng_state_all(saved["cuda"][: torch.cuda.device_count()])
     except Exception as error:  # whatever a damaged or hostile file can cause
         raise CheckpointError(f"the random states cannot be put back: {error!r}") from error

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import LabelError, ProbeError, UnknownOptionError
 from avalanche_branchtune.evaluation.features import extract_features
 from avalanche_branchtune.evaluation.probe import FEATURES, chosen, sentence
@@ -76,8 +77,6 @@ class OnlineProbe(ExperiencePlugin):
     :param reset: begin with a new classifier in each experience.
     :raises UnknownOptionError: for no classes or a learning rate that is not positive.
     """
-
-    supports_distributed = False
 
     def __init__(
         self,
@@ -232,6 +231,8 @@ class OnlineProbe(ExperiencePlugin):
             self._minibatches = self.labelled.minibatches(strategy, self._place)
         collated, labels = next(self._minibatches)
         images, labels = self.labelled.images(strategy, collated), labels.to(strategy.device)
+        if len(labels) % ranks.size() == 0:
+            images, labels = (part[ranks.rank() :: ranks.size()] for part in (images, labels))
         self._place = getattr(self._minibatches, "place", self._place)
         self._check_labels(labels)
         with getattr(strategy, "autocast", contextlib.nullcontext)():
@@ -244,20 +245,22 @@ class OnlineProbe(ExperiencePlugin):
             self._check_features(strategy, features)
             assert self.classifier is not None
             scores = self.classifier(features)
-            if not (labels == -1).all():  # else the mean of nothing, NaN
-                loss = F.cross_entropy(scores, labels, ignore_index=-1)
+            count = ranks.mean_count((labels != -1).sum())
+            if count:  # else the mean of nothing, NaN
+                loss = F.cross_entropy(scores, labels, ignore_index=-1, reduction="sum") / count
                 strategy.loss = strategy.loss + loss
+        scores, labels = ranks.whole(scores), ranks.whole(labels)
         self._count(scores[labels != -1], labels[labels != -1])
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Learn from the training's minibatch, if it has labels."""
         if self.labelled is not None:
             return
-        labels = strategy.mb_y
+        labels = ranks.whole(strategy.mb_y)
         if (labels == -1).all():
             self._listener.forget()
             return
-        views = self._listener.features(len(labels))
+        views = [ranks.whole(v) for v in self._listener.features(len(strategy.mb_y))]
         features, labels = torch.cat(views), labels.repeat(len(views))
         self._check_features(strategy, features)
         labelled = labels != -1

@@ -21,8 +21,6 @@ class Progress(SupervisedPlugin):
         another.
     """
 
-    supports_distributed = True
-
     def __init__(self, name: str, epochs: int, shown: bool = True, lines: bool = False) -> None:
         """See the class."""
         super().__init__()

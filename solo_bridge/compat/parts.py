@@ -20,6 +20,16 @@ def projector(solo: Any) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
+def momentum_projector(solo: Any) -> nn.Module | None:
+    """Return the momentum projector, None for a method that has none.
+
+    :param solo: solo-learn's module.
+    """
+    head = getattr(solo, "momentum_head", None)  # DINO's
+    found = getattr(solo, "momentum_projector", None) if head is None else head.mlp
+    return found if isinstance(found, nn.Module) else None
+
+
 def prototype_heads(solo: Any) -> list[nn.Module]:
     """Return SwAV's, DINO's and DeepClusterV2's: embeddings ``(N, P)`` of length 1 to scores.
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.experiences import ends, experience_key
 from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
@@ -218,8 +219,6 @@ class L2Plugin(SupervisedPlugin):
     :raises UnknownOptionError: for another scope.
     """
 
-    supports_distributed = False
-
     def __init__(self, weight: float = 1.0, *, scope: str = "backbone") -> None:
         """See the class."""
         super().__init__()
@@ -301,7 +300,7 @@ def _minibatches(strategy: Any, num_workers: int = 0) -> Iterator[Minibatch]:
         collate_fn=getattr(data, "collate_fn", None),
         num_workers=num_workers,
     )
-    return map(strategy.unpacked, loader)
+    return map(strategy.share_of, loader)
 
 
 def _importances(model: nn.Module, scalars: Iterable[Tensor], measure: Any) -> dict[str, ParamData]:
@@ -313,6 +312,8 @@ def _importances(model: nn.Module, scalars: Iterable[Tensor], measure: Any) -> d
         count += 1
         # Not backward(): the gradients that training left stay as they are.
         gradients = torch.autograd.grad(scalar, list(learning.values()), allow_unused=True)
+        gradients = tuple(None if g is None else g.contiguous() for g in gradients)
+        ranks.average([g for g in gradients if g is not None])
         for name, gradient in zip(learning, gradients, strict=True):
             if gradient is not None:
                 importances[name].data += measure(gradient)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.hardware import free_memory
 from avalanche_branchtune.loading import UNREADABLE, draw_from, drawing_from
 from solo_bridge.views.decoded import SEEDS, Decoded, canvas
@@ -83,7 +84,7 @@ def in_memory(
     still, numbers = _Still(dataset), range(len(dataset))
     images: list[Tensor] = []
     others: list[list[Any]] = []
-    limit, used = SHARE * free_memory(), 0
+    limit, used = SHARE * free_memory() / ranks.on_this_machine(), 0
     for samples in DataLoader(still, CHUNK, num_workers=workers, collate_fn=list):
         for sample in samples:
             if isinstance(sample, str):

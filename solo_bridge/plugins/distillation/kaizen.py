@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import LabelError
 from avalanche_branchtune.options import at_least_one, not_negative, true_or_false
 from avalanche_branchtune.parts import needed_backbone
@@ -166,8 +167,9 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         """Add the distillation of features, the classifier's loss and its distillation."""
         assert self.classifier is not None
         logits = float32(self.classifier(f.detach()) for f in student.features)
-        self._saw_label = self._saw_label | (strategy.mb_y != -1).any()
-        current = classification(logits, strategy.mb_y)
+        known = ranks.mean_count((strategy.mb_y != -1).sum())
+        self._saw_label = self._saw_label | (known > 0)
+        current = classification(logits, strategy.mb_y, known)
         self.note("classification", current)
         strategy.loss = strategy.loss + current
         if self.teacher is None or self._old_classifier is None:
@@ -202,7 +204,7 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
         )
 
 
-def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
+def classification(logits: list[Tensor], labels: Tensor, count: Tensor | None = None) -> Tensor:
     """Cross-entropy summed over the views; samples labelled −1 are left out.
 
     Authors' code: dr-bell/kaizen e36ee54, kaizen/methods/base.py, _classifier_partial_step.
@@ -210,6 +212,7 @@ def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
 
     :param logits: one ``(N, classes)`` for each view.
     :param labels: ``(N,)``.
+    :param count: number of labelled samples that the sum is divided by; by default theirs.
     :return: scalar; 0, with a graph, if no sample has a label.
     :raises LabelError: for a label that is no class.
     """
@@ -221,7 +224,8 @@ def classification(logits: list[Tensor], labels: Tensor) -> Tensor:
                 f"label {int(outside[0])} lies outside the classifier's {logits[0].shape[1]} "
                 "classes"
             )
-    count = known.sum().clamp(min=1)
+    count = known.sum() if count is None else count
+    count = torch.where(count > 0, count, 1)
     sums = [F.cross_entropy(x, labels, ignore_index=-1, reduction="sum") for x in logits]
     return (torch.stack(sums) / count).sum()
 

@@ -9,6 +9,7 @@ from solo_bridge.plugins.distillation.forms import Embeddings
 from solo_bridge.plugins.distillation.predictor import PredictingPlugin
 from solo_bridge.plugins.distillation.teacher import Outputs, in_full_precision
 from solo_bridge.registry import register
+from solo_bridge.spreading import norms_in_step
 
 
 @register("pfr", "PFR")
@@ -51,9 +52,9 @@ class PFRPlugin(PredictingPlugin):
     def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Return mean(1 − cos(g(f), f̄)) over samples and views."""
         assert self.predictor is not None
-        return in_full_precision(
-            one_minus_cosine, map(self.predictor, student.features), teacher.features
-        )
+        with norms_in_step():
+            predicted = [self.predictor(f) for f in student.features]
+        return in_full_precision(one_minus_cosine, predicted, teacher.features)
 
 
 def one_minus_cosine(p: Embeddings, z: Embeddings) -> Tensor:

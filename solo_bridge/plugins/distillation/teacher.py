@@ -20,6 +20,7 @@ from avalanche_branchtune.parts import needed_backbone
 from solo_bridge.compat.memories import detach_normed_weights
 from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.plugins.terms import WithTerms
+from solo_bridge.spreading import over, shares
 
 TEACHER_BN = ("train", "eval")
 
@@ -31,7 +32,8 @@ class Outputs:
     :param features: the backbone's, ``(N, D)`` each.
     :param embeddings: the projector's, ``(N, P)`` each; none if there is no
         projector, and of the first views only if the method projects no more
-        (ReSSL).
+        (ReSSL).  In several processes they are the whole minibatch's, features are of this rank's
+        share, see :mod:`solo_bridge.spreading`.
     """
 
     features: list[Tensor]
@@ -99,7 +101,8 @@ class Watch:
             once for each view, or a module gives something else than ``(N, …)``.
         """
         for name, kept in self._kept.items():
-            whole = all(isinstance(o, Tensor) and len(o) == samples for o in kept.outputs)
+            count = samples * (shares() if name == "embeddings" else 1)
+            whole = all(isinstance(o, Tensor) and len(o) == count for o in kept.outputs)
             missing = len(kept.outputs) < (kept.wanted if name == "features" else 1)
             if missing or not whole:
                 raise IncompatiblePluginError(
@@ -172,7 +175,8 @@ class Teacher(nn.Module):
 
         :param views: tensors ``(N, C, H, W)``.
         """
-        with self._statistics_of_the_minibatch():
+        projectors = [] if self.projector is None else [self.projector]
+        with self._statistics_of_the_minibatch(), over([self.backbone], projectors):
             features = [self.backbone(v) for v in views]
             if self.projector is None:
                 return Outputs(features, [])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import MODES, NORM_LAYERS, restore_norms
@@ -179,7 +180,7 @@ class KappaTunePlugin(ExperiencePlugin):
         found = online_and_momentum(model, type(self).__name__)
         backbone = next(iter(found.values()))
         tensors = weight_tensors(backbone)
-        kappas = {name: condition_number(p) for name, p in tensors.items()}
+        kappas = ranks.of_first(lambda: {n: condition_number(p) for n, p in tensors.items()})
         chosen = self._choose(kappas)
         learning = {id(tensors[name]) for name in chosen}
         learning |= {id(p) for p in self._others_that_learn(backbone)}

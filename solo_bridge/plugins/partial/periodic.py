@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.data import DataLoader
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import (
     BatchSizeError,
     IncompatiblePluginError,
@@ -85,8 +86,6 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
     :raises IncompatiblePluginError: in training, for methods that keep a
         memory of samples by their number (DeepClusterV2).
     """
-
-    supports_distributed = False
 
     def __init__(
         self,
@@ -234,13 +233,16 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
                 for step, batch in enumerate(self._batches(size)):
                     optimizer.zero_grad()
                     loss = self._loss(strategy, batch)
-                    self.losses.append(float(loss.detach()))
-                    if not torch.isfinite(loss):
+                    mean = loss.detach().clone()
+                    ranks.average([mean])
+                    self.losses.append(float(mean))
+                    if not torch.isfinite(mean):
                         raise NonFiniteLossError(
-                            f"the loss is {loss.item()} in step {step} of a fine-tuning on the "
+                            f"the loss is {mean.item()} in step {step} of a fine-tuning on the "
                             "buffer: a smaller PeriodicFineTuningPlugin(lr=…) helps"
                         )
                     loss.backward()  # type: ignore[no-untyped-call]
+                    ranks.average([p.grad for p in chosen.values() if p.grad is not None])
                     model.after_backward()
                     optimizer.step()
         finally:
@@ -270,7 +272,7 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
         model, most = strategy.model, self.batch_size or strategy.train_mb_size
         most = min(most, len(self.storage.buffer))
         for size in range(most, 1, -1):
-            if model.why_not_batch(size) is None:
+            if model.why_not_batch(size) is None and size % ranks.size() == 0:
                 return size
         raise BatchSizeError(
             f"PeriodicFineTuningPlugin: minibatches of at most {most} from a buffer of "

@@ -21,6 +21,7 @@ from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import LabelError
 from avalanche_branchtune.keeping import looked_at
 from avalanche_branchtune.options import at_least_one, fraction
@@ -257,13 +258,16 @@ class MinimumRedundancyBuffer(ExemplarsBuffer):
     @staticmethod
     def _compute(strategy: Any, dataset: Any, indices: list[int]) -> Tensor:
         model, batch = strategy.model, strategy.eval_mb_size
+        # Of several processes each computes a share; the last image fills them up.
+        filled = [*indices, *indices[-1:] * (-len(indices) % ranks.size())]
         with looked_at(model):
-            return torch.cat(
+            features = torch.cat(
                 [
                     model(images.to(strategy.device)).float().cpu()
-                    for images in plain_batches(dataset, indices, model, batch)
+                    for images in plain_batches(dataset, list(ranks.own(filled)), model, batch)
                 ]
             )
+        return ranks.whole(features)[: len(indices)]
 
 
 def least_redundant(features: Tensor, size: int) -> list[int]:

@@ -18,7 +18,12 @@ from solo_bridge.conflicts import Conflicts, check_plugins
 from solo_bridge.plugins.rehearsal.der_modes import MODES, Network
 from solo_bridge.plugins.rehearsal.lump import LUMPPlugin
 from solo_bridge.plugins.rehearsal.remembering import Held, MinibatchMemory
-from solo_bridge.plugins.rehearsal.replay_view import ReplayView, check_replay_view, stacked
+from solo_bridge.plugins.rehearsal.replay_view import (
+    ReplayView,
+    check_replay_view,
+    seeds_for,
+    stacked,
+)
 from solo_bridge.plugins.terms import WithTerms
 from solo_bridge.registry import register
 
@@ -70,8 +75,6 @@ class DERPlugin(WithTerms, SupervisedPlugin):
     :raises ViewsError: if there is no image to remember, because the data yields
         views, or no pipeline for its new view.
     """
-
-    supports_distributed = False
 
     needs = frozenset({"index"})
 
@@ -135,8 +138,10 @@ class DERPlugin(WithTerms, SupervisedPlugin):
         self._next = self._mode.seen(self.memory, strategy, network)
         if not held:
             return
-        chosen = self.memory.some(min(self.batch_size or strategy.train_mb_size, len(held)))
-        views = self._mode.views([item.image for item in chosen]).to(strategy.mb_x[0])
+        total = min(self.batch_size or strategy.train_mb_size, len(held))
+        chosen = self.memory.some(total)
+        seeds = seeds_for(total, strategy)
+        views = self._mode.views([item.image for item in chosen], seeds).to(strategy.mb_x[0])
         target = stacked([item.kept[0] for item in chosen], "DERPlugin").to(strategy.device)
         distance = F.mse_loss(network(views), target)
         self.note(f"replayed {self.output}", distance)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.keeping import evaluating
 from solo_bridge.plugins.rehearsal.remembering import (
     Held,
@@ -64,17 +65,18 @@ class TrainMode:
             outputs = network(strategy.mb_x[0])
 
         def kept(places: list[int], images: list[Any]) -> list[Remembered]:
-            found = (copied(outputs[place]) for place in places)
+            found = map(copied, ranks.rows_of(outputs, places))
             return [Remembered(image, (z,)) for image, z in zip(images, found, strict=True)]
 
         return memory.with_minibatch(strategy, kept)
 
-    def views(self, images: list[Any]) -> Tensor:
+    def views(self, images: list[Any], seeds: Sequence[int] | None = None) -> Tensor:
         """Return what f takes of remembered images, ``(N, C, H, W)``.
 
         :param images: as they are kept.
+        :param seeds: of what is drawn for each, see :data:`.replay_view.Augment`.
         """
-        return self.view(images)
+        return self.view(images, seeds)
 
 
 class EvalMode(TrainMode):
@@ -104,7 +106,7 @@ class EvalMode(TrainMode):
 
         return memory.with_minibatch(strategy, kept)
 
-    def views(self, images: list[Any]) -> Tensor:
+    def views(self, images: list[Any], seeds: Sequence[int] | None = None) -> Tensor:
         """Return the images: they are views already."""
         return stacked(images, "DERPlugin")
 

@@ -63,8 +63,6 @@ class LUMPPlugin(SupervisedPlugin):
         samples by number or learn from labels.
     """
 
-    supports_distributed = False
-
     conflicts: ClassVar[Conflicts] = {
         LearnsLabels: "its classifier would learn one label of images mixed from two",
         OnlineProbe: "it would learn one label of images mixed from two: probe after the "

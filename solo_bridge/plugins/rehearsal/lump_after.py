@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import ViewsError
 from avalanche_branchtune.options import positive
 from solo_bridge.plugins.rehearsal import mixing
@@ -21,6 +22,7 @@ from solo_bridge.plugins.rehearsal.replay_view import (
     ReplayView,
     augmenting,
     check_replay_view,
+    seeds_for,
     stacked,
 )
 
@@ -77,12 +79,13 @@ class AfterAugmentation(Procedure):
         views = strategy.minibatch.views
 
         def unmixed(places: list[int], images: list[Any]) -> list[Remembered]:
-            rows = (tuple(copied(view[place]) for view in views[1:]) for place in places)
+            kept = [ranks.rows_of(view, places) for view in views[1:]]
+            rows = [tuple(copied(view[row]) for view in kept) for row in range(len(places))]
             return [Remembered(image, kept) for image, kept in zip(images, rows, strict=True)]
 
         self._next = self.memory.with_minibatch(strategy, unmixed)
         if self.memory.held.items:
-            self._mix(views)
+            self._mix(views, strategy)
 
     def after_step(self, strategy: Any) -> None:
         """Remember the minibatch."""
@@ -90,13 +93,15 @@ class AfterAugmentation(Procedure):
             self.memory.take(self._next)
             self._next = None
 
-    def _mix(self, views: list[Tensor]) -> None:
+    def _mix(self, views: list[Tensor], strategy: Any) -> None:
         """Put mixtures in the place of the views."""
         assert self._augment is not None, "the plugin refuses before it begins"
-        chosen = self.memory.some(len(views[0]))
+        total = len(views[0]) * ranks.size()
+        chosen = self.memory.some(total)
         share = mixing.share(self.alpha)
         kept = zip(*(item.kept for item in chosen), strict=True)
-        others = [self._augment([item.image for item in chosen])]
+        images = [item.image for item in chosen]
+        others = [self._augment(images, seeds_for(total, strategy))]
         others += [stacked(rows, "LUMPPlugin") for rows in kept]
         if len(others) != len(views):
             raise ViewsError(

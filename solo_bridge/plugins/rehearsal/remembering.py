@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.options import at_least
@@ -75,11 +76,12 @@ class MinibatchMemory:
             self._begun = (key, self.held)
 
     def some(self, count: int) -> list[Remembered]:
-        """Return random items: no one again before all were drawn.
+        """Return this rank's share of random items: no one again before all were drawn.
 
-        :param count: number of items.
+        :param count: number of items in all.
         """
-        return [self.held.items[i] for i in reservoir.some_of(len(self.held.items), count)]
+        chosen = reservoir.some_of(len(self.held.items), count)
+        return [self.held.items[i] for i in ranks.own(chosen)]
 
     def with_minibatch(
         self, strategy: Any, remember: Callable[[list[int], list[Any]], Sequence[Remembered]]
@@ -90,8 +92,9 @@ class MinibatchMemory:
         first epoch.
 
         :param strategy: in training.
-        :param remember: from places in the minibatch, and the images that stand
-            there, as the data set gives them, to what is to be kept of them.
+        :param remember: from places in the minibatch (the whole one, if it is shared among several
+            processes), and the images that stand there, as the data set gives them, to what is to
+            be kept of them.
         :raises IncompatiblePluginError: for a minibatch without numbers.
         """
         minibatch = strategy.minibatch
@@ -100,14 +103,15 @@ class MinibatchMemory:
                 f"{self.plugin} needs the samples' numbers, and something put a loader without them"
                 " in place of the strategy's: leave it out, or let its data be training_data()"
             )
-        count, places = len(minibatch.index), {}
+        index = ranks.whole(minibatch.index)
+        count, places = len(index), {}
         candidates = reservoir.candidates(self.held.seen, count, self.size)
         for number, place in enumerate(candidates):
             if place < self.size:
                 places[place] = number
         entering = list(places.values())
         data = strategy.plain_data(self.plugin)
-        images = [plain_image(data, int(minibatch.index[number])) for number in entering]
+        images = [plain_image(data, int(index[number])) for number in entering]
         new = dict(zip(places, remember(entering, images), strict=True)) if entering else {}
         old = dict(enumerate(self.held.items))
         items = {**old, **new}

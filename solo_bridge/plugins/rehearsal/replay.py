@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer, ReservoirSamplingBuffer
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import BatchSizeError
 from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.options import at_least_one, one_of
@@ -17,6 +19,8 @@ from solo_bridge.plugins.rehearsal.buffers import (
     MinimumRedundancyBuffer,
 )
 from solo_bridge.registry import register
+
+logger = logging.getLogger(__name__)
 
 POLICIES: dict[str, Callable[[int], ExemplarsBuffer]] = {
     "reservoir": ReservoirSamplingBuffer,
@@ -85,6 +89,17 @@ class WholeBatchReplay(ReplayPlugin):
         asked = self.batch_size, self.batch_size_mem
         new = min(self.batch_size or strategy.train_mb_size, len(strategy.adapted_dataset))
         old = min(self.batch_size_mem or new, remembered)
+        over = (new + old) % ranks.size()
+        if over and old > over:  # of a buffer that is not full: the ranks' shares are equal
+            logger.warning(
+                "%s: %d of the buffer's samples in a minibatch instead of %d, which %d processes "
+                "cannot share equally",
+                type(self).__name__,
+                old - over,
+                old,
+                ranks.size(),
+            )
+            old -= over
         _check(strategy, new, old)
         self.batch_size, self.batch_size_mem = new, old
         try:

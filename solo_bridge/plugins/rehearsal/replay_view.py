@@ -4,22 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import UnknownOptionError, ViewsError
+from avalanche_branchtune.loading import draw_from, drawing_from
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.views import BatchedViews, Decode, Decoded, EvalTransform, solo_views
+
+T = TypeVar("T")
+
+SEEDS = 2**62
+"""Seeds are drawn below it."""
 
 ReplayView: TypeAlias = Augmentation | Callable[[Any], Tensor] | None
 """A pipeline, or a function from an image to its view ``(C, H, W)``; None for crop and flip."""
 
 
-Augment: TypeAlias = Callable[[Sequence[Any]], Tensor]
-"""From remembered images to a view of each, ``(N, C, H, W)``."""
+Augment: TypeAlias = Callable[[Sequence[Any], Sequence[int] | None], Tensor]
+"""From remembered images, and a seed for each or None, to a view of each, ``(N, C, H, W)``."""
+
+
+def seeds_for(count: int, strategy: Any) -> Sequence[int] | None:
+    """Return this rank's share of new seeds, of a view each, from torch's generator.
+
+    :param count: of the views of the whole minibatch.
+    :param strategy: in training.
+    :return: None if its views are drawn from the global random states.
+    """
+    if strategy.views_seed is None:
+        return None
+    return ranks.own(torch.randint(SEEDS, (count,)).tolist())
+
+
+def each(make: Callable[[Any], T], images: Sequence[Any], seeds: Sequence[int] | None) -> list[T]:
+    """Return what is made of each image, what it draws at random being drawn from its seed.
+
+    :param make: from an image to what is made of it.
+    :param images: the images.
+    :param seeds: one for each; None for the global random states.
+    """
+    if not seeds:
+        return [make(image) for image in images]
+    found = []
+    with drawing_from(seeds[0]):
+        for image, seed in zip(images, seeds, strict=True):
+            draw_from(seed)
+            found.append(make(image))
+    return found
 
 
 class EachImage:
@@ -34,9 +70,9 @@ class EachImage:
         self.view = view
         self.plugin = plugin
 
-    def __call__(self, images: Sequence[Any]) -> Tensor:
+    def __call__(self, images: Sequence[Any], seeds: Sequence[int] | None = None) -> Tensor:
         """Return ``(N, C, H, W)``."""
-        return stacked([self.view(image) for image in images], self.plugin)
+        return stacked(each(self.view, images, seeds), self.plugin)
 
 
 class OneView:
@@ -66,10 +102,9 @@ class AtOnce:
         self._views = BatchedViews([replace(augmentation, num_crops=1)])
         self._device = device
 
-    def __call__(self, images: Sequence[Any]) -> Tensor:
+    def __call__(self, images: Sequence[Any], seeds: Sequence[int] | None = None) -> Tensor:
         """Return ``(N, 3, H, W)``."""
-        decode = Decode()
-        decoded: Decoded = default_collate([decode(image) for image in images])
+        decoded: Decoded = default_collate(each(Decode(), images, seeds))
         there = decoded.to(self._device)
         return self._views(there.pixels, there.seeds, there.sizes)[0]
 

@@ -1,0 +1,215 @@
+"""A minibatch that is spread over several processes, and its loss as if it were in one.
+
+Each rank computes backbone and projector on its own samples, with normalisation layers that see all
+of them; from there on, where a loss compares samples with each other, every rank has the whole
+minibatch's embeddings.  So any loss is the one of a single process, and its gradient is the mean
+over the ranks of theirs.  Nothing is left in the networks: hooks and functions are in place only
+while they are used.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from avalanche_branchtune import ranks
+from avalanche_branchtune.errors import BatchSizeError
+
+NORMS = ("synchronised", "local")
+
+_norms: str | None = None  # how, while a minibatch is spread
+
+
+@contextmanager
+def spread(norms: str | None) -> Iterator[None]:
+    """Take minibatches inside as shares of a whole one.
+
+    :param norms: ``"synchronised"``, or ``"local"``: a share's own statistics; None for minibatches
+        that are whole.
+    """
+    global _norms
+    before, _norms = _norms, norms
+    try:
+        yield
+    finally:
+        _norms = before
+
+
+def shares() -> int:
+    """Return over how many processes the current minibatch is spread, 1 if it is not."""
+    return 1 if _norms is None else ranks.size()
+
+
+@contextmanager
+def over(networks: Iterable[nn.Module], projectors: Iterable[nn.Module]) -> Iterator[None]:
+    """Let networks work on shares, and projectors give the whole minibatch's embeddings.
+
+    A projector with a layer that whitens (VIbCReg's IterNorm) has the whole minibatch from there
+    on.
+
+    :param networks: images ``(N / W, C, H, W)`` to features ``(N / W, D)``.
+    :param projectors: features ``(N / W, D)`` to embeddings ``(N, P)``.
+    """
+    if shares() == 1:
+        yield
+        return
+    with ExitStack() as stack:
+        for network in networks:
+            stack.enter_context(_in_step(network))
+        for projector in projectors:
+            stack.enter_context(_in_step(projector))
+            whitening = _whitening(projector)
+            if whitening is None:
+                hook = projector.register_forward_hook(_gather, prepend=True)
+            else:
+                hook = whitening.register_forward_pre_hook(_gather_input, prepend=True)
+            stack.callback(hook.remove)
+        yield
+
+
+@contextmanager
+def norms_in_step() -> Iterator[None]:
+    """Let normalisation layers that see a share have the statistics of the whole minibatch."""
+    if shares() == 1 or _norms == "local":
+        yield
+        return
+    with _InStep():
+        yield
+
+
+def _gather(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    found: Tensor = ranks.Gathered.apply(output)
+    return found
+
+
+def _gather_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return ranks.Gathered.apply(args[0]), *args[1:]
+
+
+def _whitening(projector: nn.Module) -> nn.Module | None:
+    for module in projector.modules():
+        known = isinstance(module, nn.modules.batchnorm._NormBase)
+        if not known and any(name.startswith("running_") for name in module._buffers):
+            return module
+    return None
+
+
+@contextmanager
+def _in_step(network: nn.Module) -> Iterator[None]:
+    """Let a network's normalisation layers work together, as long as it is called here."""
+    if "forward" in vars(network):
+        before: Callable[..., Any] | None = vars(network)["forward"]
+    else:
+        before = None
+    plain = before or types.MethodType(type(network).forward, network)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with norms_in_step():
+            return plain(*args, **kwargs)
+
+    vars(network)["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(network)["forward"]
+        else:
+            vars(network)["forward"] = before
+
+
+class _InStep(TorchFunctionMode):
+    """Puts :func:`batch_norm` in the place of torch's, whoever calls it."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is F.batch_norm:
+            return batch_norm(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalisation with the statistics of all ranks' samples, as torch's otherwise.
+
+    Source: Ioffe and Szegedy 2015, Algorithm 1; torch's ``SyncBatchNorm`` does the same on GPUs.
+
+    :param x: of this rank's share, ``(N / W, C, …)``; all ranks, of the same shape.
+    :param running_mean: ``(C,)``, moved in place.
+    :param running_var: ``(C,)``, the same.
+    :param weight: ``(C,)``.
+    :param bias: ``(C,)``.
+    :param training: whether the minibatch's statistics are used.
+    :param momentum: of the running ones.
+    :param eps: added to the variance.
+    """
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    count = x.numel() // x.shape[1] * ranks.size()
+    if count < 2:
+        raise BatchSizeError(f"expected more than one value per channel, got {tuple(x.shape)}")
+    normed, mean, variance = _Normalised.apply(x, weight, bias, eps, count)
+    with torch.no_grad():
+        if running_mean is not None:
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        if running_var is not None:
+            unbiased = variance * (count / (count - 1))
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    result: Tensor = normed
+    return result
+
+
+class _Normalised(torch.autograd.Function):
+    """Normalised with the mean and variance over all ranks: one message each way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        exact = _exact(x)
+        squares, means = torch.var_mean(exact, _axes(x), correction=0)
+        by_rank = ranks.whole(torch.stack([means, squares])[None])  # (W, 2, C); shares are equal
+        mean = by_rank[:, 0].mean(0)
+        variance = (by_rank[:, 1] + (by_rank[:, 0] - mean).square()).mean(0)
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
+        ctx.count = count
+        ctx.mark_non_differentiable(mean, variance)
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, weight, mean, scale = ctx.saved_tensors
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        given = _exact(gradients[0])
+        unit = (_exact(x) - mean.view(shape)) * scale.view(shape)
+        sums = torch.stack([given.sum(_axes(x)), (given * unit).sum(_axes(x))])
+        total = ranks.summed(sums) / ctx.count
+        factor = scale if weight is None else scale * weight
+        moved = total[0].view(shape) + unit * total[1].view(shape)
+        of_x = (factor.view(shape) * (given - moved)).to(x.dtype)
+        needs_weight, needs_bias = ctx.needs_input_grad[1:3]
+        of_weight = sums[1].to(weight.dtype) if needs_weight else None
+        return of_x, of_weight, sums[0].to(mean.dtype) if needs_bias else None, None, None
+
+
+def _axes(x: Tensor) -> list[int]:
+    return [0, *range(2, x.dim())]
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
