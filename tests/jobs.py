@@ -37,9 +37,7 @@ def in_job(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
         errors.sort(key=lambda error: isinstance(error, OtherProcessError))
         if errors:
             raise errors[0]
-        return [
-            torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)
-        ]
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)]
 
 
 def _as_rank(
