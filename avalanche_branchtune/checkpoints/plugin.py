@@ -167,7 +167,8 @@ class Checkpoints(SupervisedPlugin):
             raise CheckpointError("Checkpoints is attached already: make one for each strategy")
         ranks.of_first(self._refuse_a_run)
         ranks.of_first(self._take_lock)
-        self._sidecar = Sidecar(self.folder.path)
+        self._sidecar = Sidecar(self.folder.path, writes=ranks.leads())
+        self.requests.together = ranks.joined()
         self._saving = Saving(self.folder, self._sidecar)
         self._watched = Watched(strategy, self, self.folder.path, pickles=self.trust_plugins)
         self._strategy = strategy

@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints.signals import Requests
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.writing import write_text
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 class Sidecar:
     """Writes what a run does, in a folder; where that fails the run goes on.
 
-    Of a job's processes the first one writes.
 
     Its fields: ``state``, ``experience`` of ``experiences``, ``epoch`` of ``epochs`` (from 1),
     ``steps`` in all, ``checkpoint`` (when it was ``saved``, ``bytes`` of all that are kept),
@@ -38,10 +36,12 @@ class Sidecar:
     ``process`` and ``host``.
 
     :param folder: of the run; its progress so far is taken over.
+    :param writes: False for those of a job's processes that leave it to the first one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
         """See the class."""
+        self.writes = writes
         self.path = folder / SIDECAR
         self._content: dict[str, Any] = {}
         with contextlib.suppress(RecordError):
@@ -73,7 +73,7 @@ class Sidecar:
         """
         self._content.update(fields, state=state or self._content["state"], heartbeat=now())
         self._written = time.monotonic()
-        if not ranks.leads():
+        if not self.writes:
             return
         try:
             write_text(self.path, json.dumps(self._content, indent=1) + "\n")

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from avalanche_branchtune import ranks
-
 REQUEUE = 75
 """Exit status after SIGUSR1, by which a batch script can tell that the run is to be queued again:
 EX_TEMPFAIL of sysexits.h."""
@@ -32,6 +30,8 @@ class Requests:
 
     def __init__(self, requeue: int) -> None:
         """See the class."""
+        self.together = False
+        """Whether this process is one of several that end together."""
         self._status: int | None = None  # asked of this process
         self._agreed: int | None = None  # on which all of a job's processes end
         self.signal: str | None = None
@@ -43,7 +43,7 @@ class Requests:
     def status(self) -> int | None:
         """Exit status that was asked for, None until a signal came; of several processes, until all
         of them know of it."""
-        return self._agreed if ranks.joined() else self._status
+        return self._agreed if self.together else self._status
 
     def votes(self) -> list[float]:
         """Return for each signal whether it has come, to be added up over a job's processes."""
