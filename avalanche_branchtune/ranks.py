@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from avalanche_branchtune.errors import OtherProcessError
+from avalanche_branchtune.errors import OtherProcessError, UnknownOptionError
 
 T = TypeVar("T")
 
@@ -70,7 +70,16 @@ def join(device: torch.device, minutes: float = WAIT) -> None:
     global _joined
     if _joined or not launched():
         return
-    if not dist.distributed_c10d.is_initialized():
+    if dist.distributed_c10d.is_initialized():
+        try:
+            dist.all_reduce(torch.zeros(1))
+        except RuntimeError as error:
+            raise UnknownOptionError(
+                "the process group cannot carry what is on the CPU: make it by "
+                "torch.distributed.init_process_group('cpu:gloo,cuda:nccl'), or leave it to "
+                f"SelfSupervised ({_first(error)})"
+            ) from error
+    else:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         with _talking(0):
             dist.init_process_group(backend, timeout=timedelta(minutes=minutes))

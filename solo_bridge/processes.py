@@ -131,11 +131,20 @@ class Processes:
             _check_plugin(plugin)
         content = {f"weight {n}": w for n, w in strategy.model.named_parameters()}
         content |= {f"buffer {n}": b for n, b in strategy.model.named_buffers()}
+        settings: dict[str, Any] = {"epochs": strategy.train_epochs}
         for i, group in enumerate(strategy.optimizer.param_groups):
             name = group.get("name", i)
             content |= {f"group {name}, {j}": p for j, p in enumerate(group["params"])}
+            plain = {k: v for k, v in group.items() if isinstance(v, int | float | str)}
+            settings |= {f"{k} of group {name}": v for k, v in plain.items()}
+        data = strategy.adapted_dataset
+        settings |= {
+            "samples": len(data),
+            "targets": hash(tuple(map(int, getattr(data, "targets", ())))),
+            "minibatches of an epoch": len(strategy.dataloader),
+        }
         _agree("the networks and optimizers", {n: _digest(t) for n, t in content.items()})
-        _agree("the minibatches of an epoch", {"minibatches": len(strategy.dataloader)})
+        _agree("settings and data", settings)
 
     @contextmanager
     def step(self, strategy: Any) -> Iterator[None]:

@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 class Sidecar:
     """Writes what a run does, in a folder; where that fails the run goes on.
 
-
     Its fields: ``state``, ``experience`` of ``experiences``, ``epoch`` of ``epochs`` (from 1),
     ``steps`` in all, ``checkpoint`` (when it was ``saved``, ``bytes`` of all that are kept),
     ``signal`` or ``error`` that ended it, ``started`` (this process) and ``heartbeat`` in UTC,
