@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,7 +34,7 @@ WAIT = 60.0
 
 @dataclass
 class Traffic:
-    """What this rank has sent and waited for since it joined.
+    """What this rank has sent and waited for since it joined, of one kind.
 
     :param calls: collective operations.
     :param payload: bytes that were given to them; on the wire a ring sends ``2 (W − 1) / W`` times
@@ -46,7 +47,8 @@ class Traffic:
     seconds: float = 0.0
 
 
-traffic = Traffic()
+traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
+"""By kind: gradients, embeddings and what flows back into them, norms, control …"""
 
 _joined = False
 
@@ -81,7 +83,7 @@ def join(device: torch.device, minutes: float = WAIT) -> None:
             ) from error
     else:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        with _talking(0):
+        with _talking("control", 0):
             dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
     _joined = True
 
@@ -146,17 +148,18 @@ def own(items: Sequence[T]) -> Sequence[T]:
     return items[rank() :: size()] if len(items) % size() == 0 else items
 
 
-def whole(rows: Tensor) -> Tensor:
+def whole(rows: Tensor, kind: str = "rows") -> Tensor:
     """Return the whole minibatch's rows, in its order; without a graph; all ranks.
 
     :param rows: of this rank's share, ``(N / W, …)``.
+    :param kind: of :data:`traffic`.
     :return: ``(N, …)``.
     """
     if not _joined:
         return rows
     rows = rows.detach().contiguous()
     found = [torch.empty_like(rows) for _ in range(size())]
-    with _talking(rows.nbytes):
+    with _talking(kind, rows.nbytes):
         dist.all_gather(found, rows)
     return torch.stack(found, dim=1).flatten(0, 1)
 
@@ -185,22 +188,23 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: D102
-        return whole(rows)
+        return whole(rows, "embeddings")
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: D102
-        total = summed(gradients[0].float())
+        total = summed(gradients[0].float(), "embeddings, back")
         return total[rank() :: size()].to(gradients[0].dtype)
 
 
-def summed(part: Tensor) -> Tensor:
+def summed(part: Tensor, kind: str = "rows") -> Tensor:
     """Return the sum over the ranks, without a graph; all ranks.
 
     :param part: of the same shape on each.
+    :param kind: of :data:`traffic`.
     """
     total = part.detach().clone(memory_format=torch.contiguous_format)
     if _joined:
-        with _talking(total.nbytes):
+        with _talking(kind, total.nbytes):
             dist.all_reduce(total)
     return total
 
@@ -231,7 +235,7 @@ def average(tensors: Sequence[Tensor]) -> None:
     if not _joined:
         return
     begin, under_way = time.perf_counter(), []
-    with _talking(sum(t.nbytes for t in tensors), since=begin):
+    with _talking("gradients", sum(t.nbytes for t in tensors), since=begin):
         for bucket in _buckets(tensors):
             flat = _flat(bucket) / size()
             under_way.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
@@ -248,7 +252,7 @@ def as_first(tensors: Sequence[Tensor]) -> None:
     """
     if not _joined:
         return
-    with _talking(sum(t.nbytes for t in tensors)):
+    with _talking("from the first", sum(t.nbytes for t in tensors)):
         for bucket in _buckets(tensors):
             flat = _flat(bucket)
             dist.broadcast(flat, 0)
@@ -279,7 +283,7 @@ def of_first(make: Callable[[], T]) -> T:
 
 
 def _told(found: list[Any]) -> list[Any]:
-    with _talking(0):
+    with _talking("control", 0):
         dist.broadcast_object_list(found, 0)
     return found
 
@@ -292,7 +296,7 @@ def of_all(value: T) -> list[T]:
     if not _joined:
         return [value]
     found: list[Any] = [None] * size()
-    with _talking(0):
+    with _talking("control", 0):
         dist.all_gather_object(found, value)
     return found
 
@@ -322,17 +326,19 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for alike in kinds.values():
         bucket: list[Tensor] = []
+        held = 0
         for tensor in alike:
             bucket.append(tensor)
-            if sum(t.nbytes for t in bucket) >= BUCKET:
+            held += tensor.nbytes
+            if held >= BUCKET:
                 yield bucket
-                bucket = []
+                bucket, held = [], 0
         if bucket:
             yield bucket
 
 
 @contextlib.contextmanager
-def _talking(payload: int, since: float | None = None) -> Iterator[None]:
+def _talking(kind: str, payload: int, since: float | None = None) -> Iterator[None]:
     begin = time.perf_counter() if since is None else since
     try:
         yield
@@ -343,9 +349,10 @@ def _talking(payload: int, since: float | None = None) -> Iterator[None]:
             f"says why. Start the job again to go on from its last checkpoint ({_first(error)})"
         ) from error
     finally:
-        traffic.calls += 1
-        traffic.payload += payload
-        traffic.seconds += time.perf_counter() - begin
+        sent = traffic[kind]
+        sent.calls += 1
+        sent.payload += payload
+        sent.seconds += time.perf_counter() - begin
 
 
 def _first(error: Exception) -> str:

@@ -183,7 +183,7 @@ class _Normalised(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         exact = _exact(x)
         squares, means = torch.var_mean(exact, _axes(x), correction=0)
-        by_rank = ranks.whole(torch.stack([means, squares])[None])  # (W, 2, C); shares are equal
+        by_rank = ranks.whole(torch.stack([means, squares])[None], "norms")  # (W, 2, C); shares are equal
         mean = by_rank[:, 0].mean(0)
         variance = (by_rank[:, 1] + (by_rank[:, 0] - mean).square()).mean(0)
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
@@ -198,7 +198,7 @@ class _Normalised(torch.autograd.Function):
         given = _exact(gradients[0])
         unit = (_exact(x) - mean.view(shape)) * scale.view(shape)
         sums = torch.stack([given.sum(_axes(x)), (given * unit).sum(_axes(x))])
-        total = ranks.summed(sums) / ctx.count
+        total = ranks.summed(sums, "norms, back") / ctx.count
         factor = scale if weight is None else scale * weight
         moved = total[0].view(shape) + unit * total[1].view(shape)
         of_x = (factor.view(shape) * (given - moved)).to(x.dtype)
