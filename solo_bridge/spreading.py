@@ -181,34 +181,48 @@ class _Normalised(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, count: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact = _exact(x)
-        squares, means = torch.var_mean(exact, _axes(x), correction=0)
-        by_rank = ranks.whole(torch.stack([means, squares])[None], "norms")  # (W, 2, C); shares are equal
-        mean = by_rank[:, 0].mean(0)
-        variance = (by_rank[:, 1] + (by_rank[:, 0] - mean).square()).mean(0)
-        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
-        ctx.count = count
+        local_mean, local_variance = torch.batch_norm_update_stats(_exact(x), None, None, 0.0)
+        moments = torch.stack([local_mean, local_variance]).double()  # in which nothing cancels
+        moments[1] += moments[0].square()
+        moments = ranks.summed(moments, "norms") / ranks.size()  # (2, C); shares are equal
+        mean = moments[0].to(local_mean.dtype)
+        variance = (moments[1] - moments[0].square()).clamp(min=0).to(local_mean.dtype)
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps, ctx.count = eps, count
         ctx.mark_non_differentiable(mean, variance)
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        x, weight, mean, scale = ctx.saved_tensors
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        given = _exact(gradients[0])
-        unit = (_exact(x) - mean.view(shape)) * scale.view(shape)
-        sums = torch.stack([given.sum(_axes(x)), (given * unit).sum(_axes(x))])
-        total = ranks.summed(sums, "norms, back") / ctx.count
+        x, weight, mean, variance = ctx.saved_tensors
+        exact, scale = _exact(x), torch.rsqrt(variance + ctx.eps)
         factor = scale if weight is None else scale * weight
-        moved = total[0].view(shape) + unit * total[1].view(shape)
-        of_x = (factor.view(shape) * (given - moved)).to(x.dtype)
+        # of a norm that stands still: factor · gradient, Σ gradient · unit, Σ gradient
+        of_x, *sums = torch.ops.aten.native_batch_norm_backward(
+            _exact(gradients[0]),
+            exact,
+            weight,
+            mean,
+            variance,
+            None,
+            None,
+            False,
+            ctx.eps,
+            [True] * 3,
+        )
+        by_unit, plain = ranks.summed(torch.stack(sums), "norms, back") / ctx.count
+        slope = -factor * scale * by_unit
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        of_x.addcmul_(exact, slope.view(shape)).add_((-factor * plain - slope * mean).view(shape))
         needs_weight, needs_bias = ctx.needs_input_grad[1:3]
-        of_weight = sums[1].to(weight.dtype) if needs_weight else None
-        return of_x, of_weight, sums[0].to(mean.dtype) if needs_bias else None, None, None
-
-
-def _axes(x: Tensor) -> list[int]:
-    return [0, *range(2, x.dim())]
+        of_weight = sums[0].to(weight.dtype) if needs_weight else None
+        return (
+            of_x.to(x.dtype),
+            of_weight,
+            sums[1].to(mean.dtype) if needs_bias else None,
+            None,
+            None,
+        )
 
 
 def _exact(x: Tensor) -> Tensor:
