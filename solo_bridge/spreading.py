@@ -13,17 +13,18 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import BatchSizeError
 
 NORMS = ("synchronised", "local")
 
+_of_a_share = F.batch_norm
 _norms: str | None = None  # how, while a minibatch is spread
 
 
@@ -76,11 +77,14 @@ def over(networks: Iterable[nn.Module], projectors: Iterable[nn.Module]) -> Iter
 
 @contextmanager
 def norms_in_step() -> Iterator[None]:
-    """Let normalisation layers that see a share have the statistics of the whole minibatch."""
+    """Let normalisation layers that see a share have the statistics of the whole minibatch.
+
+    They are those that call ``torch.nn.functional.batch_norm``, as torch's own and timm's do.
+    """
     if shares() == 1 or _norms == "local":
         yield
         return
-    with _InStep():
+    with mock.patch.object(F, "batch_norm", batch_norm):
         yield
 
 
@@ -124,17 +128,6 @@ def _in_step(network: nn.Module) -> Iterator[None]:
             vars(network)["forward"] = before
 
 
-class _InStep(TorchFunctionMode):
-    """Puts :func:`batch_norm` in the place of torch's, whoever calls it."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is F.batch_norm:
-            return batch_norm(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
-
-
 def batch_norm(
     x: Tensor,
     running_mean: Tensor | None,
@@ -159,7 +152,7 @@ def batch_norm(
     :param eps: added to the variance.
     """
     if not training:
-        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+        return _of_a_share(x, running_mean, running_var, weight, bias, False, momentum, eps)
     count = x.numel() // x.shape[1] * ranks.size()
     if count < 2:
         raise BatchSizeError(f"expected more than one value per channel, got {tuple(x.shape)}")
@@ -190,7 +183,7 @@ class _Normalised(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.eps, ctx.count = eps, count
         ctx.mark_non_differentiable(mean, variance)
-        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
+        return _of_a_share(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
