@@ -31,12 +31,12 @@ from tests.jobs import in_job
 
 HERE = Path(__file__).parent
 SEED = 0
-STEPS = {"small ResNet": 10, "ResNet-18": 4, "ResNet-18 on a GPU": 30}
+STEPS = {"small ResNet": 8, "ResNet-18": 4, "ResNet-18 on a GPU": 30}
 """Of the experience that is measured; the first interval between two of them is not counted."""
 
 JOBS = {
     "small ResNet": [(1, 128), (2, 128), (4, 128), (2, 256), (4, 512)],
-    "ResNet-18": [(1, 16), (2, 16), (2, 32), (4, 64)],
+    "ResNet-18": [(1, 16), (2, 16), (4, 16), (2, 32)],
     "ResNet-18 on a GPU": [(1, 256), (2, 256), (4, 256), (2, 512), (4, 1024)],
 }
 """Size of :data:`benchmarks.steps.SIZES` → processes, and images in the whole minibatch."""
@@ -252,7 +252,7 @@ def main() -> None:
     on_cpu, begin, load = options.device == "cpu", time.perf_counter(), os.getloadavg()[0]
     file = HERE / "results" / f"processes-{options.device}.json"
     if not options.page:
-        rounds = {"small ResNet": 3, "ResNet-18": 2} if on_cpu else {"ResNet-18 on a GPU": 3}
+        rounds = {"small ResNet": 3, "ResNet-18": 1} if on_cpu else {"ResNet-18 on a GPU": 3}
         if options.quick:
             rounds = dict.fromkeys(rounds, 1)
         content: dict[str, Any] = {

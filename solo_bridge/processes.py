@@ -111,6 +111,10 @@ class Processes:
         self.same_random_states()
         strategy.evaluator.active = ranks.leads()
 
+    def begin_call(self) -> None:
+        """Forget a stop that was asked for after the last step of another call of ``train``."""
+        self._stop = False
+
     def same_random_states(self) -> None:
         """Go on with rank 0's random states."""
         if ranks.joined():

@@ -309,6 +309,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         """
         several = isinstance(experiences, Iterable)
         ready = [self._with_views(e) for e in (experiences if several else [experiences])]
+        if self.processes is not None:
+            self.processes.begin_call()
         try:
             with ranks.unseen():
                 results = super().train(ready if several else ready[0], eval_streams, **kwargs)
