@@ -185,7 +185,10 @@ def summary(form: str, rounds: list[list[dict[str, Any]]]) -> dict[str, Any]:
             for kind in kinds
         },
         "waiting": round(
-            median(sum(s["ms"] for s in f["sent"].values()) * len(f["ms"]) / sum(f["ms"]) for f in first),
+            median(
+                sum(s["ms"] for s in f["sent"].values()) * len(f["ms"]) / sum(f["ms"])
+                for f in first
+            ),
             3,
         ),
     }
