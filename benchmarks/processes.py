@@ -12,8 +12,10 @@ import copy
 import json
 import logging
 import os
+import sys
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,12 +33,12 @@ from tests.jobs import in_job
 
 HERE = Path(__file__).parent
 SEED = 0
-STEPS = {"small ResNet": 8, "ResNet-18": 4, "ResNet-18 on a GPU": 30}
+STEPS = {"small ResNet": 7, "ResNet-18": 3, "ResNet-18 on a GPU": 30}
 """Of the experience that is measured; the first interval between two of them is not counted."""
 
 JOBS = {
-    "small ResNet": [(1, 128), (2, 128), (4, 128), (2, 256), (4, 512)],
-    "ResNet-18": [(1, 16), (2, 16), (4, 16), (2, 32)],
+    "small ResNet": [(1, 128), (2, 128), (4, 128), (2, 256)],
+    "ResNet-18": [(1, 16), (2, 16), (2, 32)],
     "ResNet-18 on a GPU": [(1, 256), (2, 256), (4, 256), (2, 512), (4, 1024)],
 }
 """Size of :data:`benchmarks.steps.SIZES` → processes, and images in the whole minibatch."""
@@ -126,7 +128,7 @@ def job(size: str, forms: list[str], batch: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for form in forms:
         marks = trained(size, form, batch, device)[1:]
-        steps = list(zip(marks, marks[1:], strict=False))
+        steps = list(pairwise(marks))
         before, after = marks[0][2], marks[-1][2]
         nothing = ranks.Traffic()
         sent = {
@@ -156,6 +158,7 @@ def measure(sizes: list[str], rounds: dict[str, int], device: str) -> dict[str, 
             for processes, batch in jobs:
                 turn = forms[i % len(forms) :] + forms[: i % len(forms)]
                 taken[processes, batch].append(in_job(processes, job, size, turn, batch, device))
+                print(f"{size}: round {i}, {processes} processes, {batch} images", file=sys.stderr)
         found[size] = {
             form: {f"{p} × {b // p}": summary(form, taken[p, b]) for p, b in jobs} for form in forms
         }
@@ -248,6 +251,7 @@ def _kind(sent: dict[str, float] | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=3, help="of the small network's jobs")
     parser.add_argument("--quick", action="store_true", help="one round, and nothing is written")
     parser.add_argument("--page", action="store_true", help="the page alone, of what was measured")
     options = parser.parse_args()
@@ -255,7 +259,11 @@ def main() -> None:
     on_cpu, begin, load = options.device == "cpu", time.perf_counter(), os.getloadavg()[0]
     file = HERE / "results" / f"processes-{options.device}.json"
     if not options.page:
-        rounds = {"small ResNet": 3, "ResNet-18": 1} if on_cpu else {"ResNet-18 on a GPU": 3}
+        rounds = (
+            {"small ResNet": options.rounds, "ResNet-18": 1}
+            if on_cpu
+            else {"ResNet-18 on a GPU": 3}
+        )
         if options.quick:
             rounds = dict.fromkeys(rounds, 1)
         content: dict[str, Any] = {
