@@ -62,8 +62,8 @@ SOURCES = """\
   GB/s from each 400 Gb/s card ([#290][290]), so with 8 cards a node the same between nodes. Harder:
   half of it, since 25 MiB are too few to reach it (assumption).
 - A small message: 10.5 µs among 8 GPUs ([DeepEP #303][303], H20), 46.5 µs among 16 in two nodes
-  ([nccl #1244][1244], H20, NDR). Harder: 115 µs, called from Python on 8 H100 ([IBM][ibm]), 150 µs
-  in two nodes (assumption). Beyond two nodes a sum goes through a tree, 2 × 5.0 µs for each
+  ([nccl #1244][1244], H20, NDR). Harder: 115 µs, the least of 115 to 354 that were measured from Python on 8 H100
+  ([IBM][ibm]), and 150 µs in two nodes (assumption). Beyond two nodes a sum goes through a tree, 2 × 5.0 µs for each
   doubling, and a gathering round a ring, 2.7 µs for each node and 0.85 µs for each GPU (NCCL's own
   model, [tuning.cc][tuning]).
 - Products of large matrices at 0.4 of the peak of 312 and 989 TFLOP/s, memory at 2.0 and 3.35 TB/s
@@ -76,7 +76,7 @@ SOURCES = """\
 [1244]: https://github.com/NVIDIA/nccl/issues/1244
 [ibm]: https://github.com/IBM/pytorch-communication-benchmarks/issues/1
 [tuning]: https://github.com/NVIDIA/nccl/blob/01afd20a77b5804e0ecf1042509dd9d20ebf9e93/src/graph/tuning.cc
-"""  # noqa: E501
+"""
 
 
 @dataclass(frozen=True)

@@ -276,19 +276,20 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         for plugin in plugins or []:
             if hasattr(plugin, "wrap_views"):
                 self.views = plugin.wrap_views(self.views)
-        super().__init__(
-            model=model,
-            optimizer=self._make_optimizer(model.parameter_groups()),
-            criterion=_no_criterion,
-            train_mb_size=train_mb_size,
-            train_epochs=train_epochs,
-            eval_mb_size=eval_mb_size or train_mb_size,
-            device=device,
-            plugins=list(plugins or []),
-            evaluator=evaluator,
-            eval_every=eval_every,
-            peval_mode=peval_mode,
-        )
+        with ranks.unseen():  # else loggers refuse to be made on all ranks but the first
+            super().__init__(
+                model=model,
+                optimizer=self._make_optimizer(model.parameter_groups()),
+                criterion=_no_criterion,
+                train_mb_size=train_mb_size,
+                train_epochs=train_epochs,
+                eval_mb_size=eval_mb_size or train_mb_size,
+                device=device,
+                plugins=list(plugins or []),
+                evaluator=evaluator,
+                eval_every=eval_every,
+                peval_mode=peval_mode,
+            )
         if self.processes is not None:
             self.processes.begin(self)
         for plugin in plugins or []:
