@@ -210,9 +210,9 @@ def tables(content: dict[str, Any]) -> str:
     ]
     if not quiet:
         lines += [
-            f"**Other programs were running** (load {content['load'][0]:.0f} on {e['cores']} cores): "
-            "times on the wall, and so speed-up and waiting, would be theirs and are left out here. "
-            "CPU time is dearer for it too, above all of a message, which wakes a process up.",
+            f"**Other programs were running** (load {content['load'][0]:.0f} on {e['cores']} "
+            "cores): times on the wall, and so speed-up and waiting, would be theirs and are left out "
+            "here. CPU time is dearer for it too, above all of a message, which wakes a process up.",
             "",
         ]
     for size, forms in content["steps"].items():
