@@ -204,15 +204,15 @@ def tables(content: dict[str, Any]) -> str:
     quiet = content["load"][0] < 1  # else times on the wall are other programs'
     counted = ", ".join(f"{n} of {size}" for size, n in content["counted"].items())
     lines = [
-        f"{content['protocol']}. {e['gpu'] or e['processor']}, {e['cores']} cores, {versions}, gloo; "
-        f"seed {SEED}; steps counted: {counted}; {content['minutes']} minutes in all.",
+        f"{content['protocol']}. {e['gpu'] or e['processor']}, {e['cores']} cores, {versions}, "
+        f"gloo; seed {SEED}; steps counted: {counted}; {content['minutes']} minutes in all.",
         "",
     ]
     if not quiet:
         lines += [
             f"**Other programs were running** (load {content['load'][0]:.0f} on {e['cores']} "
-            "cores): times on the wall, and so speed-up and waiting, would be theirs and are left out "
-            "here. CPU time is dearer for it too, above all of a message, which wakes a process up.",
+            "cores): times on the wall, and so speed-up and waiting, would be theirs and are left "
+            "out here. CPU time is dearer for it too, above all of a message: it wakes a process.",
             "",
         ]
     for size, forms in content["steps"].items():

@@ -56,18 +56,20 @@ HARD = Hardware(2 * 2470, 989e12, 3.35e12, 185e9, 115e-6, 150e-6)
 
 SOURCES = """\
 - ResNet-50: 2,470 images/s on one A100 in mixed precision, and 6.7 times as many on eight
-  ([NVIDIA/DeepLearningExamples][rn50], PyTorch/Classification/ConvNets/resnet50v1.5, 21.03). Harder: twice as many, for an H100
-  (assumption; a faster GPU waits more). Each image has two views.
-- Bus bandwidth: 370 GB/s of 450 in NVLink's rings on 8 H100 ([nccl-tests #212][212]), and 46 to 48
-  GB/s from each 400 Gb/s card ([#290][290]), so with 8 cards a node the same between nodes. Harder:
-  half of it, since 25 MiB are too few to reach it (assumption).
+  ([NVIDIA/DeepLearningExamples][rn50], PyTorch/Classification/ConvNets/resnet50v1.5, 21.03).
+  Harder: twice as many, for an H100 (assumption; a faster GPU waits more). Each image has two
+  views.
+- Bus bandwidth: 370 GB/s of 450 in NVLink's rings on 8 H100 ([nccl-tests #212][212]), and 46 to
+  48 GB/s from each 400 Gb/s card ([#290][290]), so with 8 cards a node the same between nodes.
+  Harder: half of it, since 25 MiB are too few to reach it (assumption).
 - A small message: 10.5 µs among 8 GPUs ([DeepEP #303][303], H20), 46.5 µs among 16 in two nodes
-  ([nccl #1244][1244], H20, NDR). Harder: 115 µs, the least of 115 to 354 that were measured from Python on 8 H100
-  ([IBM][ibm]), and 150 µs in two nodes (assumption). Beyond two nodes a sum goes through a tree, 2 × 5.0 µs for each
-  doubling, and a gathering round a ring, 2.7 µs for each node and 0.85 µs for each GPU (NCCL's own
-  model, [tuning.cc][tuning] at 01afd20).
-- Products of large matrices at 0.4 of the peak of 312 and 989 TFLOP/s, memory at 2.0 and 3.35 TB/s
-  (data sheets of A100 80GB and H100 SXM; 0.4, and ten passes over such a matrix, are assumptions).
+  ([nccl #1244][1244], H20, NDR). Harder: 115 µs, the least of 115 to 354 that were measured from
+  Python on 8 H100 ([IBM][ibm]), and 150 µs in two nodes (assumption). Beyond two nodes a sum goes
+  through a tree, 2 × 5.0 µs for each doubling, and a gathering round a ring, 2.7 µs for each node
+  and 0.85 µs for each GPU (NCCL's own model, [tuning.cc][tuning] at 01afd20).
+- Products of large matrices at 0.4 of the peak of 312 and 989 TFLOP/s, memory at 2.0 and 3.35
+  TB/s (data sheets of A100 80GB and H100 SXM; 0.4, and ten passes over such a matrix, are
+  assumptions).
 
 [rn50]: https://github.com/NVIDIA/DeepLearningExamples
 [212]: https://github.com/NVIDIA/nccl-tests/issues/212
