@@ -173,15 +173,15 @@ class Processes:
         device = strategy.loss.device
         there = torch.tensor([float(p.grad is not None) for p in learning], device=device)
         loss = strategy.loss.detach().float().reshape(1).clone()
-        votes = torch.tensor([float(self._stop), *asked], device=device)
-        for p in learning:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
+        votes = torch.tensor([float(self._stop), *asked])  # on the CPU: a GPU is not waited for
+        without = [i for i, p in enumerate(learning) if p.grad is None]
+        for i in without:
+            learning[i].grad = torch.zeros_like(learning[i])
         gradients = [p.grad for p in learning if p.grad is not None]
         ranks.average([*gradients, there, loss, votes])
-        for p, share in zip(learning, there.tolist(), strict=True):
-            if not share:
-                p.grad = None
+        for i in without:
+            if not there[i]:  # in no rank
+                learning[i].grad = None
         strategy.loss = loss[0].to(strategy.loss.dtype)
         stop, *asked = votes.tolist()
         if stop:
