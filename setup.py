@@ -38,6 +38,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["avalanche_branchtune*", "solo_bridge*"]),
+    py_modules=["branchtune"],  # python -m branchtune
     package_data={
         "avalanche_branchtune": ["py.typed", "report/page.html"],
         "solo_bridge": ["py.typed"],

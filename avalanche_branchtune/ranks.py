@@ -117,8 +117,16 @@ def local_device(device: torch.device) -> torch.device:
     """Return this rank's own of several GPUs, where none was chosen.
 
     :param device: as it was asked for.
+    :raises UnknownOptionError: if this machine has more of the job's processes than GPUs.
     """
     if device.type == "cuda" and device.index is None and launched():
+        there, asked = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if asked > there:
+            raise UnknownOptionError(
+                f"device {str(device)!r}: {asked} processes on this machine, each of which wants a "
+                f"GPU of its own, and {there} GPUs: torchrun --nproc-per-node={there or '…'}"
+                f"{'' if there else ' on a machine that has some, or another device'}"
+            )
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 

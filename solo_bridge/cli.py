@@ -15,6 +15,7 @@ from typing import Any
 
 from avalanche_branchtune.errors import BranchTuneError
 from avalanche_branchtune.options import at_least
+from solo_bridge import job
 from solo_bridge.apart import PRELOADED, Stopped, prepare, stoppable
 from solo_bridge.arguments import EPOCHS, EXPERIENCES, parser
 from solo_bridge.side_by_side import cores
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (``doctor``) or images cannot be used (``check``), 2 for wrong arguments or
         input; if it was asked to end 130 (SIGINT), 143 (SIGTERM) or 75 (SIGUSR1).
     """
+    if job.follows():
+        return _follow(arguments)
     options = parser().parse_args(arguments)
     try:
         with stoppable():
@@ -43,6 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BranchTuneError, OSError) as error:
         print(f"branchtune {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _follow(arguments: Sequence[str] | None) -> int:
+    """Take part in what the first process of a job does; it alone prints, and trains nothing."""
+    try:
+        with job.unheard():
+            options = parser().parse_args(arguments)
+    except SystemExit:
+        return 0
+    if options.command not in TRAIN:
+        return 0
+    with stoppable():
+        return job.follow(options.command, lambda: COMMANDS[options.command](options))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -129,6 +145,7 @@ def _resume(options: argparse.Namespace) -> int:
     if not parts:
         print(f"{folder}: all runs are finished")
     for part in parts:
+        part.comparison().join()
         first = part.asked[0]
         if os.path.isdir(first.directory):
             os.chdir(first.directory)  # paths are relative to it
@@ -207,9 +224,9 @@ def _run(
 ) -> int:
     import torch
 
+    from avalanche_branchtune import ranks
     from solo_bridge.comparison import Comparison
 
-    out = options.out or time.strftime(f"runs/{options.command}-%Y%m%d-%H%M%S")
     torch.set_num_threads(at_least(1, "--threads", options.threads))
     settings.update(
         epochs=options.epochs,
@@ -228,23 +245,27 @@ def _run(
         comparison = Comparison(**given)
     else:
         comparison = Comparison.as_published(preset, **settings)
+    comparison.join()
+    new = f"runs/{options.command}-%Y%m%d-%H%M%S"
+    out = ranks.of_first(lambda: options.out or time.strftime(new))
     _train(specs, comparison, out, options, separate=True, imports=imports)
     return 0
 
 
 def _load() -> None:
     """Import what training needs, here and for the processes that train."""
-    prepare(PRELOADED)
+    if job.size() == 1:
+        prepare(PRELOADED)
     from solo_bridge.compat import load
 
     load()
 
 
 def _jobs(asked: int | None, device: str, threads: int) -> int:
-    """Return how many strategies train at a time: on a GPU one, unless told otherwise."""
+    """Return how many strategies train at a time: on a GPU or in a job one, unless told so."""
     if asked is not None:
         return at_least(1, "--jobs", asked)
-    return max(1, cores() // threads) if device == "cpu" else 1
+    return max(1, cores() // threads) if device == "cpu" and job.size() == 1 else 1
 
 
 def _train(
@@ -261,6 +282,7 @@ def _train(
     warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
     import torch
 
+    from avalanche_branchtune import ranks
     from avalanche_branchtune.report import write_report
     from solo_bridge.comparison import compare
 
@@ -285,6 +307,8 @@ def _train(
         again = f"go on with: branchtune resume {shlex.quote(out)}"
         error.args = (f"{error}; {finished}, records in {out}; {again}",)
         raise
+    if not ranks.leads():
+        return
     _show(runs)
     took = f"\n{time.perf_counter() - begin:.0f} s; look at"
     if whole:
@@ -320,10 +344,14 @@ def _show(runs: list[Any]) -> None:
     for key, value in runs[0].settings.items():
         if key not in ("strategy", "specification", "command", "caveat"):
             print(f"  {key}: {value}")
+    processes = runs[0].environment.get("processes", 1)
+    if processes != 1:
+        print(f"  processes: {processes}, which share each minibatch")
     if "caveat" in runs[0].settings:
         print(runs[0].settings["caveat"])
 
 
+TRAIN = ("compare", "demo", "resume")
 COMMANDS = {
     "check": _check,
     "compare": _compare,

@@ -22,7 +22,9 @@ from avalanche_branchtune.errors import (
     OtherProcessError,
     UnknownOptionError,
 )
+from avalanche_branchtune.metrics import RunRecorder
 from avalanche_branchtune.options import one_of, positive
+from avalanche_branchtune.records import Run
 from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.spreading import NORMS, over, spread
 
@@ -82,7 +84,7 @@ class Processes:
             raise BatchSizeError(
                 f"SelfSupervised(train_mb_size={train_mb_size}): {ranks.size()} processes cannot "
                 f"share it equally: it is the whole minibatch of all of them; choose a multiple of "
-                f"{ranks.size()}"
+                f"{ranks.size()}, or another number of processes"
             )
         if compile and self.norms == "synchronised":
             raise UnknownOptionError(
@@ -209,22 +211,35 @@ class Processes:
     def told(strategy: Any, make: Callable[[], Any]) -> Any:
         """Return metrics that rank 0 alone has; to the others it tells what is numbers or text.
 
+        So it does with the run of each :class:`~avalanche_branchtune.metrics.RunRecorder`.
+
         :param strategy: whose metrics they are.
         :param make: gives them.
         """
         if not ranks.joined():
             return make()
         whole: list[Any] = []
+        loggers = strategy.evaluator.loggers
+        recorders = [logger for logger in loggers if isinstance(logger, RunRecorder)]
 
-        def here() -> dict[str, Any]:
+        def here() -> tuple[dict[str, Any], list[Run]]:
             whole.append(make())
-            return {k: v for k, v in (whole[0] or {}).items() if isinstance(v, _TOLD)}
+            told = {k: v for k, v in (whole[0] or {}).items() if isinstance(v, _TOLD)}
+            return told, [recorder.run for recorder in recorders]
 
-        told = ranks.of_first(here)
+        told, runs = ranks.of_first(here)
         if ranks.leads():
             return whole[0]
+        for recorder, run in zip(recorders, runs, strict=False):
+            recorder.run = run
         strategy.evaluator.last_metric_results.update(told)
         return told
+
+    def record_settings(self) -> dict[str, Any]:
+        """Return on what of several processes the numbers depend; their number is elsewhere."""
+        if not ranks.joined() or self.norms == "synchronised":
+            return {}
+        return {"norms": f"{self.norms}: of a share of the minibatch, 1 of {ranks.size()}"}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what was asked for and not yet agreed on."""

@@ -482,7 +482,10 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
 
     def record_settings(self) -> dict[str, Any]:
         """Return what :class:`~avalanche_branchtune.metrics.RunRecorder` notes besides."""
-        return {"on non-finite": self.finite.policy} if self.finite.skips else {}
+        found = {"on non-finite": self.finite.policy} if self.finite.skips else {}
+        if self.processes is not None:
+            found |= self.processes.record_settings()
+        return found
 
     # ---- evaluation
 

@@ -18,7 +18,7 @@ else:
     raise AssertionError("SoloMethod must refuse to be imported without solo-learn")
 
 doctor = subprocess.run(
-    [sys.executable, "-m", "solo_bridge", "doctor"], capture_output=True, text=True, check=False
+    [sys.executable, "-m", "branchtune", "doctor"], capture_output=True, text=True, check=False
 )
 assert doctor.returncode == 1, doctor
 assert "solo-learn" in doctor.stdout and "pip install" in doctor.stdout, doctor.stdout

@@ -29,7 +29,7 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "arguments", "augmentation", "compiling", "defaults", "finite"),
+        ("apart", "arguments", "job", "augmentation", "compiling", "defaults", "finite"),
         ("mean_loss", "side_by_side", "titles"),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config", "spreading"),

@@ -21,6 +21,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.experiences import experience_index, loader_workers, stream_length
 from avalanche_branchtune.records.journal import JOURNAL, Journal
@@ -41,6 +42,8 @@ class RunRecorder(BaseLogger):
     ``metrics.csv`` has a line for every value of every metric, also those
     that Avalanche's CSVLogger leaves out: numbers and texts as they are,
     tensors as JSON lists, pictures as the name of a PNG file beside it.
+    Of a job's processes that train together the first one writes; ``run`` is the
+    same in all of them after each ``train`` and ``eval`` of the strategy.
 
     :param folder: made if it does not exist.
     :param name: the strategy, as it is shown.
@@ -71,7 +74,8 @@ class RunRecorder(BaseLogger):
         resume: bool = False,
     ) -> None:
         """See the class."""
-        super().__init__()
+        with ranks.unseen():  # Avalanche has loggers in the first process only
+            super().__init__()
         self.folder = Path(folder)
         goes_on = resume and (self.folder / RECORD).exists()
         if (self.folder / RECORD).exists() and not (overwrite or goes_on):
@@ -89,22 +93,30 @@ class RunRecorder(BaseLogger):
             raise RecordError(f"RunRecorder(seed={seed!r}): expected an integer") from error
         if seed is not None and abs(seed) >= 2**64:
             raise RecordError(f"RunRecorder(seed={seed}): expected an integer of 64 bits")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in () if goes_on else (RECORD, JOURNAL, SAMPLE):
-            (self.folder / old).unlink(missing_ok=True)
         plain = {str(k): _plain(v) for k, v in (settings or {}).items()}
         self.run = Run(name, n_experiences or 1, seed=seed, settings=plain)
         self._n_experiences = n_experiences
         self._workers: list[int | None] = []
+        self._processes: list[int] = []
         self._begin = time.perf_counter()
         self._experience: int | str = ""
         check_limits(self.run)
         self._journal = Journal(self.folder)
-        if not goes_on:
-            remove_unfinished(self.folder)
-            write_text(self.folder / VALUES, _lines([COLUMNS]))
         self._length = len(_lines([COLUMNS]).encode())
         self._waits = goes_on
+        self._begun = goes_on
+        if ranks.joined() or not ranks.launched():  # else the job's processes do not know yet
+            self._begin_folder()
+
+    def _begin_folder(self) -> None:
+        if self._begun or not ranks.leads():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in (RECORD, JOURNAL, SAMPLE):
+            (self.folder / old).unlink(missing_ok=True)
+        remove_unfinished(self.folder)
+        write_text(self.folder / VALUES, _lines([COLUMNS]))
+        self._begun = True
 
     def log_metrics(self, metric_values: list[MetricValue]) -> None:
         """Append the values to ``metrics.csv``.
@@ -114,6 +126,7 @@ class RunRecorder(BaseLogger):
         if not metric_values:
             return
         self._check_it_goes_on()
+        self._begin_folder()
         seconds = f"{time.perf_counter() - self._begin:.3f}"
         rows = [[seconds, self._experience, m.x_plot, m.name, self._cell(m)] for m in metric_values]
         lines = _lines(rows)
@@ -129,7 +142,7 @@ class RunRecorder(BaseLogger):
         self._begin += away
         self._waits = False
         self._journal = Journal(self.folder)
-        if not more:
+        if not more and ranks.leads():
             remove_unfinished(self.folder)
             with (self.folder / VALUES).open("r+b") as file:
                 file.truncate(self._length)
@@ -144,16 +157,14 @@ class RunRecorder(BaseLogger):
             "strategy": type(strategy).__name__,
             "epochs": strategy.train_epochs,
             "batch size": strategy.train_mb_size,
-            "device": str(strategy.device),
+            "device": strategy.device.type if ranks.joined() else str(strategy.device),
         }
         for part in (strategy, *strategy.plugins):
             if hasattr(part, "record_settings"):
                 found.update(_plain(part.record_settings()))
-        workers = loader_workers(strategy)
-        if workers not in self._workers:
-            self._workers.append(workers)
-        every = self._workers[0] if len(self._workers) == 1 else list(self._workers)
-        self.run.settings = {**found, **self.run.settings, "loader workers": every}
+        workers = _all_so_far(self._workers, loader_workers(strategy))
+        self.run.settings = {**found, **self.run.settings, "loader workers": workers}
+        self.run.environment["processes"] = _all_so_far(self._processes, ranks.size())
         self._save(strategy)  # a run that does not get further is there as well
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -177,6 +188,7 @@ class RunRecorder(BaseLogger):
 
     def _save(self, strategy: Any) -> None:
         self._check_it_goes_on()
+        self._begin_folder()
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)
@@ -203,6 +215,13 @@ class RunRecorder(BaseLogger):
                 value.save(path) if isinstance(value, Image) else value.savefig(path)
             return file
         return value
+
+
+def _all_so_far(known: list[Any], now: Any) -> Any:
+    """Return what is now, or all that there were if there were others."""
+    if now not in known:
+        known.append(now)
+    return now if len(known) == 1 else list(known)
 
 
 def _lines(rows: Iterable[Sequence[Any]]) -> str:

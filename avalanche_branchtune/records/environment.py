@@ -18,9 +18,13 @@ PACKAGES = ("torch", "torchvision", "avalanche-lib", "solo-learn", "numpy", "sci
 def environment() -> dict[str, Any]:
     """Return hardware and versions, to stand beside every number.
 
+    Threads are those of each of the ``processes`` that train together.
+
     :return: a dictionary that can be written as JSON.
     """
     import torch  # late: a report reads records without it
+
+    from avalanche_branchtune import ranks
 
     versions = {}
     for package in PACKAGES:
@@ -34,6 +38,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.size(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
     }

@@ -52,7 +52,8 @@ class Run:
     :param replaced_images: file of an image that could not be read → how often another one took
         its place in training.
     :param skipped_steps: training steps that were left out since a loss or gradient was not finite.
-    :param environment: hardware and versions.
+    :param environment: hardware and versions, and the number of processes that trained together; a
+        list of all, if a run went on with others.
     :param sample: features for the embedding, kept in a file of their own.
     """
 

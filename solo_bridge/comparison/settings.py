@@ -10,8 +10,9 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints import Checkpoints
-from avalanche_branchtune.errors import RecordError, UnknownOptionError
+from avalanche_branchtune.errors import BranchTuneError, RecordError, UnknownOptionError
 from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
 from avalanche_branchtune.options import at_least, one_of
@@ -27,6 +28,7 @@ from solo_bridge.feeding import VIEWS
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.presets import preset
+from solo_bridge.processes import Processes
 from solo_bridge.references import Joint
 from solo_bridge.specification import build, entries, title
 from solo_bridge.strategy import SelfSupervised
@@ -191,6 +193,22 @@ class Comparison:
             "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
         }
 
+    def join(self) -> None:
+        """Become one of the job's ranks, if there is a job; all ranks.
+
+        :raises UnknownOptionError: for a device that cannot be used.
+        """
+        try:
+            Processes().join(torch.device(self.device))
+        except RuntimeError as error:
+            if isinstance(error, BranchTuneError):
+                raise
+            raise self._no_device(error) from error
+
+    def _no_device(self, error: Exception) -> UnknownOptionError:
+        reason = str(error).splitlines()[0]
+        return UnknownOptionError(f"device {self.device!r} cannot be used: {reason}")
+
     def check(self) -> None:
         """Refuse what cannot work, before anything is trained.
 
@@ -210,9 +228,8 @@ class Comparison:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UnknownOptionError(f"device {self.device!r} cannot be used: {reason}") from error
-        self.network(self.stream())
+            raise self._no_device(error) from error
+        Processes().refuse(self.network(self.stream()), self.batch, compile=False)
 
     def folder(self, spec: str, out: str | Path) -> Path:
         """Return the folder of a strategy's record.
@@ -268,7 +285,7 @@ class Comparison:
         checkpoint_minutes: float | None = MINUTES,
         keep_checkpoints: bool = False,
     ) -> Run:
-        """Train and measure one strategy, or go on with it.
+        """Train and measure one strategy, or go on with it; in a job of several processes in all.
 
         :param spec: see :func:`solo_bridge.specification.build`.
         :param out: the record goes to a folder of this one; joint training's
@@ -284,26 +301,38 @@ class Comparison:
             comparison.
         """
         out = Path(out)
+        self.join()
         stream = self.stream(out / PIXELS)
-        folder, known = self.folder(spec, out), self._begun(spec, out)
-        self._joint(stream, out)  # one that is damaged is known before training
-        if not (known.finished and self.waits(spec, out)):
-            progress = Progress(title(spec), self._epochs(spec), bar, lines)
+        folder = self.folder(spec, out)
+        known, trained = ranks.of_first(lambda: self._ready(spec, stream, out))
+        if not trained:
+            progress = Progress(title(spec), self._epochs(spec), bar and ranks.leads(), lines)
             checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
             self._train(spec, stream, out, checkpoints, progress)
-            replace(known, finished=True).save(folder)
+            if ranks.leads():
+                replace(known, finished=True).save(folder)
             checkpoints.finish(keep=keep_checkpoints)
+        return ranks.of_first(lambda: self._completed(spec, stream, out))
+
+    def _ready(self, spec: str, stream: Any, out: Path) -> tuple[Asked, bool]:
+        """Return what is asked for, and whether it is trained and waits for its plasticity."""
+        known = self._begun(spec, out)
+        self._joint(stream, out)  # one that is damaged is known before training
+        return known, known.finished and self.waits(spec, out)
+
+    def _completed(self, spec: str, stream: Any, out: Path) -> Run:
+        """Return the record of a strategy that is trained, with its plasticity if that can be."""
         joint = self._joint(stream, out)
         if joint is not None and self.waits(spec, out):
-            plasticity.measure(folder, stream.test_stream, joint)
-        return load_run(folder)
+            plasticity.measure(self.folder(spec, out), stream.test_stream, joint)
+        return load_run(self.folder(spec, out))
 
     def _train(
         self, spec: str, stream: Any, out: Path, checkpoints: Checkpoints, progress: Progress
     ) -> None:
         """Train and measure a strategy, but for its plasticity."""
         folder = self.folder(spec, out)
-        begun = checkpoints.folder.begun()
+        begun = ranks.of_first(checkpoints.folder.begun)
         method = self.network(stream)
         recorder = RunRecorder(
             folder,
@@ -337,7 +366,7 @@ class Comparison:
         for part in [stream.train_stream] if several else stream.train_stream:
             strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
             strategy.eval(stream.test_stream, loss=False)
-        if spec == "joint":
+        if spec == "joint" and ranks.leads():
             save_backbone(method, folder / REFERENCE)
 
     def _epochs(self, spec: str) -> int:

@@ -6,11 +6,13 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints.lock import locked
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import at_least, positive
@@ -52,14 +54,15 @@ def compare(
 
     Called again with the same folder, it keeps what is finished, goes on with the runs that were
     interrupted, and trains the rest.  If one fails, those beside it are finished, and no other is
-    begun.  No number depends on ``jobs``.
+    begun.  No number depends on ``jobs``.  The processes of a job that ``torchrun`` started train
+    one strategy after the other, each of them together.
 
     :param specs: see :func:`solo_bridge.specification.build`.
     :param comparison: what they are compared on.
     :param out: folder of the records, for this comparison alone while it lasts.
     :param jobs: how many are trained at a time, at most; several have processes of their own.
     :param separate: run each in a process of its own in any case, so that its peak memory
-        is its own; they end with this one.
+        is its own; they end with this one.  Not in a job of several processes.
     :param done: called with each record that is finished.
     :param imports: files that register names of one's own, for those processes as well.
     :param checkpoint_minutes: see :meth:`Comparison.run`.
@@ -71,32 +74,21 @@ def compare(
     """
     for file in imports:
         import_file(file)
-    for spec in specs:
-        title(spec)  # unknown names fail before anything is trained
-        if specs.count(spec) > 1:
-            raise UnknownOptionError(f"strategy {spec!r} is given twice")
-    comparison.check()
-    if checkpoint_minutes is not None:
-        positive("checkpoint_minutes", checkpoint_minutes)
-    at_least(1, "jobs", jobs)
-    runs: dict[str, Run] = {}
     how: dict[str, Any]
     how = {"checkpoint_minutes": checkpoint_minutes, "keep_checkpoints": keep_checkpoints}
-    with locked(Path(out)):
+    comparison.join()
+    ranks.of_first(lambda: _check(specs, comparison, jobs, checkpoint_minutes))
+    with ExitStack() as stack:
+        ranks.of_first(lambda: stack.enter_context(locked(Path(out))))
         order = sorted(specs, key=lambda s: s != "joint")
-        _ask(order, comparison, Path(out), imports, separate or jobs > 1)
-        left = []
-        for spec in order:
-            if comparison.finished(spec, out):
-                print(f"{title(spec)}: finished before, its record is kept", file=sys.stderr)
-                runs[spec] = load_run(comparison.folder(spec, out))
-                if done is not None:
-                    done(runs[spec])
-            else:
-                left.append(spec)
+        ranks.of_first(lambda: _ask(order, comparison, Path(out), imports, separate or jobs > 1))
+        runs = ranks.of_first(lambda: _finished(order, comparison, out))
+        left = [spec for spec in order if spec not in runs]
+        for run in runs.values() if done is not None else ():
+            done(run)
         if comparison.data is not None and left:
             comparison.stream(Path(out) / PIXELS)  # decoded once, for all of them
-        if separate or jobs > 1:
+        if (separate or jobs > 1) and not ranks.joined():
             how["lines"] = min(jobs, len(left)) > 1
             runs |= _apart(left, comparison, out, jobs, tuple(imports), how, done)
         else:
@@ -104,8 +96,37 @@ def compare(
                 runs[spec] = _here(comparison, spec, out, how)
                 if done is not None:
                     done(runs[spec])
-        shutil.rmtree(Path(out) / PIXELS, ignore_errors=True)
+        if ranks.leads():
+            shutil.rmtree(Path(out) / PIXELS, ignore_errors=True)
     return [runs[spec] for spec in specs]
+
+
+def _check(
+    specs: Sequence[str], comparison: Comparison, jobs: int, checkpoint_minutes: float | None
+) -> None:
+    """Refuse what cannot work, before anything is trained."""
+    for spec in specs:
+        title(spec)
+        if specs.count(spec) > 1:
+            raise UnknownOptionError(f"strategy {spec!r} is given twice")
+    comparison.check()
+    if checkpoint_minutes is not None:
+        positive("checkpoint_minutes", checkpoint_minutes)
+    if at_least(1, "jobs", jobs) > 1 and ranks.joined():
+        raise UnknownOptionError(
+            f"jobs {jobs}: the {ranks.size()} processes of a job train one strategy at a time, all "
+            "together: leave it out"
+        )
+
+
+def _finished(specs: Sequence[str], comparison: Comparison, out: str | Path) -> dict[str, Run]:
+    """Return the records that are there already."""
+    runs = {}
+    for spec in specs:
+        if comparison.finished(spec, out):
+            print(f"{title(spec)}: finished before, its record is kept", file=sys.stderr)
+            runs[spec] = load_run(comparison.folder(spec, out))
+    return runs
 
 
 def _apart(
