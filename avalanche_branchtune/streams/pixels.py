@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,6 +16,11 @@ from PIL import Image
 from avalanche_branchtune.errors import UnreadableImageError, ViewsError
 from avalanche_branchtune.hardware import free_memory
 from avalanche_branchtune.writing import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows does not have it
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +88,8 @@ def pixel_file(
 ) -> PixelFile | None:
     """Decode images into a file of a folder, or find the one that has them.
 
-    Its name is made of the files' paths, sizes and times: changed images are decoded anew.
+    Its name is made of the files' paths, sizes and times: changed images are decoded anew.  Of
+    processes that want it at the same time one decodes, and the others wait.
 
     :param folder: made if it does not exist.
     :param files: N paths.
@@ -105,13 +112,40 @@ def pixel_file(
     path = Path(folder) / f"{_key(files)}.pixels"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        too_large = _too_large(path.parent, len(files), decode)
-        if too_large:
-            logger.info("images are decoded again each time they are read: %s", too_large)
-            return None
-        with replacing(path) as temporary:
-            _write(temporary, len(files), decode)
+        with _one_at_a_time(path.with_suffix(".lock")):
+            if not path.exists() and not _made(path, len(files), decode):
+                return None
     return PixelFile(path, len(files))
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process is in here, if the system knows of it.
+
+    :param path: of an empty file, which is there meanwhile: whoever waited for it looks again
+        whether there is anything left to do.
+    """
+    if fcntl is None:
+        yield
+        return
+    with open(path, "wb") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _made(path: Path, count: int, decode: Callable[[int], Image.Image]) -> bool:
+    """Decode all images, if they are not too large for this machine."""
+    too_large = _too_large(path.parent, count, decode)
+    if too_large:
+        logger.info("images are decoded again each time they are read: %s", too_large)
+        return False
+    with replacing(path) as temporary:
+        _write(temporary, count, decode)
+    return True
 
 
 def _write(path: Path, count: int, decode: Callable[[int], Image.Image]) -> None:
