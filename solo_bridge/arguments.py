@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
             type=int,
             metavar="N",
             help="how many strategies train at a time, on which no number depends (default: one "
-            "for each core; 1 on a GPU)",
+            "for each core; 1 on a GPU, and under torchrun)",
         )
         command.add_argument(
             "--checkpoint-minutes",

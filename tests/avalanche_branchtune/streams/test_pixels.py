@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +88,33 @@ def test_an_interruption_leaves_nothing(
     assert readable(image_folder(folder, cache=tmp_path / "cache")) == readable(
         image_folder(folder)
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_of_processes_that_want_a_folder_at_once_one_decodes_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, decoded = tmp_path / "cache", tmp_path / "decoded"
+    monkeypatch.setattr(ImageFiles, "_decoded", noted(ImageFiles._decoded, decoded))
+    context = multiprocessing.get_context("fork")
+    some = [context.Process(target=image_folder, args=(folder,), kwargs={"cache": cache})]
+    some += [context.Process(target=image_folder, args=(folder,), kwargs={"cache": cache})]
+    for process in some:
+        process.start()
+    for process in some:
+        process.join(30)
+        assert process.exitcode == 0
+    assert len(os.listdir(cache)) == 1
+    assert len({line.split()[0] for line in decoded.read_text().splitlines()}) == 1
+
+
+def noted(decode: Callable[[ImageFiles, int], Any], path: Path) -> Any:
+    """Decode slowly, and note which process does."""
+
+    def slow(self: ImageFiles, index: int) -> Any:
+        with path.open("a") as file:
+            file.write(f"{os.getpid()} {index}\n")
+        time.sleep(0.02)
+        return decode(self, index)
+
+    return slow
