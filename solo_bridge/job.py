@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from avalanche_branchtune.errors import BranchTuneError, OtherProcessError
 
-GRACE = 10.0
+GRACE = 30.0
 """Seconds in which the first process says what is wrong in all of them, and the job ends."""
 
 

@@ -84,8 +84,9 @@ def compare(
         ranks.of_first(lambda: _ask(order, comparison, Path(out), imports, separate or jobs > 1))
         runs = ranks.of_first(lambda: _finished(order, comparison, out))
         left = [spec for spec in order if spec not in runs]
-        for run in runs.values() if done is not None else ():
-            done(run)
+        if done is not None:
+            for run in runs.values():
+                done(run)
         if comparison.data is not None and left:
             comparison.stream(Path(out) / PIXELS)  # decoded once, for all of them
         if (separate or jobs > 1) and not ranks.joined():

@@ -17,6 +17,7 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints.lock import LOCK
+from avalanche_branchtune.errors import BranchTuneError
 from avalanche_branchtune.records import load_run
 from solo_bridge import registry
 from solo_bridge.apart import Stopped
@@ -76,24 +77,22 @@ def test_two_processes_write_the_records_of_one(
     assert not (two / LOCK).exists()
 
 
-def complained(comparison: Comparison, out: str, jobs: int) -> str:
-    try:
-        compare(["frozen"], comparison, out, jobs=jobs)
-    except Exception as error:
-        return f"{type(error).__name__} {ranks.size()}: {error}"
-    return ""
+def complained(some: list[tuple[Comparison, int]], out: str) -> list[str]:
+    """What is said of each comparison and its number of jobs."""
+    found = []
+    for comparison, jobs in some:
+        with pytest.raises(BranchTuneError) as error:
+            compare(["frozen"], comparison, out, jobs=jobs)
+        found.append(f"{error.typename}: {error.value}")
+    return found
 
 
-@pytest.mark.parametrize(
-    ("batch", "jobs", "said"),
-    [(21, 1, "2 processes cannot share it equally"), (20, 2, "jobs 2: the 2 processes of a job")],
-)
-def test_what_a_job_cannot_do_is_refused_before_training(
-    batch: int, jobs: int, said: str, tmp_path: Path
-) -> None:
+def test_what_a_job_cannot_do_is_refused_before_training(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first, other = in_job(2, complained, replace(SMALL, batch=batch), str(out), jobs)
-    assert said in first and other.startswith("OtherProcessError 2: the first of the job's")
+    first, other = in_job(2, complained, [(replace(SMALL, batch=21), 1), (SMALL, 2)], str(out))
+    assert "BatchSizeError" in first[0] and "2 processes cannot share it equally" in first[0]
+    assert first[1].startswith("UnknownOptionError: jobs 2: the 2 processes of a job train one")
+    assert all(said.startswith("OtherProcessError: the first of the job's") for said in other)
     assert not out.exists()
 
 
