@@ -164,7 +164,6 @@ class RunRecorder(BaseLogger):
                 found.update(_plain(part.record_settings()))
         workers = _all_so_far(self._workers, loader_workers(strategy))
         self.run.settings = {**found, **self.run.settings, "loader workers": workers}
-        self.run.environment["processes"] = _all_so_far(self._processes, ranks.size())
         self._save(strategy)  # a run that does not get further is there as well
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -192,6 +191,7 @@ class RunRecorder(BaseLogger):
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)
+        self.run.environment["processes"] = _all_so_far(self._processes, ranks.size())
         self.run.replaced_images = dict(getattr(strategy, "replaced_images", {}))
         self.run.skipped_steps = getattr(strategy, "skipped_steps", 0)
         self._journal.save(self.run)

@@ -25,7 +25,7 @@ from solo_bridge.comparison import REFERENCE, Comparison, compare
 from solo_bridge.comparison.asked import asked
 from tests.jobs import in_job
 
-SMALL = Comparison(samples=80, epochs=2, experiences=2, width=4, batch=20)
+SMALL = Comparison(samples=80, epochs=2, experiences=2, width=4, batch=20, lr=0.01)
 SPECS = ["joint", "fine_tuning", "branch_tuning", "branch_tuning+cassle"]
 
 
@@ -38,8 +38,8 @@ def compared(specs: list[str], comparison: Comparison, out: str) -> list[Any]:
 
 
 def assert_like(one: Path, several: Path) -> None:
-    """All numbers of a record but for rounding, as with another number of threads in one process:
-    that changes accuracies on 500 images by up to 0.01, and CKA by up to 0.005."""
+    """All numbers of a record but for rounding, which a larger learning rate would amplify, as it
+    does with another number of threads in one process."""
     first, other = load_run(one), load_run(several)
     assert first.settings == other.settings and first.parameters == other.parameters
     assert first.environment.pop("processes") == 1 and other.environment.pop("processes") == 2
@@ -47,11 +47,11 @@ def assert_like(one: Path, several: Path) -> None:
     for name, probe in first.probes.items():
         found = other.probes[name]
         far = np.subtract(probe.accuracies, found.accuracies)
-        assert np.abs(far).max() < 0.02, name
+        assert np.abs(far).max() < 0.005, name
         assert probe.protocol == found.protocol and probe.random_overall == found.random_overall
     for kind in ("stability", "plasticity", "branch_norms"):
         for mine, theirs in zip(getattr(first, kind), getattr(other, kind), strict=True):
-            assert mine == pytest.approx(theirs, abs=1e-2), kind
+            assert mine == pytest.approx(theirs, abs=1e-4), kind
     names = [[line.split(",")[3] for line in (f / "metrics.csv").open()] for f in (one, several)]
     assert names[0] == names[1], "no line twice"
 
