@@ -37,6 +37,10 @@ def compared(specs: list[str], comparison: Comparison, out: str) -> list[Any]:
     return [run.content() for run in runs]
 
 
+def values(folder: Path) -> list[str]:
+    return (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+
+
 def assert_like(one: Path, several: Path) -> None:
     """All numbers of a record but for rounding, which a larger learning rate would amplify, as it
     does with another number of threads in one process."""
@@ -52,7 +56,7 @@ def assert_like(one: Path, several: Path) -> None:
     for kind in ("stability", "plasticity", "branch_norms"):
         for mine, theirs in zip(getattr(first, kind), getattr(other, kind), strict=True):
             assert mine == pytest.approx(theirs, abs=1e-4), kind
-    names = [[line.split(",")[3] for line in (f / "metrics.csv").open()] for f in (one, several)]
+    names = [[line.split(",")[3] for line in values(folder)] for folder in (one, several)]
     assert names[0] == names[1], "no line twice"
 
 
