@@ -33,7 +33,12 @@ def in_job(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
             Apart(f"rank {rank}", _as_rank, rank, size, port, folder, work, arguments)
             for rank in range(size)
         ]
-        errors = [error for error in (one.outcome() for one in job) if error is not None]
+        running, outcomes = list(job), []
+        while running:
+            one = Apart.next_to_end(running)  # only then it has said what it raised
+            running.remove(one)
+            outcomes.append(one.outcome())
+        errors = [error for error in outcomes if error is not None]
         errors.sort(key=lambda error: isinstance(error, OtherProcessError))
         if errors:
             raise errors[0]

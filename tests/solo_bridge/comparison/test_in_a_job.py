@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -156,6 +157,7 @@ def gone_on(at: int, out: str) -> str:
         return "stopped"
     finally:
         del registry.ENTRIES["mine"]
+        gc.collect()  # a strategy that was stopped keeps its folder until it is no more
 
 
 @pytest.mark.slow
