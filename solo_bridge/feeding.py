@@ -12,6 +12,7 @@ from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import EmptyExperienceError, UnknownOptionError, ViewsError
 from avalanche_branchtune.experiences import experience_index, torch_loader
 from avalanche_branchtune.keeping import random_state_kept
@@ -62,6 +63,8 @@ class Feeding(BaseSGDTemplate):
     """Seed of order and views, None if they are drawn from the global random states."""
     replaced_images: dict[str, int]
     """How often an image that cannot be read was replaced, by its file."""
+    _replaced_here: dict[str, int]
+    """The same of this one of several processes, since they were last added up."""
 
     def _with_views(self, experience: Any) -> Any:
         """Return the experience itself if its data yields views, else a copy that does."""
@@ -178,13 +181,14 @@ class Feeding(BaseSGDTemplate):
     def own_loader(self) -> None:
         """Put a loader in place that knows seeds, images that cannot be read, and memory."""
         skips = self.on_bad_image == "skip"
+        replaced = self._replaced_here if ranks.joined() else self.replaced_images
         if self.views_seed is not None or skips or torch_loader(self.dataloader) is not None:
             self.dataloader = ExperienceLoader(
                 self.dataloader,
                 self.views_seed,
                 self.clock.train_exp_counter,
                 name=f"experience {experience_index(self)}",
-                replaced=self.replaced_images if skips else None,
+                replaced=replaced if skips else None,
             )
             self._keep_in_memory(self.dataloader)
         elif self.in_memory:
@@ -211,9 +215,17 @@ class Feeding(BaseSGDTemplate):
         else:
             logger.info("%s is loaded again in each epoch: %s", loader.name, kept)
 
+    def add_up_replaced_images(self) -> None:
+        """Count what all of a job's processes replaced; all ranks."""
+        for counts in ranks.of_all(self._replaced_here):
+            for name, count in counts.items():
+                self.replaced_images[name] = self.replaced_images.get(name, 0) + count
+        self._replaced_here.clear()
+
     def warn_of_replaced_images(self) -> None:
         """Say which images could not be read so far."""
-        if self.replaced_images:
+        self.add_up_replaced_images()
+        if self.replaced_images and ranks.leads():
             first = ", ".join(list(self.replaced_images)[:5])
             logger.warning(
                 "%d images could not be read so far, and were replaced %d times by others of "

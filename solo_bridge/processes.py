@@ -170,8 +170,8 @@ class Processes:
         if not ranks.joined():
             return
         learning = _learning(strategy)
-        requests = _requests(strategy)
-        asked = [] if requests is None else requests.votes()
+        checkpoints = _checkpoints(strategy)
+        asked = [] if checkpoints is None else checkpoints.votes()
         device = strategy.loss.device
         there = torch.tensor([float(p.grad is not None) for p in learning], device=device)
         loss = strategy.loss.detach().float().reshape(1).clone()
@@ -188,8 +188,8 @@ class Processes:
         stop, *asked = votes.tolist()
         if stop:
             strategy._stop_training, self._stop = True, False
-        if requests is not None:
-            requests.take(asked)
+        if checkpoints is not None:
+            checkpoints.take(asked)
         if self.norms == "local":
             ranks.as_first(_statistics(strategy))
 
@@ -324,6 +324,5 @@ def _statistics(strategy: Any) -> list[Tensor]:
     return list({id(b): b for b in found}.values())
 
 
-def _requests(strategy: Any) -> Any:
-    found = (p.requests for p in strategy.plugins if isinstance(p, Checkpoints))
-    return next(found, None)
+def _checkpoints(strategy: Any) -> Checkpoints | None:
+    return next((p for p in strategy.plugins if isinstance(p, Checkpoints)), None)

@@ -259,7 +259,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
             )
         self.views_seed = ranks.of_first(torch.initial_seed) if reproducible_views else None
         self.on_bad_image = on_bad_image
-        self.replaced_images = {}
+        self.replaced_images, self._replaced_here = {}, {}
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=precision == "16" and device.type == "cuda"
         )

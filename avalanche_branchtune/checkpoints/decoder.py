@@ -44,7 +44,8 @@ class Decoder:
     """Turns plain data back into objects.
 
     :param live: what was given to :class:`.Encoder`, in the process that reads.
-    :param device: for tensors that were not on a CPU.
+    :param device: for tensors that were not on a CPU, and for devices of its type: of several GPUs
+        each process has its own.
     :param pickles: whether to read pickles, which can run anything.
     """
 
@@ -221,7 +222,8 @@ class Decoder:
         if kind == "dtype" and isinstance(getattr(torch, text, None), torch.dtype):
             return getattr(torch, text)
         if kind == "device":
-            return torch.device(text)
+            device = torch.device(text)
+            return self._device if device.type == self._device.type else device
         if kind == "size":
             return torch.Size(int(n) for n in text.split(",") if n)
         raise CheckpointError(f"{where}: unknown {node['value']!r}")

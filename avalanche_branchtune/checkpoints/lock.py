@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from avalanche_branchtune.errors import FolderInUseError, RecordError
 LOCK = ".running"
 """Name of the file; it says process, begin (seconds since 1970), host, and a mark of its own."""
 WORDS = re.compile(r"process (\d+) of (\d+\.\d\d) on (\S+)")
+SHOWN = 40.0
+"""Seconds until a folder that machines share shows to one what another one wrote: NFS may take 30
+to see that a directory has changed."""
 NEAR = 2.0
 """Seconds by which a system that corrects its clock may move the begin of a process."""
 
@@ -60,7 +64,8 @@ class Lock:
         self._path, self._made = folder / LOCK, not folder.exists()
         begin = psutil.Process().create_time()
         mark = f"process {number} of {begin:.2f} on {socket.gethostname()}"
-        self._text = f"{mark}\n{secrets.token_hex(4)}\n"
+        self.text = f"{mark}\n{secrets.token_hex(4)}\n"
+        """What its file says, like no other one."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             found = holder(folder)
@@ -68,7 +73,7 @@ class Lock:
             if found is not None and (found.alive is False or mine):
                 self._clear(found.text)
             with self._path.open("x", encoding="utf-8") as file:
-                file.write(self._text)
+                file.write(self.text)
         except FileExistsError as error:
             if not folder.is_dir():
                 raise RecordError(f"{folder} is a file: choose a folder for the results") from error
@@ -91,7 +96,7 @@ class Lock:
     @property
     def lost(self) -> bool:
         """Whether another one was taken in its place."""
-        return _text(self._path) not in ("", self._text)
+        return _text(self._path) not in ("", self.text)
 
     def release(self) -> None:
         """Let others in; in a process that was forked from the one that took it, do nothing."""
@@ -137,6 +142,22 @@ def holder(folder: Path) -> Holder | None:
     except psutil.Error:
         alive = False
     return Holder(text, number, host, alive)
+
+
+def seen(folder: Path, text: str, within: float = SHOWN) -> bool:
+    """Wait until a lock is seen in a folder, by another process than its own.
+
+    :param folder: of the lock.
+    :param text: that it says.
+    :param within: seconds, at most.
+    :return: whether it is.
+    """
+    end = time.monotonic() + within
+    while _text(folder / LOCK) != text:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _in_use(folder: Path) -> FolderInUseError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -28,7 +29,7 @@ from avalanche_branchtune.checkpoints.calls import (
     without_first,
 )
 from avalanche_branchtune.checkpoints.files import CheckpointFolder
-from avalanche_branchtune.checkpoints.lock import Lock
+from avalanche_branchtune.checkpoints.lock import Lock, seen
 from avalanche_branchtune.checkpoints.midway import GoingOn
 from avalanche_branchtune.checkpoints.saving import Saving
 from avalanche_branchtune.checkpoints.sidecar import Sidecar
@@ -144,6 +145,7 @@ class Checkpoints(SupervisedPlugin):
         self._in_call = 0  # experiences that the call has begun
         self._within = 0  # of these, which ended before what was saved last but midway
         self._between_steps = False
+        self._due = False  # on which a job's processes agreed in this step
         self._epoch_random: Any = None
         self._saved_at = 0.0
 
@@ -166,18 +168,13 @@ class Checkpoints(SupervisedPlugin):
         if self._strategy is not None:
             raise CheckpointError("Checkpoints is attached already: make one for each strategy")
         ranks.of_first(self._refuse_a_run)
-        ranks.of_first(self._take_lock)
+        self._check_is_shared(ranks.of_first(self._take_lock))
         self._sidecar = Sidecar(self.folder.path, writes=ranks.leads())
         self.requests.together = ranks.joined()
         self._saving = Saving(self.folder, self._sidecar)
         self._watched = Watched(strategy, self, self.folder.path, pickles=self.trust_plugins)
         self._strategy = strategy
-        newest = self.folder.newest() if self.resume else None
-        if any(found != (newest is not None) for found in ranks.of_all(newest is not None)):
-            raise CheckpointError(
-                f"{self.folder.path}: not all processes of the job find the run's checkpoints "
-                "there: it must be a folder that all machines share"
-            )
+        newest = ranks.of_first(self.folder.newest) if self.resume else None
         if newest is not None:
             self._base, self._between, self._midway = newest
             self._run = self._base["run"]
@@ -187,9 +184,20 @@ class Checkpoints(SupervisedPlugin):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)
 
-    def _take_lock(self) -> None:
+    def _take_lock(self) -> str:
         self._lock = Lock(self.folder.path, again=True)
         weakref.finalize(self, self._lock.release)
+        return self._lock.text
+
+    def _check_is_shared(self, text: str) -> None:
+        there = seen(self.folder.path, text)
+        lacking = [host for host in ranks.of_all(None if there else socket.gethostname()) if host]
+        if lacking:
+            raise CheckpointError(
+                f"{self.folder.path}: what the first of the job's processes writes there is not "
+                f"found on {', '.join(dict.fromkeys(lacking))}: choose a folder that all machines "
+                "share"
+            )
 
     def finish(self, *, keep: bool = False) -> None:
         """Say that the run is done, and let other processes to its folder.
@@ -257,6 +265,8 @@ class Checkpoints(SupervisedPlugin):
         done = packed(marked(this, experiences), result, str(self.folder.path))
         self._save([*self._calls, done])
         self._done += 1
+        asked = ranks.of_all(self.requests.votes())  # also after the last step; the first has saved
+        self.requests.take([sum(votes) for votes in zip(*asked, strict=True)])
         all_trained = len(self._experiences) >= (self._sidecar.experiences or math.inf)
         self._sidecar.say("done" if all_trained else "waiting")
         self._end_if_asked()
@@ -311,7 +321,7 @@ class Checkpoints(SupervisedPlugin):
         except Exception:
             whole = self._between_steps and not self._last_of_epoch(self._strategy)
             if whole and self._in_call == self._within + 1 and ranks.leads():  # by the loader
-                self._save_midway(self._strategy)
+                self._save_midway(self._strategy, alone=True)
                 logger.warning("%s: the run was saved before it ended", self.folder.path)
             raise
 
@@ -344,8 +354,7 @@ class Checkpoints(SupervisedPlugin):
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Save if it is time to, and end if that was asked for."""
         self._between_steps = True
-        minutes = (time.monotonic() - self._saved_at) / 60
-        due = self.every_minutes is not None and minutes >= self.every_minutes
+        due = self._due if ranks.joined() else self._is_time()
         if self.every_epochs is not None and self._last_of_epoch(strategy):
             due = due or (strategy.clock.train_exp_epochs + 1) % self.every_epochs == 0
         due = due or self.requests.status is not None
@@ -367,16 +376,37 @@ class Checkpoints(SupervisedPlugin):
         last = self._in_call >= len(under_way)
         if last or not is_trained_alone(strategy, under_way[self._in_call - 1]):
             return
-        since = time.monotonic() - self._saved_at
-        if self.every_epochs is not None or since >= SPACING * self._saving.took:
+        if ranks.of_first(self._is_worth_it):
             if self._save_within(strategy, "between", {"within": self._in_call}):
                 self._within = self._in_call
             self._end_if_asked()
+
+    def _is_worth_it(self) -> bool:
+        since = time.monotonic() - self._saved_at
+        return self.every_epochs is not None or since >= SPACING * self._saving.took
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put the loader back that went on."""
         if isinstance(strategy.dataloader, GoingOn):
             strategy.dataloader = strategy.dataloader.loader
+
+    def _is_time(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
+
+    def votes(self) -> list[float]:
+        """Return what this process wants of all of a job, to be added up in a step: to save, which
+        the first one's clock decides, or to end."""
+        return [float(ranks.leads() and self._is_time()), *self.requests.votes()]
+
+    def take(self, votes: Sequence[float]) -> None:
+        """Do what any process of the job wants, when the step is over.
+
+        :param votes: their sum, or mean, see :meth:`votes`.
+        """
+        due, *asked = votes
+        self._due = bool(due)
+        self.requests.take(asked)
 
     def _last_of_epoch(self, strategy: Any) -> bool:
         return bool(strategy.clock.train_epoch_iterations == len(strategy.dataloader))
@@ -407,7 +437,7 @@ class Checkpoints(SupervisedPlugin):
         if not ranks.leads():  # the state is the first one's, which evaluates
             self._strategy.evaluator.active = False
 
-    def _save_midway(self, strategy: Any) -> None:
+    def _save_midway(self, strategy: Any, *, alone: bool = False) -> None:
         clock = strategy.clock
         where = {
             "within": self._within,
@@ -415,15 +445,26 @@ class Checkpoints(SupervisedPlugin):
             "iterations": clock.train_epoch_iterations,
             "epoch_random": self._epoch_random,
         }
-        self._save_within(strategy, "midway", where)
+        self._save_within(strategy, "midway", where, alone=alone)
 
-    def _save_within(self, strategy: Any, kind: str, where: dict[str, Any]) -> bool:
-        """Save within a call, unless a plugin holds what can only be written between calls."""
+    def _save_within(
+        self, strategy: Any, kind: str, where: dict[str, Any], *, alone: bool = False
+    ) -> bool:
+        """Save within a call, unless a plugin holds what can only be written between calls.
+
+        The other processes of a job wait for the first one, unless it is alone in it.
+        """
         self._saved_at = time.monotonic()
         if hasattr(strategy, "check_finite"):
             strategy.check_finite()
-        if not ranks.leads():
-            return False
+        write = partial(self._write_within, kind, where)
+        if alone:
+            return write()
+        if hasattr(strategy, "add_up_replaced_images"):
+            strategy.add_up_replaced_images()
+        return ranks.of_first(write)
+
+    def _write_within(self, kind: str, where: dict[str, Any]) -> bool:
         try:
             state = self._watched.state(self._experiences)
         except CheckpointError as error:
@@ -439,5 +480,4 @@ class Checkpoints(SupervisedPlugin):
 
     def _end_if_asked(self) -> None:
         if self.requests.status is not None:
-            ranks.wait_for_all()  # until the first of a job's processes has saved
             raise SystemExit(self.requests.status)

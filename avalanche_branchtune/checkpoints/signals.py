@@ -25,6 +25,9 @@ process may send it on to another."""
 class Requests:
     """Listens to the signals that ask to end; a second one ends at once.
 
+    Not one of several processes, which would leave the others behind: ``torchrun`` passes a signal
+    on that they may have got already, and kills after half a minute what has not ended.
+
     :param requeue: exit status for SIGUSR1, by which SLURM says that the time is nearly over.
     """
 
@@ -81,5 +84,5 @@ class Requests:
         if self._status is None:
             self._status, self.signal = status, signal.Signals(number).name
             self._asked_at = time.monotonic()
-        elif time.monotonic() - self._asked_at > AT_ONCE:
+        elif not self.together and time.monotonic() - self._asked_at > AT_ONCE:
             raise SystemExit(status)

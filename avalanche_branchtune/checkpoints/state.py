@@ -29,9 +29,11 @@ CALLS = frozenset({"train", "eval", "_train_exp"})
 
 OF_STEP = frozenset(
     {"adapted_dataset", "dataloader", "experience", "loss", "mb_output", "mbatch", "minibatch"}
-    | {"_eval_streams", "_last_good", "compiled", "current_eval_stream"}
+    | {"_eval_streams", "_last_good", "compiled", "current_eval_stream", "processes"}
+    | {"_replaced_here"}
 )
-"""Attributes of a strategy that every experience and step sets anew, or makes again."""
+"""Attributes of a strategy that every experience and step sets anew, or makes again; and how many
+processes it is, which may be others when the run goes on."""
 
 _OF_PASS = frozenset(
     {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
@@ -165,7 +167,8 @@ def restore(
     decoder.fill(state["strategy"], strategy, "strategy")
     vars(strategy).update(calls)
     away = time.perf_counter() - state["clock"]
-    for part in (*plugins, *strategy.evaluator.loggers, *strategy.evaluator.metrics):
+    judging = (*strategy.evaluator.loggers, *strategy.evaluator.metrics) if ranks.leads() else ()
+    for part in (*plugins, *judging):  # of a job's processes the first one alone writes
         if hasattr(part, "restored"):
             part.restored(more=more, away=away)
     for part in within(list(strategy.evaluator.metrics)):
