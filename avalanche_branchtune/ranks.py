@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -315,6 +317,16 @@ def wait_for_all() -> None:
         of_all(None)
 
 
+def end_in_peace() -> None:
+    """Ignore SIGTERM from now on, in a process of a job that is about to end by itself.
+
+    When one of the processes has ended, torchrun sends it to the others, and half a minute later
+    SIGKILL.
+    """
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 # ---- parts
 
 
@@ -351,11 +363,12 @@ def _talking(kind: str, payload: int, since: float | None = None) -> Iterator[No
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL, of a connection that was closed or timed out
+        end_in_peace()  # not before it has said why
         raise OtherProcessError(
             f"process {os.environ.get('RANK', '?')} of {os.environ.get('WORLD_SIZE', '?')} cannot "
             "reach the others: one of them has ended, or did not answer in time; its own message "
             f"says why. Start the job again to go on from its last checkpoint ({_first(error)})"
-        ) from error
+        ) from None
     finally:
         sent = traffic[kind]
         sent.calls += 1
@@ -364,4 +377,6 @@ def _talking(kind: str, payload: int, since: float | None = None) -> Iterator[No
 
 
 def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first sentence of a message, without the place in the source."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[\S+\] ", "", line).split(". ")[0]

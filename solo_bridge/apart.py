@@ -177,7 +177,8 @@ def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
         yield
     finally:
         for number, old in zip(heard, before, strict=True):
-            signal.signal(number, old)
+            if signal.getsignal(number) is handler:  # else it is ignored from now on
+                signal.signal(number, old)
 
 
 class _Stream:

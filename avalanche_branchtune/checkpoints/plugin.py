@@ -480,4 +480,6 @@ class Checkpoints(SupervisedPlugin):
 
     def _end_if_asked(self) -> None:
         if self.requests.status is not None:
+            if ranks.joined():
+                ranks.end_in_peace()
             raise SystemExit(self.requests.status)

@@ -77,7 +77,8 @@ class Requests:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) == self._note:  # else it is ignored from now on
+                    signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         status = self._statuses[signal.Signals(number)]
