@@ -1,5 +1,5 @@
-"""Runs of several processes that are interrupted end as if they never were, also when another number
-of processes goes on."""
+"""Runs of several processes that are interrupted end as if they never were, also when another
+number of processes goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.jobs import in_job
 
 Found = dict[str, Any]
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
-REPLACED = {"bad": {3, 50, 51}, "spec": "fine_tuning", "experiences": 1}
+REPLACED = {"bad": {14, 47}, "spec": "fine_tuning", "experiences": 1}
 
 
 def stopped(folder: Path, what: dict[int, dict[Any, int]], **settings: Any) -> Found:
@@ -104,7 +104,7 @@ def test_two_processes(tmp_path: Path) -> None:
     assert [*first["for one"]["seen"], *again["seen"]] == alone["seen"]
     assert_close(again, alone)
     counts = first["replaced"]["replaced"].values()
-    assert list(counts) == [2, 2, 2], "two epochs; each rank sees an image in one of them or both"
+    assert list(counts) == [2, 2], "in two epochs, whichever rank saw them"
     assert first["a run"].startswith("CheckpointError") and "resume=True" in first["a run"]
     assert first["in use"].startswith("FolderInUseError: another process")
     for refusal in ("a run", "in use"):

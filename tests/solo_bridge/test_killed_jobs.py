@@ -28,14 +28,15 @@ WITHIN = 30.0
 def started(folder: Path, what: str) -> subprocess.Popen[str]:
     """Start a job of two processes, see :mod:`tests.job_runs`."""
     command = [sys.executable, "-m", "torch.distributed.run", SIGNALS, "--nproc-per-node=2"]
-    return subprocess.Popen(
-        [*command, "-m", "tests.job_runs", str(folder), what],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=(folder / "out.txt").open("w"),
-        stderr=subprocess.STDOUT,
-        cwd=ROOT,
-        text=True,
-    )
+    with (folder / "out.txt").open("w") as out:
+        return subprocess.Popen(
+            [*command, "-m", "tests.job_runs", str(folder), what],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            text=True,
+        )
 
 
 def at(folder: Path) -> float:
