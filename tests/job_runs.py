@@ -28,6 +28,8 @@ from avalanche_branchtune.streams import class_incremental
 from solo_bridge import EvalTransform, specification
 from tests.selfsupervised import data, method, small_options
 
+SPEC = "branch_tuning"
+
 WHAT: dict[Any, Callable[[], None]] = {}
 """What happens on this rank: after a step's update, by the step's number; ``"eval"``: in an
 evaluation; ``"write"``: when a checkpoint is written; ``"between"``: between two calls."""
@@ -80,7 +82,7 @@ class Bad:
 
 def made(folder: Path, bad: set[int] = frozenset(), **settings: Any) -> tuple[Any, Any]:
     """Make the strategy and the stream, as a script does."""
-    options = {"spec": "branch_tuning+cassle", "resume": True, "every_epochs": None, **settings}
+    options = {"spec": SPEC, "resume": True, "every_epochs": None, **settings}
     spec, of_saving = options.pop("spec"), ("resume", "every_epochs", "every_minutes")
     saving = {name: options.pop(name) for name in of_saving if name in options}
     torch.manual_seed(0)

@@ -144,15 +144,14 @@ def holder(folder: Path) -> Holder | None:
     return Holder(text, number, host, alive)
 
 
-def seen(folder: Path, text: str, within: float = SHOWN) -> bool:
-    """Wait until a lock is seen in a folder, by another process than its own.
+def seen(folder: Path, text: str) -> bool:
+    """Wait until a lock is seen in a folder, by another process than its own, for :data:`SHOWN`.
 
     :param folder: of the lock.
     :param text: that it says.
-    :param within: seconds, at most.
     :return: whether it is.
     """
-    end = time.monotonic() + within
+    end = time.monotonic() + SHOWN
     while _text(folder / LOCK) != text:
         if time.monotonic() >= end:
             return False

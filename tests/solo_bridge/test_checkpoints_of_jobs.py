@@ -35,10 +35,8 @@ def stopped(folder: Path, what: dict[int, dict[Any, int]], **settings: Any) -> F
         signal.signal(TERM, signal.SIG_DFL)  # it is ignored when a run was asked to end
     WHAT.clear()
     WHAT.update({when: ask(number) for when, number in what.get(ranks.rank(), {}).items()})
-    with written(lambda: time.sleep(0.2)):
-        found = run(folder, **settings)
-    gc.collect()  # the strategy is no more, and lets others to its folder
-    return found
+    with written(lambda: time.sleep(0.05)):
+        return run(folder, **settings)
 
 
 def refused(folder: Path, **settings: Any) -> str:
@@ -53,7 +51,7 @@ def job(top: Path) -> dict[str, Any]:
     """Do all that needs a job, one after the other."""
     signals.AT_ONCE, lock.SHOWN = 0.0, 0.3
     signal.signal(INT, signal.default_int_handler)
-    own_clock = {"every_minutes": 1e-9 if ranks.leads() else None, "every_epochs": 1}
+    own_clock = {"every_minutes": 0.005 if ranks.leads() else None, "every_epochs": 1}
     found: dict[str, Any] = {"whole": stopped(top / "whole", {})}
     asked = [{1: {2: TERM}}, {0: {"eval": USR1}}, {0: {12: TERM, 13: TERM}, 1: {13: INT}}, {}]
     found["parts"] = [stopped(top / "parts", what) for what in asked]
@@ -84,6 +82,7 @@ def assert_close(found: Found, whole: Found) -> None:
 def test_two_processes(tmp_path: Path) -> None:
     alone = stopped(tmp_path / "alone", {})
     begun = stopped(tmp_path / "of one", {0: {12: TERM}})
+    gc.collect()  # the strategy is no more, and lets others to its folder
     with lock.locked(tmp_path / "in use"):
         first, second = by_rank = in_job(2, job, tmp_path)
     for found in by_rank:
@@ -121,15 +120,19 @@ def test_each_process_has_its_own_device() -> None:
     assert Decoder({}, mine).decode(kept, "devices") == [mine, torch.device("cpu")]
 
 
+def cassle(folder: Path, what: dict[int, dict[Any, int]]) -> Found:
+    return stopped(folder, what, spec="branch_tuning+cassle")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (4, 1), (4, 4)])
 @pytest.mark.parametrize("when", [{1: {2: TERM}}, {0: {"eval": TERM}}, {0: {12: TERM}}])
 def test_other_numbers_of_processes(
     before: int, after: int, when: dict[int, dict[Any, int]], tmp_path: Path
 ) -> None:
-    whole = stopped(tmp_path / "alone", {})
-    begun = in_job(before, stopped, tmp_path / "parts", when)
-    ended = in_job(after, stopped, tmp_path / "parts", {})
+    whole = cassle(tmp_path / "alone", {})
+    begun = in_job(before, cassle, tmp_path / "parts", when)
+    ended = in_job(after, cassle, tmp_path / "parts", {})
     for rank, found in enumerate(ended):
         assert begun[rank % before]["status"] == 143
         assert [*begun[rank % before]["seen"], *found["seen"]] == whole["seen"]
