@@ -202,8 +202,9 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: D102
-        total = summed(gradients[0].float(), "embeddings, back")
-        return total[rank() :: size()].to(gradients[0].dtype)
+        given = gradients[0]  # half precision is added up in single
+        total = summed(given.to(torch.promote_types(given.dtype, torch.float32)), "embeddings, back")
+        return total[rank() :: size()].to(given.dtype)
 
 
 def summed(part: Tensor, kind: str = "rows") -> Tensor:
