@@ -251,8 +251,8 @@ class _Plan:
         if unequal:
             raise BatchSizeError(
                 f"{self.name}: {ranks.size()} processes cannot share a minibatch of {unequal[0]} "
-                f"samples equally: choose a train_mb_size (and batch_size_mem) that is a multiple "
-                f"of {ranks.size()} and not above the number of samples"
+                f"samples equally: choose a train_mb_size (and batch_size_mem, or batch_size) that "
+                f"is a multiple of {ranks.size()} and not above the number of samples"
             )
 
     def _key(self, index: int, times: Counter[int]) -> Key:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.stream import datasets_of
 from avalanche_branchtune.experiences import experience_index, seen_experiences, stream_length
@@ -150,6 +151,7 @@ class LabelledImages:
         samples: int = len(views)  # type: ignore[arg-type]
         if isinstance(self.batch_size, str):
             size = math.ceil(samples / max(1, len(strategy.dataloader)))
+            size += -size % ranks.size()  # which share it
         else:
             size = self.batch_size or int(strategy.train_mb_size)
         loader = DataLoader(
@@ -164,7 +166,8 @@ class LabelledImages:
             return _without_end(loader)
         clock = strategy.clock
         seed = mixed_seed(seed, APART, clock.train_exp_epochs)
-        return EndlessMinibatches(ExperienceLoader(loader, seed, clock.train_exp_counter), place)
+        own = ExperienceLoader(loader, seed, clock.train_exp_counter, name="the labelled images")
+        return EndlessMinibatches(own, place)
 
 
 def _without_end(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:

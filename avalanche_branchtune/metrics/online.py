@@ -231,8 +231,6 @@ class OnlineProbe(ExperiencePlugin):
             self._minibatches = self.labelled.minibatches(strategy, self._place)
         collated, labels = next(self._minibatches)
         images, labels = self.labelled.images(strategy, collated), labels.to(strategy.device)
-        if len(labels) % ranks.size() == 0:
-            images, labels = (part[ranks.rank() :: ranks.size()] for part in (images, labels))
         self._place = getattr(self._minibatches, "place", self._place)
         self._check_labels(labels)
         with getattr(strategy, "autocast", contextlib.nullcontext)():
