@@ -10,8 +10,8 @@ while they are used.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import BatchSizeError
+from solo_bridge.draws import draws_of_the_whole
 
 NORMS = ("synchronised", "local")
 
@@ -41,6 +42,17 @@ def spread(norms: str | None) -> Iterator[None]:
         yield
     finally:
         _norms = before
+
+
+@contextmanager
+def sharing(samples: int) -> Iterator[None]:
+    """Take another minibatch as :func:`~avalanche_branchtune.ranks.own` gives it: a share if the
+    current one is a share, but whole where the ranks cannot share it equally.
+
+    :param samples: of the whole minibatch.
+    """
+    with spread(None if samples % shares() else _norms):
+        yield
 
 
 def shares() -> int:
@@ -66,7 +78,7 @@ def over(networks: Iterable[nn.Module], projectors: Iterable[nn.Module]) -> Iter
             stack.enter_context(_in_step(network))
         for projector in projectors:
             stack.enter_context(_in_step(projector))
-            whitening = _whitening(projector)
+            whitening = whitening_layer(projector)
             if whitening is None:
                 hook = projector.register_forward_hook(_gather, prepend=True)
             else:
@@ -88,6 +100,15 @@ def norms_in_step() -> Iterator[None]:
         yield
 
 
+def draws_in_step(args: Sequence[Any]) -> AbstractContextManager[None]:
+    """Let what a network draws for each sample of its share be of the whole minibatch's draws.
+
+    :param args: of the network; the first one ``(N / W, …)``.
+    """
+    known = shares() > 1 and args and isinstance(args[0], Tensor) and args[0].dim() > 0
+    return draws_of_the_whole(len(args[0])) if known else nullcontext()
+
+
 def _gather(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     found: Tensor = ranks.Gathered.apply(output)
     return found
@@ -97,7 +118,11 @@ def _gather_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, 
     return ranks.Gathered.apply(args[0]), *args[1:]
 
 
-def _whitening(projector: nn.Module) -> nn.Module | None:
+def whitening_layer(projector: nn.Module) -> nn.Module | None:
+    """Return the projector's first layer that whitens a minibatch, None if it has none.
+
+    :param projector: features ``(N, D)`` to embeddings ``(N, P)``.
+    """
     for module in projector.modules():
         known = isinstance(module, nn.modules.batchnorm._NormBase)
         if not known and any(name.startswith("running_") for name in module._buffers):
@@ -107,7 +132,10 @@ def _whitening(projector: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def _in_step(network: nn.Module) -> Iterator[None]:
-    """Let a network's normalisation layers work together, as long as it is called here."""
+    """Let a network's normalisation layers and draws work together, as long as it is called here.
+
+    :param network: its own forward method is another one meanwhile.
+    """
     if "forward" in vars(network):
         before: Callable[..., Any] | None = vars(network)["forward"]
     else:
@@ -115,7 +143,7 @@ def _in_step(network: nn.Module) -> Iterator[None]:
     plain = before or types.MethodType(type(network).forward, network)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with norms_in_step():
+        with draws_in_step(args), norms_in_step():
             return plain(*args, **kwargs)
 
     vars(network)["forward"] = forward

@@ -26,6 +26,7 @@ from solo_bridge.plugins.rehearsal.replay_view import (
 )
 from solo_bridge.plugins.terms import WithTerms
 from solo_bridge.registry import register
+from solo_bridge.spreading import sharing
 
 OUTPUTS = ("features", "embeddings")
 
@@ -143,7 +144,8 @@ class DERPlugin(WithTerms, SupervisedPlugin):
         seeds = seeds_for(total, strategy)
         views = self._mode.views([item.image for item in chosen], seeds).to(strategy.mb_x[0])
         target = stacked([item.kept[0] for item in chosen], "DERPlugin").to(strategy.device)
-        distance = F.mse_loss(network(views), target)
+        with sharing(total):
+            distance = F.mse_loss(network(views), target)
         self.note(f"replayed {self.output}", distance)
         strategy.loss = strategy.loss + self.weight * distance
 
