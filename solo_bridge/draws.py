@@ -20,10 +20,10 @@ _rand, _dropout, _bernoulli = torch.rand, F.dropout, Tensor.bernoulli_
 def draws_of_the_whole(samples: int) -> Iterator[None]:
     """Let a network draw for the whole minibatch, and take what is its share's.
 
-    So masked patches (MAE's), dropout and stochastic depth are those of one process, no two samples
-    have the same ones because they are in two ranks, and all ranks go on with the same random state.
-    It is so of ``torch.rand``, ``torch.nn.functional.dropout`` and ``Tensor.bernoulli_``, where what
-    is drawn has a row for each sample; not of dropout within torch's fused attention.
+    So masked patches (MAE's), dropout and stochastic depth are those of one process; no two samples
+    have the same ones because they are in two ranks; and all ranks go on with equal random states.
+    It is so of ``torch.rand``, ``torch.nn.functional.dropout`` and ``Tensor.bernoulli_`` where they
+    draw a row for each sample; not of dropout within torch's fused attention.
 
     :param samples: in this rank's share, N / W.
     """
