@@ -386,6 +386,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
         self.warn_of_replaced_images()
         self.finite.end()
+        if self.processes is not None:
+            self.processes.same_random_states()  # memories are about to draw what they keep
         super()._after_training_exp(**kwargs)
 
     # ---- loss and update
