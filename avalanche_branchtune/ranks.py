@@ -203,7 +203,8 @@ class Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: D102
         given = gradients[0]  # half precision is added up in single
-        total = summed(given.to(torch.promote_types(given.dtype, torch.float32)), "embeddings, back")
+        exact = given.to(torch.promote_types(given.dtype, torch.float32))
+        total = summed(exact, "embeddings, back")
         return total[rank() :: size()].to(given.dtype)
 
 
