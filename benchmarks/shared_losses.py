@@ -92,8 +92,8 @@ def page(results: list[dict[str, Any]]) -> str:
         "gradients that were added up in single precision (1e-8), and a running variance over",
         "samples that were counted twice (3e-4). In *single* precision, in which one trains,",
         "rounding grows from step to step, by how much depends on the method. With *local norms*",
-        "it is another training, as it should be, where there is a BatchNorm. The ranks' own weights",
-        "and buffers were equal, bit by bit.",
+        "it is another training, as it should be, where there is a BatchNorm. The ranks' own",
+        "weights and buffers were equal, bit by bit.",
     ]
     for result in results:
         e, versions = result["environment"], result["environment"]["versions"]
