@@ -313,12 +313,6 @@ def of_all(value: T) -> list[T]:
     return found
 
 
-def wait_for_all() -> None:
-    """Go on when all ranks are here; all ranks."""
-    if _joined:
-        of_all(None)
-
-
 def end_in_peace() -> None:
     """Ignore SIGTERM from now on, in a process of a job that is about to end by itself.
 

@@ -22,6 +22,7 @@ from avalanche_branchtune.errors import (
     OtherProcessError,
     UnknownOptionError,
 )
+from avalanche_branchtune.loading import drawing_from
 from avalanche_branchtune.metrics import RunRecorder
 from avalanche_branchtune.options import one_of, positive
 from avalanche_branchtune.records import Run
@@ -149,6 +150,8 @@ class Processes:
             "targets": hash(tuple(map(int, getattr(data, "targets", ())))),
             "minibatches of an epoch": len(strategy.dataloader),
         }
+        with drawing_from(0):
+            settings["the first sample"] = _digest(strategy.first_view())
         _agree("the networks and optimizers", {n: _digest(t) for n, t in content.items()})
         _agree("settings and data", settings)
 
