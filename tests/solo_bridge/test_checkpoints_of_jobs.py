@@ -4,6 +4,7 @@ number of processes goes on."""
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -31,10 +32,11 @@ def stopped(folder: Path, what: dict[int, dict[Any, int]], **settings: Any) -> F
 
     :param what: by rank and moment the signal.
     """
-    if ranks.joined():
-        signal.signal(TERM, signal.SIG_DFL)  # it is ignored when a run was asked to end
+    if ranks.launched():
+        signal.signal(TERM, signal.SIG_DFL)  # a run that was asked to end ignores it
     WHAT.clear()
-    WHAT.update({when: ask(number) for when, number in what.get(ranks.rank(), {}).items()})
+    mine = what.get(int(os.environ.get("RANK", "0")), {})  # it may not have joined yet
+    WHAT.update({when: ask(number) for when, number in mine.items()})
     with written(lambda: time.sleep(0.05)):
         return run(folder, **settings)
 
