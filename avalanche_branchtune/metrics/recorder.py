@@ -140,7 +140,8 @@ class RunRecorder(BaseLogger):
         :param away: seconds by which clocks are to be put on.
         """
         self._begin += away
-        self._waits = False
+        self._waits, self._begun = False, True
+        vars(self).setdefault("_processes", [1])  # of a run that was begun before it was noted
         self._journal = Journal(self.folder)
         if not more and ranks.leads():
             remove_unfinished(self.folder)

@@ -9,6 +9,7 @@ import json
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,14 @@ def test_workers_of_the_loader_are_recorded(tmp_path: Path, plugin: Any) -> None
     another = load_run(tmp_path / "0")
     another.seed = 5
     assert len(group_runs([tmp_path / "0", another])) == 1
+
+
+def test_a_checkpoint_from_before_processes_were_noted_is_gone_on_with(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path / "run", "branch_tuning")
+    strategy = SimpleNamespace(evaluator=SimpleNamespace(metrics=[]))
+    recorder._save(strategy)
+    for name in ("_begun", "_processes"):
+        del vars(recorder)[name]
+    recorder.restored(more=False, away=0.0)
+    recorder._save(strategy)
+    assert load_run(tmp_path / "run").environment["processes"] == 1
