@@ -27,6 +27,7 @@ NORMS = ("synchronised", "local")
 
 _of_a_share = F.batch_norm
 _norms: str | None = None  # how, while a minibatch is spread
+_spread: set[int] = set()  # networks that know of it already, by id
 
 
 @contextmanager
@@ -64,6 +65,9 @@ def shares() -> int:
 def over(networks: Iterable[nn.Module], projectors: Iterable[nn.Module]) -> Iterator[None]:
     """Let networks work on shares, and projectors give the whole minibatch's embeddings.
 
+    It may be entered again inside, as by a plugin that asks for a loss in ``before_backward``:
+    embeddings are brought together once.
+
     A projector with a layer that whitens (VIbCReg's IterNorm) has the whole minibatch from there
     on.
 
@@ -74,9 +78,9 @@ def over(networks: Iterable[nn.Module], projectors: Iterable[nn.Module]) -> Iter
         yield
         return
     with ExitStack() as stack:
-        for network in networks:
+        for network in _new(networks, stack):
             stack.enter_context(_in_step(network))
-        for projector in projectors:
+        for projector in _new(projectors, stack):
             stack.enter_context(_in_step(projector))
             whitening = whitening_layer(projector)
             if whitening is None:
@@ -85,6 +89,13 @@ def over(networks: Iterable[nn.Module], projectors: Iterable[nn.Module]) -> Iter
                 hook = whitening.register_forward_pre_hook(_gather_input, prepend=True)
             stack.callback(hook.remove)
         yield
+
+
+def _new(networks: Iterable[nn.Module], stack: ExitStack) -> list[nn.Module]:
+    found = [network for network in networks if id(network) not in _spread]
+    _spread.update(map(id, found))
+    stack.callback(_spread.difference_update, [id(network) for network in found])
+    return found
 
 
 @contextmanager

@@ -136,6 +136,13 @@ def test_every_method_and_strategy(size: int) -> None:
 # ---- ways to feed and to compute
 
 
+class AsksAgain(SupervisedPlugin, supports_distributed=True):
+    """Adds the method's loss once more, where minibatches are shares already."""
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        strategy.loss = strategy.loss + 0.5 * strategy.loss_of(strategy.minibatch)
+
+
 def ways() -> dict[str, Run]:
     """Other ways to run, of which those that say so are as near as rounding in their precision."""
     batched = {"views": "batched", "in_memory": True}
@@ -153,6 +160,8 @@ def ways() -> dict[str, Run]:
         "minibatches of 4": Run("vicreg", "fine_tuning", small, samples=42),
         "local": Run("simclr", "fine_tuning", {"processes": Processes(norms="local")}),
         "der, any size": Run("simclr", "fine_tuning", {"plugins": [DERPlugin(20, batch_size=5)]}),
+        "a loss of a plugin": Run("byol", "cassle", {"plugins": [AsksAgain()]}),
+        "negatives of a plugin": Run("simclr", "fine_tuning", {"plugins": [AsksAgain()]}),
         "der of embeddings": Run(
             "simclr", "fine_tuning", {"plugins": [DERPlugin(20, output="embeddings")]}
         ),
