@@ -141,7 +141,8 @@ class RunRecorder(BaseLogger):
         """
         self._begin += away
         self._waits, self._begun = False, True
-        vars(self).setdefault("_processes", [1])  # of a run that was begun before it was noted
+        if not hasattr(self, "_processes"):  # of a run that was begun before it was noted
+            self._processes = [1]
         self._journal = Journal(self.folder)
         if not more and ranks.leads():
             remove_unfinished(self.folder)
