@@ -363,7 +363,8 @@ def _talking(kind: str, payload: int, since: float | None = None) -> Iterator[No
         raise OtherProcessError(
             f"process {os.environ.get('RANK', '?')} of {os.environ.get('WORLD_SIZE', '?')} cannot "
             "reach the others: one of them has ended, or did not answer in time; its own message "
-            f"says why. Start the job again to go on from its last checkpoint ({_first(error)})"
+            "says why, or, of one that was killed, torchrun's summary. Start the job again to go "
+            f"on from its last checkpoint ({_first(error)})"
         ) from None
     finally:
         sent = traffic[kind]

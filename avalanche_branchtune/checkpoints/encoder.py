@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from avalanche.core import BasePlugin
 from avalanche.evaluation import PluginMetric
-from avalanche.logging import BaseLogger
+from avalanche.logging import BaseLogger, InteractiveLogger
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -283,8 +283,11 @@ class Encoder:
 def left_out_of(value: Any) -> frozenset[str]:
     """Return which attributes of an object are not its state.
 
-    :param value: any object; a schedule puts something around an optimizer's step.
+    :param value: any object; a schedule puts something around an optimizer's step, and Avalanche's
+        logger makes its progress bar when it needs one.
     """
+    if isinstance(value, InteractiveLogger):
+        return frozenset({"_pbar"})
     return frozenset({"step"} if isinstance(value, Optimizer) else ())
 
 

@@ -77,7 +77,7 @@ class Lock:
         except FileExistsError as error:
             if not folder.is_dir():
                 raise RecordError(f"{folder} is a file: choose a folder for the results") from error
-            raise _in_use(folder) from error
+            raise _in_use(folder) from None
         except OSError as error:
             message = f"{folder}: nothing can be written there: {error.strerror}"
             raise RecordError(message) from error

@@ -163,6 +163,29 @@ def test_a_schedule_longer_than_what_is_left(
     check("branch_tuning", "simclr", tmp_path, {6: ask(signal.SIGTERM), 13: kill}, every_epochs=1)
 
 
+def test_the_default_logger_has_a_progress_bar(tmp_path: Path) -> None:
+    """It is shown while a run is saved within an epoch."""
+
+    def trained(folder: Path) -> torch.Tensor:
+        model = method()
+        plugins = [At(), Checkpoints(folder, resume=True)]
+        made = SelfSupervised(
+            model, optimizer="sgd", train_mb_size=5, train_epochs=2, plugins=plugins
+        )
+        made.train(stream(5).train_stream[0])
+        return weights(model)
+
+    WHAT.clear()
+    whole = trained(tmp_path / "whole")
+    WHAT[6] = ask(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        trained(tmp_path / "parts")
+    assert list((tmp_path / "parts").glob("midway-*"))
+    WHAT.clear()
+    gc.collect()
+    assert torch.equal(trained(tmp_path / "parts"), whole)
+
+
 def test_streams_that_are_judged_by_are_not_written(tmp_path: Path) -> None:
     WHAT.clear()
     WHAT[1] = ask(signal.SIGTERM)
