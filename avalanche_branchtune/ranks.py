@@ -53,11 +53,12 @@ traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
 """By kind: gradients, embeddings and what flows back into them, norms, control …"""
 
 _joined = False
+_alone = False
 
 
 def launched() -> bool:
-    """Tell whether this process is one of several of a job."""
-    if not dist.is_available():
+    """Tell whether this process is one of several of a job, and is not to be alone in it."""
+    if _alone or not dist.is_available():
         return False
     if dist.distributed_c10d.is_initialized():
         return dist.get_world_size() > 1
@@ -88,6 +89,21 @@ def join(device: torch.device, minutes: float = WAIT) -> None:
         with _talking("control", 0):
             dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
     _joined = True
+
+
+def stay_alone(asked: str) -> None:
+    """Work alone from now on, though there is a job.
+
+    :param asked: by what, for the message.
+    :raises UnknownOptionError: if this process works together with others already.
+    """
+    global _alone
+    if _joined:
+        raise UnknownOptionError(
+            f"{asked}: another strategy of this process works together with other processes "
+            "already: use a process of its own"
+        )
+    _alone = True
 
 
 def joined() -> bool:

@@ -255,26 +255,21 @@ OURS = ("avalanche_branchtune", "solo_bridge")
 _TOLD = (int, float, str, bool, Tensor, np.ndarray, type(None))
 
 
-def chosen(processes: Processes | bool | None) -> Processes | None:
-    """Return how several processes work together, None for a strategy that is alone.
+def chosen(processes: Processes | bool | None) -> Processes:
+    """Return how several processes work together, if there are several.
 
     :param processes: see :class:`~solo_bridge.SelfSupervised`.
     :raises UnknownOptionError: for another value, and for one that is alone among others.
     """
-    if processes is None or processes is True:
-        return Processes()
     if isinstance(processes, Processes):
         return processes
-    if processes is not False:
+    if processes is False:
+        ranks.stay_alone("SelfSupervised(processes=False)")
+    elif processes is not None and processes is not True:
         raise UnknownOptionError(
             f"SelfSupervised(processes={processes!r}): expected Processes(…), True or False"
         )
-    if ranks.joined():
-        raise UnknownOptionError(
-            "SelfSupervised(processes=False): another strategy of this process works together with "
-            "other processes already: use a process of its own"
-        )
-    return None
+    return Processes()
 
 
 def _check_plugin(plugin: BasePlugin) -> None:

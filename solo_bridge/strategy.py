@@ -144,7 +144,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
     :param peval_mode: see Avalanche's templates.
     :param processes: how the processes of a job that was started by ``torchrun`` train the model
         together, see :class:`~solo_bridge.processes.Processes`; False for a process that is to be
-        alone in such a job.
+        alone in such a job, as all its strategies then are.
     :param checkpoints: folder of the run's checkpoints, which holds none yet, or
         ``Checkpoints(folder, resume=True)`` to go on with a run that is there: see
         :class:`~avalanche_branchtune.checkpoints.Checkpoints`.
@@ -199,8 +199,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         _check_arguments(model, optimizer, optimizer_settings or {})
         device = torch.device(device)
         self.processes = chosen(processes)
-        if self.processes is not None:
-            device = self.processes.join(device)
+        device = self.processes.join(device)
         train_mb_size = model.train_mb_size if train_mb_size is None else train_mb_size
         train_epochs = model.train_epochs if train_epochs is None else train_epochs
         if precision is None:
@@ -214,8 +213,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
                 f"SelfSupervised(train_mb_size={train_mb_size}): expected at least 1 (2 for BN)"
             )
         check_plugins(plugins or [], model)
-        if self.processes is not None:
-            self.processes.refuse(model, train_mb_size, compile)
+        self.processes.refuse(model, train_mb_size, compile)
         optimizer = model.optimizer if optimizer is None else optimizer
         base_lr = not_negative("SelfSupervised(lr=…)", model.lr if lr is None else lr)
         at_least_one("SelfSupervised(train_epochs=…)", train_epochs)
@@ -290,8 +288,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
                 eval_every=eval_every,
                 peval_mode=peval_mode,
             )
-        if self.processes is not None:
-            self.processes.begin(self)
+        self.processes.begin(self)
         for plugin in plugins or []:
             if hasattr(plugin, "attach"):
                 plugin.attach(self)
@@ -310,8 +307,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         """
         several = isinstance(experiences, Iterable)
         ready = [self._with_views(e) for e in (experiences if several else [experiences])]
-        if self.processes is not None:
-            self.processes.begin_call()
+        self.processes.begin_call()
         try:
             with ranks.unseen():
                 results = super().train(ready if several else ready[0], eval_streams, **kwargs)
@@ -322,7 +318,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
 
     def _of_first(self, make: Callable[[], Any]) -> Any:
         """Return metrics, in several processes on all of them what the first one's are."""
-        return make() if self.processes is None else self.processes.told(self, make)
+        return self.processes.told(self, make)
 
     def loss_of(self, batch: Any, *, full_precision: bool = False) -> Tensor:
         """Return the method's loss on a minibatch, for plugins that take losses of their own.
@@ -348,7 +344,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
 
     def _step(self) -> contextlib.AbstractContextManager[None]:
         """Take minibatches as shares, if they are."""
-        return contextlib.nullcontext() if self.processes is None else self.processes.step(self)
+        return self.processes.step(self)
 
     # ---- model and optimizer
 
@@ -370,8 +366,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.model.start_experience(Plan(steps, self.train_epochs, samples, self.train_mb_size))
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        if self.processes is not None:
-            self.processes.same_random_states()
+        self.processes.same_random_states()
         super()._before_training_exp(**kwargs)
         self.own_loader()  # only now is it final: replay puts a longer one in its place
         steps = len(self.dataloader)
@@ -379,15 +374,13 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.model.set_steps(steps)
         self._last_good = []
         self.finite.begin(self.device)
-        if self.processes is not None:
-            self.processes.check(self)
+        self.processes.check(self)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         mark_finished(self)  # first: what is learnt is learnt, whatever plugins do now
         self.warn_of_replaced_images()
         self.finite.end()
-        if self.processes is not None:
-            self.processes.same_random_states()  # memories are about to draw what they keep
+        self.processes.same_random_states()  # memories are about to draw what they keep
         super()._after_training_exp(**kwargs)
 
     # ---- loss and update
@@ -397,8 +390,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         if isinstance(self.dataloader, ExperienceLoader):
             self.dataloader.set_epoch(self.clock.train_exp_epochs)
         super()._before_training_epoch(**kwargs)
-        if self.processes is not None:
-            self.processes.agree_to_stop(self)
+        self.processes.agree_to_stop(self)
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         self.check_finite()
@@ -431,7 +423,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
 
     def stop_training(self) -> None:
         """Let training stop after this step, of several processes in all of them, or the next."""
-        if ranks.joined() and self.processes is not None:
+        if ranks.joined():
             self.processes.ask_to_stop()
         else:
             super().stop_training()
@@ -446,8 +438,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.scaler.scale(self.loss).backward(  # type: ignore[no-untyped-call]
             retain_graph=self.retain_graph
         )
-        if self.processes is not None:
-            self.processes.average(self)
+        self.processes.average(self)
         self.model.after_backward()
         self.finite.after_backward(self)
 
@@ -485,9 +476,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
     def record_settings(self) -> dict[str, Any]:
         """Return what :class:`~avalanche_branchtune.metrics.RunRecorder` notes besides."""
         found = {"on non-finite": self.finite.policy} if self.finite.skips else {}
-        if self.processes is not None:
-            found |= self.processes.record_settings()
-        return found
+        return found | self.processes.record_settings()
 
     # ---- evaluation
 

@@ -323,9 +323,10 @@ def test_refusals(name: str, in_two: InTwo) -> None:
 @scenario
 def other_scripts() -> dict[str, str]:
     rank = ranks.rank()
-    shuffled = data(80)
+    shuffled, inverted = data(80), data(80)
     if rank:
         shuffled.targets = shuffled.targets[::-1]
+        inverted.images = 255 - inverted.images
 
     def train(samples: Any = 80, **settings: Any) -> Callable[[], Any]:
         images = data(samples) if isinstance(samples, int) else samples
@@ -338,6 +339,7 @@ def other_scripts() -> dict[str, str]:
         "epochs": train(train_epochs=1 + rank),
         "samples": train(samples=80 - 20 * rank),
         "labels": train(samples=shuffled),
+        "images": train(samples=inverted),
         "plugin": train(plugins=[Grows()] if rank else []),
         "seed": train(model=method(seed=rank)),
     }
@@ -357,7 +359,8 @@ DIFFERS = {
     "lr": "settings and data of the job's 2 processes differ, first in lr of group",
     "epochs": "settings and data of the job's 2 processes differ, first in epochs (1, 2)",
     "samples": "settings and data of the job's 2 processes differ, first in samples (",
-    "labels": "settings and data of the job's 2 processes differ, first in ",
+    "labels": "settings and data of the job's 2 processes differ, first in targets",
+    "images": "settings and data of the job's 2 processes differ, first in the first sample",
     "plugin": "the networks and optimizers of the job's 2 processes differ, first in buffer extra",
 }
 
@@ -367,6 +370,16 @@ def test_other_scripts_are_refused(name: str, in_two: InTwo) -> None:
     for found in in_two("other_scripts"):
         assert found[name].startswith(f"OtherProcessError: {DIFFERS[name]}"), found[name]
         assert found["seed"] == "nothing was refused"
+
+
+def test_a_process_that_is_to_be_alone_joins_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_alone", False)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "of nobody")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ranks.launched()
+    small_strategy(processes=False)
+    small_strategy()  # would wait for the other process
+    assert not ranks.launched() and not ranks.joined()
 
 
 # ---- ends
