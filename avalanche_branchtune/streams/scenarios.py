@@ -21,6 +21,7 @@ items, the task label 0 that some Avalanche plugins (LwF) ask for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -65,24 +66,27 @@ Transform = Callable[[Any], Any]
 def class_incremental(
     train: MapDataset,
     test: MapDataset,
-    n_experiences: int,
+    n_experiences: int | Sequence[int],
     *,
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
     seed: int = 0,
     class_order: Sequence[int] | None = None,
 ) -> CLScenario:
-    """Split by class: every experience has the same number of classes, none of them twice.
+    """Split by class: no class is in two experiences.
 
     :param train: the training data.
     :param test: the test data, split by the same classes.
-    :param n_experiences: length of both streams; a divisor of the number of classes.
+    :param n_experiences: length of both streams, a divisor of the number of classes: every
+        experience has equally many. Or the number of classes of each experience, which add up to
+        that of all: ``[5, 1, 1, 3]`` for four experiences of ten classes.
     :param train_transform: transform of the group "train".
     :param eval_transform: transform of the group "eval".
     :param seed: shuffles the classes.
     :param class_order: all classes in the order in which they come, instead of the shuffle.
     :return: the benchmark.
-    :raises UnknownOptionError: when ``n_experiences`` does not divide the number of classes.
+    :raises UnknownOptionError: when ``n_experiences`` does not divide the number of classes, or
+        its numbers do not add up to it.
     :raises LabelError: when a sample has no class, ``test`` has a class that ``train`` lacks, or
         ``class_order`` does not hold each class once; when both have names of classes
         (``classes``), and these differ.
@@ -97,6 +101,9 @@ def class_incremental(
         [[0, 3], [1, 2]]
         >>> [item[0] for item in benchmark.train_stream[0].dataset]
         ['image 0', 'image 3', 'image 4', 'image 7']
+        >>> benchmark = class_incremental(data, data, [3, 1], class_order=[3, 0, 2, 1])
+        >>> [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
+        [[0, 2, 3], [1]]
     """
     _check_names("class_incremental", train, test)
     train_data = _convert("class_incremental(train=…)", train)
@@ -104,10 +111,7 @@ def class_incremental(
     classes = sorted(train_data.true_targets.uniques)
     _check_classes("train", train_data, classes)
     _check_classes("test", test_data, classes)
-    divisors = [n for n in range(1, len(classes) + 1) if len(classes) % n == 0]
-    if n_experiences not in divisors:
-        argument = f"class_incremental(n_experiences=…) with {len(classes)} classes"
-        raise expected_one_of(argument, n_experiences, [str(n) for n in divisors])
+    sizes = _sizes(n_experiences, len(classes))
     if class_order is None:
         class_order = [classes[i] for i in _shuffled(len(classes), seed)]
     elif sorted(class_order) != classes:
@@ -115,11 +119,11 @@ def class_incremental(
             f"class_incremental(class_order=…): expected each of {classes} once; "
             f"got {list(class_order)}"
         )
-    step = len(classes) // n_experiences
-    experience_of = {label: place // step for place, label in enumerate(class_order)}
+    experiences = [number for number, size in enumerate(sizes) for _ in range(size)]
+    experience_of = dict(zip(class_order, experiences, strict=True))
     return _benchmark(
-        _split(train_data, experience_of, n_experiences),
-        _split(test_data, experience_of, n_experiences),
+        _split(train_data, experience_of, len(sizes)),
+        _split(test_data, experience_of, len(sizes)),
         train_transform,
         eval_transform,
     )
@@ -168,9 +172,7 @@ def data_incremental(
     _check_names("data_incremental", train, test)
     train_data = _convert("data_incremental(train=…)", train)
     test_data = _convert("data_incremental(test=…)", test)
-    labels = list(train_data.true_targets)
-    by_class = sorted(_shuffled(len(labels), seed), key=lambda i: labels[i])
-    parts = [sorted(by_class[start::n_experiences]) for start in range(n_experiences)]
+    parts = _dealt(list(train_data.true_targets), n_experiences, seed)
     train_parts = [train_data.subset(part) for part in parts]
     return _benchmark(train_parts, [test_data], train_transform, eval_transform)
 
@@ -308,6 +310,29 @@ def _check_classes(argument: str, data: Any, classes: list[int]) -> None:
             f"class_incremental({argument}=…): classes {unknown} are not among the training "
             f"classes {classes}"
         )
+
+
+def _sizes(n_experiences: int | Sequence[int], classes: int) -> list[int]:
+    """Return the number of classes of each experience of a class-incremental stream."""
+    argument = f"class_incremental(n_experiences=…) with {classes} classes"
+    if isinstance(n_experiences, Sequence) and not isinstance(n_experiences, str):
+        whole = all(isinstance(n, Integral) and n >= 1 for n in n_experiences)
+        if not whole or sum(n_experiences) != classes:
+            raise UnknownOptionError(
+                f"{argument}: expected whole numbers of at least 1 that add up to {classes}; "
+                f"got {n_experiences}"
+            )
+        return list(n_experiences)
+    divisors = [n for n in range(1, classes + 1) if classes % n == 0]
+    if n_experiences not in divisors:
+        raise expected_one_of(argument, n_experiences, [str(n) for n in divisors])
+    return [classes // n_experiences] * n_experiences
+
+
+def _dealt(labels: list[int], n_parts: int, seed: int) -> list[list[int]]:
+    """Deal the samples of each class to the parts in turn; return their numbers, in order."""
+    by_class = sorted(_shuffled(len(labels), seed), key=lambda i: labels[i])
+    return [sorted(by_class[start::n_parts]) for start in range(n_parts)]
 
 
 def _shuffled(count: int, seed: int) -> list[int]:

@@ -98,6 +98,35 @@ def test_class_incremental_drops_no_remainder(n_experiences: int) -> None:
         class_incremental(TRAIN, TEST, n_experiences)
 
 
+SIZES = [5, 1, 1, 3]
+
+
+def test_class_incremental_with_unequal_experiences() -> None:
+    order = [9, 0, 8, 1, 7, 2, 6, 3, 5, 4]
+    benchmark = class_incremental(TRAIN, TEST, SIZES, class_order=order)
+    for stream, per_class in ((benchmark.train_stream, 20), (benchmark.test_stream, 10)):
+        classes = [experience.classes_in_this_experience for experience in stream]
+        assert classes == [{9, 0, 8, 1, 7}, {2}, {6}, {3, 5, 4}]
+        assert [set(labels_in(experience.dataset)) for experience in stream] == classes
+        assert [len(experience.dataset) for experience in stream] == [n * per_class for n in SIZES]
+    assert benchmark.train_stream[2].classes_seen_so_far == {9, 0, 8, 1, 7, 2, 6}
+
+
+@pytest.mark.parametrize("n_experiences", [1, 2, 5, 10])
+def test_class_incremental_with_equal_numbers_is_that_with_their_count(n_experiences: int) -> None:
+    expected = class_incremental(TRAIN, TEST, n_experiences, seed=4)
+    found = class_incremental(TRAIN, TEST, (10 // n_experiences,) * n_experiences, seed=4)
+    for stream in ("train_stream", "test_stream"):
+        parts = zip(getattr(expected, stream), getattr(found, stream), strict=True)
+        assert all([*a.dataset] == [*b.dataset] for a, b in parts)
+
+
+@pytest.mark.parametrize("sizes", [[], [5, 4], [5, 6], [5, 0, 5], [11, -1], [5, 2.5, 2.5], "55"])
+def test_class_incremental_refuses_numbers_that_do_not_add_up(sizes) -> None:
+    with pytest.raises(UnknownOptionError, match=r"n_experiences=…\) with 10 classes: expected "):
+        class_incremental(TRAIN, TEST, sizes)
+
+
 def test_class_incremental_with_gaps_between_class_numbers() -> None:
     def keep(data):
         return data.subset(i for i, label in enumerate(data.targets) if label in (1, 4, 6, 9))
