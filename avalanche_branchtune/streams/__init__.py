@@ -1,6 +1,7 @@
 """Continual streams for self-supervised and supervised learning."""
 
 from avalanche_branchtune.streams.digits import ArrayImages, digits_on_photographs
+from avalanche_branchtune.streams.fewer import few
 from avalanche_branchtune.streams.folders import ImageFiles, image_folder, unlabelled_folder
 from avalanche_branchtune.streams.labels import (
     PartlyLabelled,
@@ -25,6 +26,7 @@ __all__ = [
     "data_incremental",
     "digits_on_photographs",
     "domain_incremental",
+    "few",
     "hide_labels",
     "image_folder",
     "joint",
