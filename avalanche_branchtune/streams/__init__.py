@@ -1,5 +1,6 @@
 """Continual streams for self-supervised and supervised learning."""
 
+from avalanche_branchtune.streams.alterations import ALTERATIONS, Altered, altered
 from avalanche_branchtune.streams.digits import ArrayImages, digits_on_photographs
 from avalanche_branchtune.streams.fewer import few
 from avalanche_branchtune.streams.folders import ImageFiles, image_folder, unlabelled_folder
@@ -10,6 +11,7 @@ from avalanche_branchtune.streams.labels import (
     without_labels,
 )
 from avalanche_branchtune.streams.scenarios import (
+    altered_domains,
     class_incremental,
     data_incremental,
     domain_incremental,
@@ -18,10 +20,14 @@ from avalanche_branchtune.streams.scenarios import (
 )
 
 __all__ = [
+    "ALTERATIONS",
+    "Altered",
     "ArrayImages",
     "ImageFiles",
     "PartlyLabelled",
     "Unlabelled",
+    "altered",
+    "altered_domains",
     "class_incremental",
     "data_incremental",
     "digits_on_photographs",

@@ -148,7 +148,7 @@ def hide_labels(dataset: MapDataset, share: float, *, seed: int = 0) -> PartlyLa
         >>> hide_labels(data, share=0.75).targets == partly.targets  # the same seed
         True
     """
-    _refuse_transform_groups("hide_labels", dataset)
+    refuse_transform_groups("hide_labels", dataset)
     if not 0 <= share <= 1:
         raise UnknownOptionError(f"hide_labels(share=…): expected 0 to 1; got {share}")
     shown, true = find_labels(dataset)
@@ -177,7 +177,7 @@ def without_labels(dataset: MapDataset) -> Unlabelled:
         >>> data[1], data.targets
         (('image 1',), [-1, -1])
     """
-    _refuse_transform_groups("without_labels", dataset)
+    refuse_transform_groups("without_labels", dataset)
     return Unlabelled(dataset)
 
 
@@ -291,6 +291,29 @@ def refuse_other_classes(
     )
 
 
+def refuse_transform_groups(function: str, dataset: MapDataset) -> None:
+    """Refuse a data set whose transform groups a wrapper would hide.
+
+    :param function: that was given the data set.
+    :param dataset: as it was given.
+    :raises UnknownOptionError: for an AvalancheDataset.
+
+    Example::
+
+        >>> from avalanche.benchmarks.utils import AvalancheDataset
+        >>> from avalanche_branchtune.streams.labels import refuse_transform_groups
+        >>> refuse_transform_groups("without_labels", AvalancheDataset([["image 0"]]))
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.UnknownOptionError: ...got AvalancheDataset. Give the plain...
+    """
+    if isinstance(dataset, AvalancheDataset):
+        raise UnknownOptionError(
+            f"{function}(dataset=…): expected a data set without transform groups; got "
+            f"{type(dataset).__name__}. Give the plain data set to {function} and the transforms "
+            "to the scenario"
+        )
+
+
 def _wrapped(dataset: Any) -> list[Any]:
     """Return the data sets whose labels a data set shows."""
     if isinstance(dataset, AvalancheDataset):
@@ -329,12 +352,3 @@ def _has_label(item: Any) -> bool:
 
 def _image(item: Any) -> Any:
     return item[0] if isinstance(item, (tuple, list)) else item
-
-
-def _refuse_transform_groups(function: str, dataset: MapDataset) -> None:
-    if isinstance(dataset, AvalancheDataset):
-        raise UnknownOptionError(
-            f"{function}(dataset=…): expected a data set without transform groups; got "
-            f"{type(dataset).__name__}. Give the plain data set to {function} and the transforms "
-            "to the scenario"
-        )

@@ -20,6 +20,7 @@ items, the task label 0 that some Avalanche plugins (LwF) ask for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
@@ -34,6 +35,7 @@ from avalanche.benchmarks.utils.classification_dataset import (
 from avalanche.benchmarks.utils.data_attribute import DataAttribute, has_task_labels
 from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from torch.utils.data import Subset
 
 from avalanche_branchtune.errors import (
     EmptyExperienceError,
@@ -41,6 +43,8 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
     expected_one_of,
 )
+from avalanche_branchtune.options import one_of
+from avalanche_branchtune.streams.alterations import ALTERATIONS, Altered
 from avalanche_branchtune.streams.digits import ArrayImages
 from avalanche_branchtune.streams.labels import (
     NO_LABEL,
@@ -48,10 +52,12 @@ from avalanche_branchtune.streams.labels import (
     class_names,
     find_labels,
     refuse_other_classes,
+    refuse_transform_groups,
 )
 
 __all__ = [
     "Transform",
+    "altered_domains",
     "class_incremental",
     "data_incremental",
     "domain_incremental",
@@ -223,6 +229,65 @@ def domain_incremental(
     return _benchmark(train_data, test_data, train_transform, eval_transform)
 
 
+def altered_domains(
+    train: MapDataset,
+    test: MapDataset,
+    alterations: Sequence[str] = ("plain", "inverted", "edges", "rotated"),
+    *,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+    seed: int = 0,
+) -> CLScenario:
+    """Make domains of one data set: each experience has another share of it, altered otherwise.
+
+    No training image is in two experiences, and every class is in each: the shares, and those of
+    a class in them, differ by at most one sample. Each experience of the test stream has all
+    test images under its alteration, so that what differs between them is the alteration alone.
+
+    :param train: the training data, with labels or without, of PIL images.
+    :param test: the test data.
+    :param alterations: names of :data:`~avalanche_branchtune.streams.ALTERATIONS`, one for each
+        experience; a name may come again, with new training images.
+    :param train_transform: transform of the group "train", after the alteration.
+    :param eval_transform: transform of the group "eval", after the alteration.
+    :param seed: decides which image is in which share, and draws the noise (``seed`` + 1 that of
+        test images).
+    :return: the benchmark.
+    :raises UnknownOptionError: for an unknown alteration, a negative seed or an AvalancheDataset.
+    :raises LabelError: when both data sets have names of classes, and these differ.
+    :raises EmptyExperienceError: when a data set has no samples, there is no alteration, or a
+        class has fewer training samples than there are experiences.
+
+    Example::
+
+        >>> from PIL import Image
+        >>> from avalanche_branchtune.streams import altered_domains
+        >>> data = [(Image.new("L", (8, 8), 10 * i), i % 2) for i in range(4)]
+        >>> benchmark = altered_domains(data, data, ["plain", "inverted"])
+        >>> [sorted(e.dataset.targets) for e in benchmark.train_stream]
+        [[0, 1], [0, 1]]
+        >>> [[image.getpixel((0, 0)) for image, *_ in e.dataset] for e in benchmark.test_stream]
+        [[0, 10, 20, 30], [255, 245, 235, 225]]
+    """
+    _check_names("altered_domains", train, test)
+    if not alterations:
+        raise EmptyExperienceError("altered_domains(alterations=…): there is no alteration")
+    train_domains = _altered("train", train, alterations, seed)
+    test_domains = _altered("test", test, alterations, seed + 1)
+    labels = train_domains[0].true_targets
+    for label, count in sorted(Counter(labels).items()):
+        if count < len(alterations) and label != NO_LABEL:
+            raise EmptyExperienceError(
+                f"altered_domains(train=…): class {label} has {count} samples, not one for each of "
+                f"{len(alterations)} experiences; use fewer alterations or more data"
+            )
+    parts = _dealt(labels, len(alterations), seed)
+    shares = [Subset(domain, part) for domain, part in zip(train_domains, parts, strict=True)]
+    return domain_incremental(
+        shares, test_domains, train_transform=train_transform, eval_transform=eval_transform
+    )
+
+
 def joint(
     train: MapDataset,
     test: MapDataset,
@@ -279,8 +344,7 @@ def split_domains(dataset: ArrayImages) -> list[ArrayImages]:
 
 def _convert(argument: str, data: MapDataset) -> Any:
     """Build the AvalancheDataset, still without transforms, that the experiences are cut from."""
-    if len(data) == 0:
-        raise EmptyExperienceError(f"{argument}: the data set has no samples")
+    _check_samples(argument, data)
     labels = find_labels(data)
     attributes = [
         DataAttribute(labels.shown, "targets"),
@@ -289,6 +353,22 @@ def _convert(argument: str, data: MapDataset) -> Any:
     if not (isinstance(data, AvalancheDataset) and has_task_labels(data)):
         attributes.append(DataAttribute(ConstantSequence(0, len(data)), "targets_task_labels"))
     return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+
+def _altered(argument: str, data: MapDataset, names: Sequence[str], seed: int) -> list[Altered]:
+    """Alter a data set in several ways; its labels are looked for once."""
+    refuse_transform_groups("altered", data)
+    _check_samples(f"altered_domains({argument}=…)", data)
+    for name in names:
+        one_of("altered_domains(alterations=…)", name, tuple(ALTERATIONS))
+    labels = find_labels(data)
+    return [Altered(data, name, labels, seed) for name in names]
+
+
+def _check_samples(argument: str, data: MapDataset) -> None:
+    """Refuse a data set of which no experience can be made."""
+    if len(data) == 0:
+        raise EmptyExperienceError(f"{argument}: the data set has no samples")
 
 
 def _check_names(function: str, train: MapDataset, test: MapDataset) -> None:

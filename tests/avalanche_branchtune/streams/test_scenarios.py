@@ -24,6 +24,7 @@ from torchvision.transforms.functional import to_tensor
 
 from avalanche_branchtune.errors import EmptyExperienceError, LabelError, UnknownOptionError
 from avalanche_branchtune.streams import (
+    altered_domains,
     class_incremental,
     data_incremental,
     digits_on_photographs,
@@ -158,7 +159,7 @@ def test_empty_experience_is_named() -> None:
         class_incremental(TRAIN, few, 10, class_order=order)
 
 
-# --- data-incremental, domain-incremental, joint -------------------------------------------
+# --- data-incremental, domain-incremental --------------------------------------------------
 
 
 @pytest.mark.parametrize("n_experiences", [1, 3, 7])
@@ -206,6 +207,101 @@ def test_domain_incremental_keeps_the_order_of_domains() -> None:
         domain_incremental(train[:2], [test[0], EMPTY])
     with pytest.raises(EmptyExperienceError, match="no domain"):
         domain_incremental([], [])
+
+
+# --- altered domains -----------------------------------------------------------------------
+
+
+def pixels_of(data) -> list[bytes]:
+    return [item[0].tobytes() for item in data]
+
+
+def inverted(image: bytes) -> bytes:
+    return bytes(255 - value for value in image)
+
+
+@pytest.mark.parametrize("names", [["plain", "inverted"], ["inverted", "plain", "inverted"]])
+def test_altered_domains_deal_the_training_images_and_show_every_test_image(names) -> None:
+    benchmark = altered_domains(TRAIN, TEST, names)
+    assert len(benchmark.train_stream) == len(benchmark.test_stream) == len(names)
+    there: list[bytes] = []
+    for train, test, name in zip(*benchmark.streams.values(), names, strict=True):
+        undo = inverted if name == "inverted" else bytes
+        assert [undo(image) for image in pixels_of(test.dataset)] == pixels_of(TEST)
+        assert labels_in(test.dataset) == TEST.targets
+        there += [undo(image) for image in pixels_of(train.dataset)]
+        counts = Counter(train.dataset.targets)
+        assert set(counts) == set(range(10)) == train.classes_in_this_experience
+        assert all(20 // len(names) <= n <= 20 / len(names) + 1 for n in counts.values())
+        assert labels_in(train.dataset) == list(train.dataset.targets)
+    assert sorted(there) == sorted(pixels_of(TRAIN))  # each image once
+
+
+def test_altered_domains_seed_and_transforms() -> None:
+    def first(seed: int, name: str = "plain", stream: str = "train_stream") -> list[bytes]:
+        benchmark = altered_domains(TRAIN, TEST, [name, "plain"], seed=seed)
+        return pixels_of(getattr(benchmark, stream)[0].dataset)
+
+    assert first(1) == first(1) != first(2)
+    assert first(1, "noise", "test_stream") == first(1, "noise", "test_stream")
+    same = altered_domains(TEST, TEST, ["noise"])  # train and test images have noise of their own
+    assert not set(pixels_of(same.train_stream[0].dataset)) & set(
+        pixels_of(same.test_stream[0].dataset)
+    )
+    benchmark = altered_domains(TRAIN, TEST, train_transform=two_views, eval_transform=tensor)
+    assert len(benchmark.train_stream) == 4 and len(benchmark.train_stream[1].dataset[0][0]) == 2
+    assert torch.allclose(benchmark.test_stream[1].dataset[3][0], 1 - tensor(TEST[3][0]))
+    copy = pickle.loads(pickle.dumps(benchmark.test_stream[2].dataset))
+    assert torch.equal(copy[3][0], benchmark.test_stream[2].dataset[3][0])
+
+
+def test_altered_domains_without_labels_and_with_hidden_ones() -> None:
+    for data in (without_labels(TRAIN), hide_labels(TRAIN, 1)):
+        benchmark = altered_domains(data, TEST, ["grey", "noise", "edges"])
+        for experience in benchmark.train_stream:
+            assert experience.classes_in_this_experience == set(range(10))
+            assert set(experience.dataset.targets) == {-1}
+
+
+class Counted(torch.utils.data.Dataset):
+    """Images whose labels are known from the items alone; counts how often these are read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(TEST)
+
+    def __getitem__(self, i: int):
+        self.reads += 1
+        return TEST[i]
+
+
+def test_altered_domains_look_for_labels_once() -> None:
+    data = Counted()
+    altered_domains(data, TEST, ["plain", "inverted", "grey"])
+    assert data.reads == len(TEST) + 1
+
+
+def test_altered_domains_refuse_what_cannot_be_divided() -> None:
+    with pytest.raises(UnknownOptionError, match=r"altered_domains\(alterations.*mean blurred\?"):
+        altered_domains(TRAIN, TEST, ["plain", "blur"])
+    with pytest.raises(EmptyExperienceError, match="there is no alteration"):
+        altered_domains(TRAIN, TEST, [])
+    scarce = TRAIN.subset(
+        i for i in range(200) if TRAIN.targets[i] != 3 or i == TRAIN.targets.index(3)
+    )
+    with pytest.raises(EmptyExperienceError, match="class 3 has 1 samples, not one for each of 2"):
+        altered_domains(scarce, TEST, ["plain", "grey"])
+    with pytest.raises(
+        EmptyExperienceError, match=r"altered_domains\(train=…\): the data set has no"
+    ):
+        altered_domains(EMPTY, TEST)
+    with pytest.raises(UnknownOptionError, match="without transform groups"):
+        altered_domains(as_classification_dataset(TRAIN), TEST)
+
+
+# --- joint ---------------------------------------------------------------------------------
 
 
 def test_joint_holds_everything() -> None:
@@ -479,6 +575,7 @@ SCENARIOS = {
     "class_incremental": lambda train, test: class_incremental(train, test, 1),
     "data_incremental": lambda train, test: data_incremental(train, test, 2),
     "joint": joint,
+    "altered_domains": lambda train, test: altered_domains(train, test, ["plain"]),
     "domain_incremental": lambda train, test: domain_incremental([train, TRAIN], [test, TEST]),
 }
 OTHERS = {
