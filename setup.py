@@ -13,6 +13,7 @@ SOLO = [
     "lightning>=2.1",
     "omegaconf>=2.1",
     "pytorch-lightning>=2.1",  # solo-learn 1.0.2 imports it under its old name
+    "pyyaml>=5.1",
     "scipy>=1.7",
     "setuptools; python_version >= '3.12'",  # solo-learn 1.0.2 imports distutils
     "timm>=0.9",

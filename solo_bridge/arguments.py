@@ -50,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
         description="Lists every run that has a sidecar.json or a comparison.json: its state, how "
         "far it is, when it last said so and was last saved, and where it runs.",
     )
+    study = commands.add_parser(
+        "study",
+        help="run arms × streams × schedules × seeds, and say what the seeds support",
+        description="Runs what a plan asks for and is not finished, several runs at a time, and "
+        "writes <plan>.json and <plan>.md there: means, paired differences to fine-tuning on the "
+        "same seeds, and orderings as far as the seeds support them. Started again it goes on.",
+    )
     presets = commands.add_parser(
         "presets",
         help="list the papers' settings, or print all of one",
@@ -61,6 +68,25 @@ def parser() -> argparse.ArgumentParser:
         help="draw what a method's views of images look like",
         description="Writes a picture with a row for each image: the image, its views by Pillow, "
         "and its views made by the minibatch.",
+    )
+    study.add_argument(
+        "plan", metavar="PLAN", help="YAML file, see solo_bridge.study.plan.read_plan"
+    )
+    study.add_argument(
+        "--out", help="folder of the runs, which plans may share (default: runs/study)"
+    )
+    study.add_argument("--hours", type=float, metavar="N", help="begin no run after so many hours")
+    study.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of each run (default: 1)"
+    )
+    study.add_argument("--list", action="store_true", help="list the runs and do nothing else")
+    study.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="as of compare",
     )
     presets.add_argument("name", nargs="?", metavar="NAME", help="of a preset (default: list them)")
     check.add_argument("folder", metavar="FOLDER", help="with images, or with train/ and test/")
@@ -91,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
             metavar="N",
             help="of each strategy (default: 1); with more, sums are rounded otherwise",
         )
-    for command in (compare, demo, resume):
+    for command in (compare, demo, resume, study):
         command.add_argument(
             "--jobs",
             type=int,

@@ -162,6 +162,42 @@ def _resume(options: argparse.Namespace) -> int:
     return 0
 
 
+def _study(options: argparse.Namespace) -> int:
+    _load()
+    import torch
+
+    from avalanche_branchtune.writing import write_text
+    from solo_bridge.registry import import_file
+    from solo_bridge.study import collect, progress, read_plan, run_study
+    from solo_bridge.study.text import tables
+
+    for file in options.imports:
+        import_file(file)
+    torch.set_num_threads(at_least(1, "--threads", options.threads))
+    plan = read_plan(options.plan)
+    out = Path(options.out or "runs/study")
+    if options.list:
+        state = progress(plan, out)
+        for job in plan.jobs():
+            print(f"{'finished' if job in state.finished else 'to do':<9} {job.name}")
+        return 0
+    state = run_study(
+        plan,
+        out,
+        jobs=_jobs(options.jobs, plan.device, options.threads),
+        hours=options.hours,
+        imports=options.imports,
+        done=lambda run: print(f"{run.name}, seed {run.seed}: finished", file=sys.stderr),
+        checkpoint_minutes=options.checkpoint_minutes,
+    )
+    results = collect(plan, out)
+    name = Path(options.plan).stem
+    results.save(out / f"{name}.json")
+    write_text(out / f"{name}.md", tables(results))
+    print(f"{tables(results)}\n{out / name}.md, {name}.json")
+    return 1 if state.failed else 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from solo_bridge.doctor import examine
 
@@ -361,5 +397,6 @@ COMMANDS = {
     "report": _report,
     "resume": _resume,
     "status": _status,
+    "study": _study,
     "views": _views,
 }

@@ -43,6 +43,7 @@ LAYERS = {
         ("references",),
         ("specification",),
         ("comparison",),
+        ("study",),
         ("doctor", "preloaded", "status", "cli"),
         ("__main__",),
     ],

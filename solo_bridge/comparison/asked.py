@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ class Asked:
             threads,
             separate,
         )
+
+    def filled(self, defaults: Mapping[str, Any]) -> Asked:
+        """Return it with settings that there were not yet when it was written.
+
+        :param defaults: setting → what it was then, without a name.
+        """
+        return replace(self, settings={**defaults, **self.settings})
 
     def save(self, folder: Path) -> None:
         """Write it to the folder of its run.

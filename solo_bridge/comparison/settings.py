@@ -13,26 +13,23 @@ from torch import nn
 from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import BranchTuneError, RecordError, UnknownOptionError
-from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, StreamProbe
-from avalanche_branchtune.metrics import AnalysisMetric, RunRecorder, run_metrics
+from avalanche_branchtune.metrics import AnalysisMetric, OnlineProbe, RunRecorder
 from avalanche_branchtune.options import at_least, one_of
 from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.records.run import RECORD
-from avalanche_branchtune.streams import class_incremental, digits_on_photographs, image_folder
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
 from solo_bridge.comparison import digits, plasticity, published
 from solo_bridge.comparison.asked import ASKED, Asked, asked
+from solo_bridge.comparison.measured import PROBES, metrics_of
 from solo_bridge.comparison.progress import Progress
+from solo_bridge.comparison.scenarios import StreamSettings, classes_of
 from solo_bridge.feeding import VIEWS
 from solo_bridge.method import SoloMethod
-from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.presets import preset
 from solo_bridge.processes import Processes
 from solo_bridge.references import Joint
 from solo_bridge.specification import build, entries, title
-from solo_bridge.strategy import SelfSupervised
-from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
 PIXELS = "pixels"
@@ -50,46 +47,46 @@ CAVEAT = (
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What strategies are compared on: SimCLR-like methods on a class-incremental stream.
+class Comparison(StreamSettings):
+    """What strategies are compared on: methods on a stream, see :class:`StreamSettings`.
+
+    Its seed is that of the network and the training, too.
 
     :param method: name of a solo-learn method.
     :param preset: name of a preset, by which method, strategies and plugins are set instead of
         the small settings here, on a ResNet-18; see :meth:`as_published`.
-    :param data: folder with ``train`` and ``test``, each with a folder for each
-        class; by default digits on photographs, which need no download.
-    :param samples: training images, of the digits.
-    :param size: side of the images in pixels.
-    :param experiences: number of experiences.
     :param epochs: epochs of each experience; joint training has as many on all data.
     :param width: of the small ResNet, without a preset.
     :param batch: images in a minibatch.
-    :param lr: of SGD, for a batch of 256, without a preset.
-    :param seed: of the stream, the network and the training.
+    :param optimizer: name of it, without a preset; see :class:`~solo_bridge.SelfSupervised`.
+    :param lr: for a batch of 256, without a preset.
+    :param optimizer_settings: further ones of the optimizer and its schedule.
     :param device: where to train.
     :param workers: of the data loader.
     :param views: how they are made, ``"batched"`` or ``"solo_learn"``, see
         :class:`~solo_bridge.SelfSupervised`; by default as is faster.
     :param options: name → arguments of its plugin, see :func:`solo_bridge.specification.build`.
+    :param probes: names of :data:`~solo_bridge.comparison.measured.PROBES`.
+    :param variant: name of these settings, where a strategy is compared with itself under others:
+        of its folder instead of the specification, and beside the title in tables.
     :param command: that the comparison was asked for by, for its records; ``…`` in it stands for
         the specifications of all of them.
     """
 
     method: str = "simclr"
     preset: str | None = None
-    data: str | None = None
-    samples: int = 4000
-    size: int = 16
-    experiences: int = 5
     epochs: int = 15
     width: int = 16
     batch: int = 128
+    optimizer: str = "sgd"
     lr: float = 0.12
-    seed: int = 0
+    optimizer_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     workers: int = 0
     views: str | None = None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    probes: list[str] = field(default_factory=lambda: ["knn"])
+    variant: str | None = None
     command: str | None = None
 
     @classmethod
@@ -120,30 +117,13 @@ class Comparison:
         small = self.size <= BATCHED_UP_TO or self.device != "cpu"
         return "batched" if small else "solo_learn"
 
-    def stream(self, cache: Path | None = None) -> Any:
-        """Return the stream.
-
-        :param cache: folder for the decoded images of ``data``, see
-            :class:`~avalanche_branchtune.streams.ImageFiles`.
-        """
-        if self.data is None:
-            train: Any = digits_on_photographs(
-                True, size=self.size, samples=self.samples, seed=self.seed
-            )
-            test: Any = digits_on_photographs(False, size=self.size, seed=self.seed)
-        else:
-            train = image_folder(f"{self.data}/train", cache=cache)
-            test = image_folder(f"{self.data}/test", cache=cache)
-        view = EvalTransform(self.size)
-        return class_incremental(train, test, self.experiences, eval_transform=view, seed=self.seed)
-
     def network(self, stream: Any) -> SoloMethod:
         """Return the method, newly initialised from the seed.
 
         :param stream: whose classes there are.
         """
         torch.manual_seed(self.seed)
-        classes = 1 + max(max(e.classes_in_this_experience) for e in stream.train_stream)
+        classes = classes_of(stream)
         if self.preset is not None:
             return SoloMethod.from_preset(
                 self.method, self.preset, image_size=self.size, num_classes=classes
@@ -173,9 +153,7 @@ class Comparison:
     def facts(self) -> dict[str, Any]:
         """Return what stands beside the numbers."""
         return {
-            "data": self.data or f"digits on photographs, {self.samples} training images",
-            "image size": self.size,
-            "stream": f"class-incremental, {self.experiences} experiences",
+            **self.stream_facts(),
             "method": self.method,
             "views": f"{self.kind_of_views}, drawn from the seed, whatever the number of loader "
             "workers",
@@ -188,9 +166,11 @@ class Comparison:
     def _training_facts(self) -> dict[str, str]:
         if self.preset is not None:
             return published.facts(preset(self.preset), self.method, self.overridden())
+        further = "".join(f", {k} {v}" for k, v in self.optimizer_settings.items())
         return {
             "backbone": f"small_resnet({self.width}), channels last in memory",
-            "optimizer": f"SGD, lr {self.lr} · batch/256, momentum 0.9, weight decay 5e-4, cosine",
+            "optimizer": f"{self.optimizer.upper()}, lr {self.lr} · batch/256, momentum 0.9, "
+            f"weight decay 5e-4, cosine{further}",
         }
 
     def join(self) -> None:
@@ -215,11 +195,13 @@ class Comparison:
         :raises BranchTuneError: for data, a method or a device that is not there, and for numbers
             that cannot be.
         """
-        for name in ("samples", "size", "experiences", "epochs", "width", "batch"):
+        self.check_stream()
+        for name in ("epochs", "width", "batch"):
             at_least(1, name, getattr(self, name))
-        for name in ("seed", "workers"):
-            at_least(0, name, getattr(self, name))
+        at_least(0, "workers", self.workers)
         one_of("views", self.kind_of_views, VIEWS)
+        for probe in self.probes:
+            one_of("probes", probe, PROBES)
         if self.preset is not None and self.data is None:
             raise UnknownOptionError(
                 f"preset {self.preset!r} is of {preset(self.preset).data}: pass the folder that "
@@ -237,7 +219,21 @@ class Comparison:
         :param spec: see :func:`solo_bridge.specification.build`.
         :param out: folder of all of them.
         """
-        return Path(out) / f"{spec}-{self.seed}"
+        return Path(out) / f"{self.variant or spec}-{self.seed}"
+
+    def reference(self, out: str | Path) -> Path:
+        """Return the folder of joint training, by which plasticity is measured.
+
+        :param out: folder of all of them.
+        """
+        return Path(out) / f"joint-{self.seed}"
+
+    def title(self, spec: str) -> str:
+        """Return how tables call a strategy here.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        """
+        return title(spec) if self.variant is None else f"{title(spec)} ({self.variant})"
 
     def known(self, spec: str, out: str | Path) -> Asked | None:
         """Return what a strategy's run was asked for, None if its folder is new.
@@ -253,7 +249,7 @@ class Comparison:
                 f"{folder} holds the record of a run already, and no {ASKED}: choose another "
                 "folder (--out) or another seed (--seed), or remove it"
             )
-        return found
+        return None if found is None else found.filled(vars(Comparison()))
 
     def finished(self, spec: str, out: str | Path) -> bool:
         """Tell whether a strategy is trained and measured, with all that others need of it.
@@ -306,7 +302,7 @@ class Comparison:
         folder = self.folder(spec, out)
         known, trained = ranks.of_first(lambda: self._ready(spec, stream, out))
         if not trained:
-            progress = Progress(title(spec), self._epochs(spec), bar and ranks.leads(), lines)
+            progress = Progress(self.title(spec), self._epochs(spec), bar and ranks.leads(), lines)
             checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
             self._train(spec, stream, out, checkpoints, progress)
             if ranks.leads():
@@ -336,7 +332,7 @@ class Comparison:
         method = self.network(stream)
         recorder = RunRecorder(
             folder,
-            title(spec),
+            self.title(spec),
             seed=self.seed,
             settings={**self.facts(), "specification": spec},
             resume=begun,
@@ -346,11 +342,12 @@ class Comparison:
         parts = {e.name for e in entries(spec)}
         defaults = self._defaults()
         options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
+        online = OnlineProbe(classes_of(stream)) if "online" in self.probes else None
         strategy = build(
             spec,
             method,
             options=options,
-            plugins=[progress],
+            plugins=[progress, *([] if online is None else [online])],
             **self._settings(),
             views=self.kind_of_views,
             train_mb_size=self.batch,
@@ -359,7 +356,8 @@ class Comparison:
             reproducible_views=True,
             evaluator=evaluator,
         )
-        evaluator.metrics = self._metrics(spec, strategy, stream, out)
+        analysis = None if isinstance(strategy, Joint) else self._analysis(spec, stream, out)
+        evaluator.metrics = metrics_of(self.probes, strategy, stream, online, analysis)
         strategy.plugins.append(checkpoints)
         checkpoints.attach(strategy)  # now that it has all its parts
         several = isinstance(strategy, Joint)
@@ -375,7 +373,7 @@ class Comparison:
 
     def _joint(self, stream: Any, out: Path) -> nn.Module | None:
         """Return the jointly trained backbone, None if it is not there."""
-        reference = self.folder("joint", out) / REFERENCE
+        reference = self.reference(out) / REFERENCE
         if not reference.is_file():
             return None
         joint = self.network(stream).backbone
@@ -398,20 +396,21 @@ class Comparison:
     def _settings(self) -> dict[str, Any]:
         if self.preset is not None:
             warmup = published.warmup(preset(self.preset), self.method, self.epochs)
-            return {"preset": self.preset, "optimizer_settings": warmup}
-        settings = {"optimizer": "sgd", "lr": self.lr, "weight_decay": 5e-4}
-        return {**settings, "channels_last": True}  # faster, on a CPU too
+            return {
+                "preset": self.preset,
+                "optimizer_settings": {**warmup, **self.optimizer_settings},
+            }
+        return {
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "weight_decay": 5e-4,
+            "optimizer_settings": self.optimizer_settings,
+            "channels_last": True,  # faster, on a CPU too
+        }
 
-    def _metrics(self, spec: str, strategy: SelfSupervised, stream: Any, out: Path) -> list[Any]:
-        streams = stream.train_stream, stream.test_stream
-        probes = [StreamProbe(KNNProbe(), *streams)]
-        for plugin in strategy.plugins:
-            if isinstance(plugin, KaizenPlugin):
-                probes.append(StreamProbe(ClassifierProbe(), *streams, backbone=plugin.network))
-        if isinstance(strategy, Joint):
-            return run_metrics(probes)
-        joint = self.folder("joint", out)
+    def _analysis(self, spec: str, stream: Any, out: Path) -> AnalysisMetric:
+        """Return what measures S, and P now or later, if joint training is asked for."""
+        joint = self.reference(out)
         if (joint / ASKED).is_file() or (joint / REFERENCE).is_file():
-            later = plasticity.PlasticityLater(stream.test_stream, self.folder(spec, out))
-            return run_metrics(probes, later)
-        return run_metrics(probes, AnalysisMetric(stream.test_stream))
+            return plasticity.PlasticityLater(stream.test_stream, self.folder(spec, out))
+        return AnalysisMetric(stream.test_stream)

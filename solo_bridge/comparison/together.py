@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +16,12 @@ from avalanche_branchtune.checkpoints.lock import locked
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run, load_run
-from solo_bridge.apart import PRELOADED, prepare, stopped_by
+from solo_bridge.apart import stopped_by
 from solo_bridge.comparison.asked import ASKED, Asked, asked
-from solo_bridge.comparison.settings import MINUTES, PIXELS, REFERENCE, Comparison
+from solo_bridge.comparison.settings import MINUTES, PIXELS, Comparison
+from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.presets import preset
 from solo_bridge.registry import import_file
-from solo_bridge.side_by_side import Task, run_side_by_side
 from solo_bridge.specification import names, title
 
 COMBINATIONS = (
@@ -90,8 +89,8 @@ def compare(
         if comparison.data is not None and left:
             comparison.stream(Path(out) / PIXELS)  # decoded once, for all of them
         if (separate or jobs > 1) and not ranks.joined():
-            how["lines"] = min(jobs, len(left)) > 1
-            runs |= _apart(left, comparison, out, jobs, tuple(imports), how, done)
+            works = [Work(spec, comparison, spec, Path(out)) for spec in left]
+            runs |= run_works(works, jobs, imports, how, done)
         else:
             for spec in left:
                 runs[spec] = _here(comparison, spec, out, how)
@@ -130,40 +129,6 @@ def _finished(specs: Sequence[str], comparison: Comparison, out: str | Path) -> 
     return runs
 
 
-def _apart(
-    specs: Sequence[str],
-    comparison: Comparison,
-    out: str | Path,
-    jobs: int,
-    imports: tuple[str, ...],
-    how: dict[str, Any],
-    done: Callable[[Run], None] | None,
-) -> dict[str, Run]:
-    """Run strategies in processes; where plasticity waits for joint training, once more."""
-    threads = torch.get_num_threads()
-    runs: dict[str, Run] = {}
-    waiting: list[str] = []
-
-    def task(spec: str) -> Task:
-        return spec, _alone, (comparison, spec, str(out), threads, imports, how)
-
-    def ended(spec: str) -> list[Task]:
-        runs[spec] = load_run(comparison.folder(spec, out))
-        if comparison.waits(spec, out):
-            waiting.append(spec)
-        elif done is not None:
-            done(runs[spec])
-        if not (comparison.folder("joint", out) / REFERENCE).is_file():
-            return []
-        found = [task(one) for one in waiting]
-        waiting.clear()
-        return found
-
-    prepare(PRELOADED)
-    run_side_by_side([task(spec) for spec in specs], jobs, ended)
-    return runs
-
-
 def _ask(
     specs: Sequence[str], comparison: Comparison, out: Path, imports: Sequence[str], separate: bool
 ) -> None:
@@ -173,7 +138,7 @@ def _ask(
     for path in sorted(out.glob(f"*/{ASKED}")):
         known = asked(path.parent)
         if known is not None and new:
-            known.check_same(new[0], path.parent)
+            known.filled(vars(Comparison())).check_same(new[0], path.parent)
     for one in [one for one in new if comparison.known(one.specification, out) is None]:
         one.save(comparison.folder(one.specification, out))
 
@@ -193,18 +158,3 @@ def _here(comparison: Comparison, spec: str, out: str | Path, how: dict[str, Any
         return comparison.run(spec, out, **how)
     except SystemExit as error:  # it was asked to end, and has saved
         raise stopped_by(error.code) or error from None
-
-
-def _alone(
-    comparison: Comparison,
-    spec: str,
-    out: str,
-    threads: int,
-    imports: tuple[str, ...],
-    how: dict[str, Any],
-) -> None:
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(threads)
-    for file in imports:
-        import_file(file)
-    comparison.run(spec, out, **how)

@@ -1,0 +1,50 @@
+"""What is measured of a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche_branchtune.evaluation import ClassifierProbe, KNNProbe, LinearProbe, StreamProbe
+from avalanche_branchtune.metrics import (
+    AnalysisMetric,
+    OnlineProbe,
+    OnlineProbeAccuracy,
+    run_metrics,
+)
+from solo_bridge.plugins import KaizenPlugin
+from solo_bridge.strategy import SelfSupervised
+
+OFFLINE = {"knn": KNNProbe, "linear": LinearProbe}
+PROBES = {
+    "knn": "weighted kNN on frozen features",
+    "linear": "linear probe on frozen features",
+    "online": "linear classifier that learns along with the network",
+}
+"""Names of probes, all of all classes of the stream."""
+
+
+def metrics_of(
+    probes: Sequence[str],
+    strategy: SelfSupervised,
+    stream: Any,
+    online: OnlineProbe | None,
+    analysis: AnalysisMetric | None,
+) -> list[Any]:
+    """Return the metrics of one run.
+
+    :param probes: names of :data:`PROBES`.
+    :param strategy: with all its plugins; the classifiers of Kaizen's are measured too.
+    :param stream: whose experiences it learns.
+    :param online: one of its plugins, None for none.
+    :param analysis: of stability and plasticity, None for none.
+    """
+    streams = stream.train_stream, stream.test_stream
+    found = [StreamProbe(OFFLINE[name](), *streams) for name in OFFLINE if name in probes]
+    for plugin in strategy.plugins:
+        if isinstance(plugin, KaizenPlugin):
+            found.append(StreamProbe(ClassifierProbe(), *streams, backbone=plugin.network))
+    others: list[Any] = [] if analysis is None else [analysis]
+    if online is not None:
+        others.append(OnlineProbeAccuracy(online, stream.test_stream))
+    return run_metrics(found, *others)
