@@ -19,7 +19,8 @@ OFFLINE = {"knn": KNNProbe, "linear": LinearProbe}
 PROBES = {
     "knn": "weighted kNN on frozen features",
     "linear": "linear probe on frozen features",
-    "online": "linear classifier that learns along with the network",
+    "online": "linear classifier that learns along with the network from all experiences' images, "
+    "as in CaSSLe's tables; BatchNorm's statistics see them",
 }
 """Names of probes, all of all classes of the stream."""
 

@@ -13,7 +13,7 @@ from torch import nn
 from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import BranchTuneError, RecordError, UnknownOptionError
-from avalanche_branchtune.metrics import AnalysisMetric, OnlineProbe, RunRecorder
+from avalanche_branchtune.metrics import AnalysisMetric, LabelledImages, OnlineProbe, RunRecorder
 from avalanche_branchtune.options import at_least, one_of
 from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.records.run import RECORD
@@ -342,7 +342,10 @@ class Comparison(StreamSettings):
         parts = {e.name for e in entries(spec)}
         defaults = self._defaults()
         options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
-        online = OnlineProbe(classes_of(stream)) if "online" in self.probes else None
+        online = None
+        if "online" in self.probes:
+            labelled = LabelledImages(stream.train_stream)
+            online = OnlineProbe(classes_of(stream), labelled=labelled)
         strategy = build(
             spec,
             method,

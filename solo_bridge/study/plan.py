@@ -78,7 +78,7 @@ class Plan:
     methods: tuple[str, ...] = ("simclr",)
     epochs: tuple[int, ...] = (15,)
     seeds: tuple[int, ...] = (0, 1, 2)
-    probes: tuple[str, ...] = ("knn", "linear", "online")
+    probes: tuple[str, ...] = ("knn", "linear")
     device: str = "cpu"
 
     def jobs(self) -> list[Job]:

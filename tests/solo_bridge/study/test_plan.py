@@ -45,7 +45,7 @@ def test_the_jobs_of_a_plan(tmp_path: Path) -> None:
     assert comparison.options == {"branch_tuning": {"branch": "1x1"}}
     assert comparison.folder(small.strategy, "out") == Path("out/small-1")
     assert comparison.title(small.strategy) == "Branch-tuning (small)"
-    assert comparison.probes == ["knn", "linear", "online"]
+    assert comparison.probes == ["knn", "linear"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ streams:
   digits: {samples: 40, experiences: 2, width: 4, batch: 10}
 epochs: [1]
 seeds: [5]
+probes: [knn, linear, online]
 arms:
   fine_tuning:
   failing: {strategy: fine_tuning+failing}
