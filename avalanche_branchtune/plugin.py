@@ -27,9 +27,10 @@ from avalanche_branchtune.optimizers import (
     leave_optimizer,
     missing_parameters,
 )
-from avalanche_branchtune.options import one_of, true_or_false
+from avalanche_branchtune.options import one_of, positive, true_or_false
 from avalanche_branchtune.parts import backbone_scope
 from avalanche_branchtune.plain_view import check_plugins, show_as_is, show_plain
+from avalanche_branchtune.rates import drop_groups, follow, schedulers_of, set_apart
 from avalanche_branchtune.surgery import (
     Scope,
     compress,
@@ -121,12 +122,19 @@ class BranchTuningPlugin(ExperiencePlugin):
         default, as in the paper.
     :param norm_scope: which modules' norms: None for the whole model, else as
         ``scope``.
+    :param lr_factor: learning rate of branches as a multiple of their kernels', in every step of
+        whatever schedule.  Unless it is 1, they have parameter groups of their own during an
+        experience, with all other settings of their kernels' groups; a scheduler that is older
+        than they are is fitted to them if the strategy or a plugin holds it.
     :param pretrained: True to branch from the first experience on.
     :param unbranchable: ``"error"`` or ``"skip"``, see
         :func:`avalanche_branchtune.expand`.
     :param verbose: print a summary line for each experience.
     :raises UnknownOptionError: for an unknown option.
     """
+
+    lr_factor: float = 1.0
+    """Of a plugin whose state was saved before there was one."""
 
     def __init__(
         self,
@@ -137,6 +145,7 @@ class BranchTuningPlugin(ExperiencePlugin):
         norm_mode: str = "affine",
         norms: Norms = PAPER_NORMS,
         norm_scope: Scope = None,
+        lr_factor: float = 1.0,
         pretrained: bool = False,
         unbranchable: str = "error",
         verbose: bool = True,
@@ -148,6 +157,7 @@ class BranchTuningPlugin(ExperiencePlugin):
             check_linear(linear)
             check_norms(norm_mode, norms)
             one_of("unbranchable", unbranchable, ("error", "skip"))
+            positive("lr_factor", lr_factor)
             true_or_false("pretrained", pretrained)
             true_or_false("verbose", verbose)
         except UnknownOptionError as error:
@@ -158,6 +168,7 @@ class BranchTuningPlugin(ExperiencePlugin):
         self.norm_mode = norm_mode
         self.norms = norms
         self.norm_scope = norm_scope
+        self.lr_factor = lr_factor
         self.pretrained = pretrained
         self.unbranchable = unbranchable
         self.verbose = verbose
@@ -196,7 +207,7 @@ class BranchTuningPlugin(ExperiencePlugin):
         expansion = expand(model, self.branch, **self._options(model))
         fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
         self._joined = learning_branches(model)  # first: what may have joined has to leave
-        join_optimizer(strategy.optimizer, model)
+        self._join(strategy)
         show_plain(strategy.plugins)
         self._watching = True
         layers, skipped = len(expansion.branched), expansion.skipped
@@ -208,10 +219,11 @@ class BranchTuningPlugin(ExperiencePlugin):
 
     def rejoin(self, strategy: Any) -> None:
         """Let the branches join the optimizer, if it is another one."""
-        join_optimizer(strategy.optimizer, strategy.model)
+        self._join(strategy)
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Warn, once per experience, of branches that no gradient reaches."""
+        """Set the branches' rates; warn, once per experience, of those no gradient reaches."""
+        follow(strategy.optimizer, self.lr_factor)
         if self._watching:
             self._watching = False
             still = [
@@ -237,6 +249,7 @@ class BranchTuningPlugin(ExperiencePlugin):
         if finished and place is not None and place not in self.branch_norms:
             self.branch_norms[place] = _branch_norms(layers)  # before any is merged
         leave_optimizer(strategy.optimizer, [*branches, *self._joined])
+        drop_groups(strategy.optimizer, schedulers_of(strategy))
         compress(strategy.model)
         restore_norms(strategy.model)
         self._joined = []
@@ -246,6 +259,14 @@ class BranchTuningPlugin(ExperiencePlugin):
         if is_expanded(strategy.model):
             logger.warning("the network has branches already: merging what they learnt")
             self.close(strategy, finished=False)
+
+    def _join(self, strategy: Any) -> None:
+        optimizer, model = strategy.optimizer, strategy.model
+        join_optimizer(optimizer, model)
+        if self.lr_factor != 1:
+            joined = {id(b) for b in learning_branches(model)}
+            branches = {n: p for n, p in model.named_parameters() if id(p) in joined}
+            set_apart(optimizer, branches, self.lr_factor, schedulers_of(strategy))
 
     def _options(self, model: nn.Module) -> dict[str, Any]:
         return {

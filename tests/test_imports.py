@@ -19,7 +19,7 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 LAYERS = {
     "avalanche_branchtune": [
         ("errors", "lazy", "keeping", "hardware", "experiences", "folding", "ranks"),
-        ("branches", "optimizers"),
+        ("branches", "optimizers", "rates"),
         ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
         ("norms",),

@@ -16,6 +16,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
+from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.checkpoints import files as files_module
 from avalanche_branchtune.errors import CheckpointError
@@ -161,6 +162,18 @@ def test_a_schedule_longer_than_what_is_left(
     warmup = {"warmup_epochs": 2, "warmup_start_lr": 0.001}
     monkeypatch.setitem(TRAINING, "optimizer_settings", warmup)
     check("branch_tuning", "simclr", tmp_path, {6: ask(signal.SIGTERM), 13: kill}, every_epochs=1)
+
+
+@pytest.mark.slow
+def test_branches_at_a_rate_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their groups are there again within the experience, and follow their kernels' schedule."""
+
+    def branches(benchmark: Any) -> BranchTuningPlugin:
+        return BranchTuningPlugin(verbose=False, lr_factor=4.0)
+
+    monkeypatch.setattr("tests.solo_bridge.test_checkpoints_of_runs.MORE", [branches])
+    what = {10: ask(signal.SIGTERM), 13: kill}
+    check("fine_tuning", "simclr", tmp_path, what, every_epochs=1)
 
 
 def test_the_default_logger_has_a_progress_bar(tmp_path: Path) -> None:

@@ -226,3 +226,30 @@ def test_a_run_that_the_wrapper_began_is_gone_on_with(
         run("parts")
     at = -1
     assert torch.equal(run("parts", resume=True), expected)
+
+
+def test_branches_with_a_rate_of_their_own_have_the_norm_of_their_kernels() -> None:
+    moved = {}
+    for trust, factor in (("branch", 1.0), ("kernel", 1.0), ("kernel", 4.0)):
+        found: list[Tensor] = []
+
+        class Branches(SupervisedPlugin):
+            def after_update(self, strategy: Any, **kwargs: Any) -> None:
+                layers = [m for m in strategy.model.modules() if isinstance(m, Branched)]
+                found.extend(b.detach().clone() for m in layers for b in m.branches.values())  # noqa: B023
+
+        plugin = BranchTuningPlugin(pretrained=True, verbose=False, lr_factor=factor)
+        settings = {"trust": trust, "clip": False, "momentum": 0.0, "scheduler": "none"}
+        run = strategy(
+            plugins=[plugin, Branches()],
+            optimizer="lars",
+            optimizer_settings=settings,
+            train_mb_size=50,
+            train_epochs=1,
+        )
+        torch.manual_seed(1)
+        run.train(stream(2).train_stream[0])
+        moved[trust, factor] = found
+    pairs = zip(moved["kernel", 1.0], moved["kernel", 4.0], strict=True)
+    assert all(a.any() and torch.equal(4 * a, b) for a, b in pairs)
+    assert not torch.equal(moved["branch", 1.0][0], moved["kernel", 1.0][0])

@@ -10,6 +10,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import nn
 
+from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.errors import UnknownOptionError
 from solo_bridge.compat import load
 from solo_bridge.optim import OptimizerSettings
@@ -221,3 +222,36 @@ def test_trials_of_one_step_learn() -> None:
     run = strategy(model, [First()], train_mb_size=50, train_epochs=1, lr=0.1, scale_lr=False)
     run.train(stream().train_stream[0])
     assert moved == [0.1] and not torch.allclose(weights(model), before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"warmup_epochs": 2, "warmup_start_lr": 0.1, "min_lr": 0.01},
+        pytest.param({"scheduler": "cosine"}, marks=pytest.mark.slow),
+        pytest.param({"warmup_epochs": 2, "schedule_every": "epoch"}, marks=pytest.mark.slow),
+    ],
+    ids=["warm-up", "cosine", "by epochs"],
+)
+def test_branches_have_a_multiple_of_their_kernels_rate(settings: dict[str, Any]) -> None:
+    def trained(factor: float) -> tuple[list[Any], list[Any]]:
+        class Rates(SupervisedPlugin):  # type: ignore[misc]
+            def before_update(self, strategy: Any, **kwargs: Any) -> None:
+                layer = strategy.model.backbone[0]
+                groups = {id(p): g for g in strategy.optimizer.param_groups for p in g["params"]}
+                kernels.append(groups[id(layer.weight)]["lr"])
+                branches.append(groups[id(next(iter(layer.branches.values())))]["lr"])
+
+        kernels: list[Any] = []
+        branches: list[Any] = []
+        plugin = BranchTuningPlugin(pretrained=True, verbose=False, lr_factor=factor)
+        options = {"train_epochs": 4, "lr": 0.5, "scale_lr": False, "optimizer_settings": settings}
+        run = strategy(plugins=[Rates(), plugin], **options)
+        run.train(stream(2).train_stream[0])
+        assert len(run.optimizer.param_groups) == len(run.model.parameter_groups())
+        return kernels, branches
+
+    expected, _ = trained(1.0)
+    kernels, branches = trained(4.0)
+    assert kernels == expected and len(kernels) == 8 and len(set(kernels)) >= 3
+    assert branches == [4 * rate for rate in kernels]

@@ -55,10 +55,28 @@ class Weighs(SupervisedPlugin):
             self.optimizer.zero_grad()
 
 
+class Anneals(SupervisedPlugin):
+    """Holds a scheduler that is older than the groups of branches."""
+
+    schedule: Any = None
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        if self.schedule is None:
+            made = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(strategy.optimizer, 5)
+            self.schedule = made
+
+    def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        self.schedule.step()
+
+
 PLUGINS = {
     "none": list,
     "branch_tuning": lambda: [BranchTuningPlugin(verbose=False)],
     "replay, branch_tuning": lambda: [ReplayPlugin(12), BranchTuningPlugin(verbose=False)],
+    "branches at their own rate": lambda: [
+        Anneals(),
+        BranchTuningPlugin(verbose=False, lr_factor=4.0),
+    ],
     "ewc": lambda: [EWCPlugin(1.0)],
     "lwf": lambda: [LwFPlugin()],
     "an optimizer of its own": lambda: [Weighs()],

@@ -37,6 +37,19 @@ def branch_tuning() -> BranchTuningPlugin:
     return BranchTuningPlugin(verbose=False, norm_mode="eval", linear="full")
 
 
+class OlderSchedule(SupervisedPlugin):
+    """Holds a scheduler that was made before there were branches."""
+
+    schedule: Any = None
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        if self.schedule is None:
+            self.schedule = torch.optim.lr_scheduler.LambdaLR(strategy.optimizer, lambda t: 1.0)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        self.schedule.step()
+
+
 def bridged(*make: Callable[[], Any]) -> Callable[[], tuple[Any, Any]]:
     def start() -> tuple[Any, Any]:
         plugins = [m() for m in make]
@@ -56,6 +69,9 @@ def naive(*make: Callable[[], Any]) -> Callable[[], tuple[Any, Any]]:
 
 RUNS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "branch_tuning": naive(branch_tuning),
+    "branches at their own rate": naive(
+        lambda: BranchTuningPlugin(verbose=False, lr_factor=4.0), OlderSchedule
+    ),
     "branch_tuning+regularisers": naive(
         branch_tuning, lambda: EWCPlugin(0.1), lambda: SynapticIntelligencePlugin(0.1)
     ),
@@ -151,6 +167,9 @@ def left(run: Any) -> dict[str, Any]:
         if isinstance(plugin, BranchTuningPlugin):
             found["norms"] = plugin.branch_norms
             assert len(plugin.branch_norms) == len(plugin.summaries) and not plugin._joined
+        if isinstance(plugin, OlderSchedule):
+            held = (plugin.schedule.base_lrs, plugin.schedule.lr_lambdas)
+            assert [len(values) for values in held] == [1, 1]
         if isinstance(plugin, CLRPlugin):
             found["tasks"] = plugin.tasks
             found["anchor"] = plugin._anchor
