@@ -10,6 +10,7 @@ from avalanche_branchtune.lazy import exports
 
 if TYPE_CHECKING:
     from avalanche_branchtune.branches import BranchConv2d, BranchLinear
+    from avalanche_branchtune.fixed_norms import FixedNormsPlugin
     from avalanche_branchtune.norms import fix_norms, restore_norms
     from avalanche_branchtune.plugin import BranchTuningPlugin
     from avalanche_branchtune.surgery import (
@@ -27,6 +28,7 @@ __all__ = [
     "BranchLinear",
     "BranchTuningPlugin",
     "Expansion",
+    "FixedNormsPlugin",
     "compress",
     "expand",
     "fix_norms",
@@ -41,6 +43,7 @@ __getattr__ = exports(
         **dict.fromkeys(("BranchConv2d", "BranchLinear"), "branches"),
         **dict.fromkeys(("fix_norms", "restore_norms"), "norms"),
         "BranchTuningPlugin": "plugin",
+        "FixedNormsPlugin": "fixed_norms",
         **dict.fromkeys(
             ("Expansion", "compress", "expand", "folded_state_dict", "is_expanded"), "surgery"
         ),

@@ -11,6 +11,7 @@ TITLES = {
     "ewc": "EWC",
     "feature_distillation": "feature distillation",
     "fine_tuning": "fine-tuning",
+    "fixed_norms": "fixed BN",
     "frozen": "frozen",
     "joint": "joint",
     "kaizen": "Kaizen",

@@ -58,7 +58,7 @@ def small_options(spec: str, remembered: int = 4) -> dict[str, dict[str, Any]]:
     quiet, narrow = {"verbose": False}, {"hidden": 16}
     replay = {"size": 40, "batch_size_mem": remembered}
     known: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(("branch_tuning", "clr", "kappatune"), quiet),
+        **dict.fromkeys(("branch_tuning", "clr", "fixed_norms", "kappatune"), quiet),
         **dict.fromkeys(("cassle", "pfr"), narrow),
         "der": {"memory": 20, "batch_size": 10},
         "kaizen": {"hidden": 16, "classifier_hidden": 16},

@@ -24,7 +24,7 @@ LAYERS = {
         ("checkpoints", "surgery"),
         ("norms",),
         ("plain_view",),
-        ("plugin", "evaluation", "streams"),
+        ("plugin", "fixed_norms", "evaluation", "streams"),
         ("analysis", "records"),
         ("metrics", "report"),
     ],

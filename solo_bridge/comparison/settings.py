@@ -143,9 +143,8 @@ class Comparison(StreamSettings):
 
     def _defaults(self) -> dict[str, dict[str, Any]]:
         """Return name → arguments of its plugin, where they are not the plugin's own."""
-        found: dict[str, dict[str, Any]] = {
-            name: {"verbose": False} for name in ("branch_tuning", "clr", "kappatune")
-        }
+        talking = ("branch_tuning", "clr", "fixed_norms", "kappatune")
+        found: dict[str, dict[str, Any]] = {name: {"verbose": False} for name in talking}
         if self.data is None:
             found.update(digits.remembered(self.size, self.options))
         return found

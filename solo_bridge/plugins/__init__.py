@@ -1,6 +1,6 @@
 """The neighbouring methods as plugins, in families; each registers its name where it stands."""
 
-from avalanche_branchtune import BranchTuningPlugin
+from avalanche_branchtune import BranchTuningPlugin, FixedNormsPlugin
 from solo_bridge.plugins.distillation import (
     CaSSLePlugin,
     FeatureDistillationPlugin,
@@ -23,7 +23,9 @@ from solo_bridge.plugins.regularizers import (
 from solo_bridge.plugins.rehearsal import DERPlugin, LUMPPlugin, replay
 from solo_bridge.registry import register
 
-register("branch_tuning", "Branch-tuning")(BranchTuningPlugin)  # it does not know of this package
+# These do not know of this package.
+register("branch_tuning", "Branch-tuning")(BranchTuningPlugin)
+register("fixed_norms", "fixed BN")(FixedNormsPlugin)
 
 __all__ = [
     "CLRPlugin",

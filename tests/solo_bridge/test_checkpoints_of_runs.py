@@ -250,6 +250,7 @@ EVERY = [
     *((spec, "simclr") for spec in ("branch_tuning", "cassle", "pfr", "lwf", "l2", "ewc", "mas")),
     *((spec, "simclr") for spec in ("si", "nap", "kappatune", "clr", "der", "lump", "periodic")),
     *((spec, "simclr") for spec in ("replay", "replay_min_redundancy", "feature_distillation")),
+    *(("fixed_norms", n) for n in ("simclr", "byol")),
     *(("fine_tuning", n) for n in ("swav", "mocov2plus", "dino", "deepclusterv2", "nnclr")),
     *(("branch_tuning", n) for n in ("byol", "swav", "vicreg", "barlow_twins")),
 ]

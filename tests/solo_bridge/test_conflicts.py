@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from avalanche_branchtune import BranchTuningPlugin
+from avalanche_branchtune import BranchTuningPlugin, FixedNormsPlugin
 from avalanche_branchtune.errors import IncompatiblePluginError
 from avalanche_branchtune.metrics import OnlineProbe
 from solo_bridge.plugins import (
@@ -38,10 +38,14 @@ PAIRS: list[tuple[Make, Make]] = [
     (BranchTuningPlugin, CLRPlugin),
     (BranchTuningPlugin, KappaTunePlugin),
     (BranchTuningPlugin, NaPPlugin),
+    (BranchTuningPlugin, FixedNormsPlugin),
     (CaSSLePlugin, KaizenPlugin),
+    (CLRPlugin, FixedNormsPlugin),
     (CLRPlugin, KappaTunePlugin),
     (CLRPlugin, NaPPlugin),
     (CLRPlugin, PeriodicFineTuningPlugin),
+    (FixedNormsPlugin, FixedNormsPlugin),
+    (FixedNormsPlugin, KappaTunePlugin),
     (KaizenPlugin, KaizenPlugin),
     (KaizenPlugin, LUMPPlugin),
     (KappaTunePlugin, PeriodicFineTuningPlugin),

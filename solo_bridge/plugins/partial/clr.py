@@ -17,6 +17,7 @@ from avalanche_branchtune.errors import (
     UnknownOptionError,
     expected_one_of,
 )
+from avalanche_branchtune.fixed_norms import FixedNormsPlugin
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
@@ -161,6 +162,7 @@ class CLRPlugin(ExperiencePlugin):
 
     conflicts: ClassVar[Conflicts] = {
         BranchTuningPlugin: "it trains and merges kernels, which are the fixed anchor here",
+        FixedNormsPlugin: "this says which norms learn: choose CLRPlugin(norms=…)",
         KappaTunePlugin: "it trains some of the kernels, which are the fixed anchor here",
         NaPPlugin: "it projects kernels, which stand still here",
         PeriodicFineTuningPlugin: "it tunes shared layers after a task's own were stored",

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.fixed_norms import FixedNormsPlugin
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from avalanche_branchtune.norms import MODES, NORM_LAYERS, restore_norms
 from avalanche_branchtune.optimizers import leave_optimizer
@@ -135,6 +136,7 @@ class KappaTunePlugin(ExperiencePlugin):
 
     conflicts: ClassVar[Conflicts] = {
         BranchTuningPlugin: "it freezes all kernels, of which this trains some",
+        FixedNormsPlugin: "this fixes norms by itself: say KappaTunePlugin(norm_mode=…)",
         PeriodicFineTuningPlugin: "it would tune what this froze when the experience ends",
     }
     """Plugins that cannot do their work beside this one, with the reason."""

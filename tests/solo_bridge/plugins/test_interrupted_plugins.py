@@ -16,7 +16,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EWCPlugin, SynapticIntelligencePlugin
 from torch import Tensor, nn
 
-from avalanche_branchtune import BranchTuningPlugin, compress, restore_norms
+from avalanche_branchtune import BranchTuningPlugin, FixedNormsPlugin, compress, restore_norms
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from solo_bridge.plugins import (
     CaSSLePlugin,
@@ -75,6 +75,7 @@ RUNS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "branch_tuning+regularisers": naive(
         branch_tuning, lambda: EWCPlugin(0.1), lambda: SynapticIntelligencePlugin(0.1)
     ),
+    "fixed_norms": naive(lambda: FixedNormsPlugin("eval", verbose=False)),
     "branch_tuning+cassle": bridged(branch_tuning, lambda: CaSSLePlugin(hidden=4)),
     "cassle": bridged(lambda: CaSSLePlugin(hidden=4)),
     "pfr": bridged(lambda: PFRPlugin(hidden=4)),

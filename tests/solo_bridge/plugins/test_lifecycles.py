@@ -13,7 +13,7 @@ from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_branchtune import BranchTuningPlugin, is_expanded
+from avalanche_branchtune import BranchTuningPlugin, FixedNormsPlugin, is_expanded
 from avalanche_branchtune.lifecycle import ExperiencePlugin
 from solo_bridge import Frozen
 from solo_bridge.plugins import (
@@ -31,6 +31,7 @@ PLUGINS: dict[str, Callable[[], Any]] = {
     "branch_tuning": lambda: BranchTuningPlugin(verbose=False),
     "cassle": lambda: CaSSLePlugin(hidden=16),
     "clr": lambda: CLRPlugin(verbose=False),
+    "fixed_norms": lambda: FixedNormsPlugin(verbose=False),
     "kaizen": lambda: KaizenPlugin(hidden=16, classifier_hidden=16),
     "kappatune": lambda: KappaTunePlugin(verbose=False),
     "nap": NaPPlugin,
