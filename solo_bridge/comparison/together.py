@@ -138,7 +138,9 @@ def _ask(
     for path in sorted(out.glob(f"*/{ASKED}")):
         known = asked(path.parent)
         if known is not None and new:
-            known.filled(vars(Comparison())).check_same(new[0], path.parent)
+            known = known.filled(vars(Comparison()))
+            if known.settings["variant"] == comparison.variant:  # a study's others differ
+                known.check_same(new[0], path.parent)
     for one in [one for one in new if comparison.known(one.specification, out) is None]:
         one.save(comparison.folder(one.specification, out))
 

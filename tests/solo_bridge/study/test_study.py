@@ -10,7 +10,7 @@ import pytest
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.records import load_run
 from solo_bridge import cli
-from solo_bridge.study.plan import plan_of
+from solo_bridge.study.plan import plan_of, read_plan
 from solo_bridge.study.results import Row, collect, load_results
 from solo_bridge.study.running import progress, run_study
 from solo_bridge.study.text import tables
@@ -111,3 +111,15 @@ def test_results_of_nothing(tmp_path: Path) -> None:
 def test_rows_give_numbers_of_whole_runs() -> None:
     row = Row("g", "a", 0, {"kNN": [0.1, 0.4]}, [None, 0.9, 0.7], [0.1, 0.5, 0.7])
     assert [row.final(m) for m in ("kNN", "linear", "S", "P")] == [0.4, None, 0.8, 0.6]
+
+
+@pytest.mark.slow
+def test_resume_goes_on_with_a_study(tmp_path: Path) -> None:
+    file, out = tmp_path / "plan.yaml", tmp_path / "out"
+    file.write_text(PLAN.replace("  failing: {strategy: fine_tuning+failing}\n", ""))
+    plan = read_plan(file)
+    assert cli.main(["study", str(file), "--out", str(out), "--hours", "1e-9"]) == 0
+    assert len(progress(plan, out).left) == 3
+    assert cli.main(["resume", str(out), "--jobs", "1"]) == 0
+    assert progress(plan, out).left == ()
+    assert collect(plan, out).rows[-1].final("P") is not None
