@@ -175,7 +175,11 @@ def parser() -> argparse.ArgumentParser:
         help="Python file that registers strategies or plugins of your own by @register; it is "
         "run; may be given several times",
     )
-    compare.add_argument("--data", help="folder with train/<class> and test/<class> images")
+    compare.add_argument(
+        "--data",
+        help="folder with train/<class> and test/<class> images, or cifar100:FOLDER, which has "
+        "CIFAR-100 as torchvision keeps it",
+    )
     compare.add_argument(
         "--size", type=int, help="side of the images in pixels (default: 16; 32 of --data)"
     )

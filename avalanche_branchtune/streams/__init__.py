@@ -1,6 +1,7 @@
 """Continual streams for self-supervised and supervised learning."""
 
 from avalanche_branchtune.streams.alterations import ALTERATIONS, Altered, altered
+from avalanche_branchtune.streams.cifar import cifar100
 from avalanche_branchtune.streams.digits import ArrayImages, digits_on_photographs
 from avalanche_branchtune.streams.fewer import few
 from avalanche_branchtune.streams.folders import ImageFiles, image_folder, unlabelled_folder
@@ -28,6 +29,7 @@ __all__ = [
     "Unlabelled",
     "altered",
     "altered_domains",
+    "cifar100",
     "class_incremental",
     "data_incremental",
     "digits_on_photographs",

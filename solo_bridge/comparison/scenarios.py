@@ -10,12 +10,16 @@ from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import at_least, one_of
 from avalanche_branchtune.streams import (
     altered_domains,
+    cifar100,
     class_incremental,
     digits_on_photographs,
     few,
     image_folder,
 )
 from solo_bridge.views import EvalTransform
+
+CIFAR100 = "cifar100:"
+"""What the folder of torchvision's CIFAR-100 is written behind, as data."""
 
 ALTERATIONS = ("plain", "inverted", "edges", "rotated", "blurred", "noise")
 """Of the domains, in the order of the experiences."""
@@ -33,7 +37,8 @@ class StreamSettings:
     """A stream, by what it is made of.
 
     :param data: folder with ``train`` and ``test``, each with a folder for each
-        class; by default digits on photographs, which need no download.
+        class; ``"cifar100:FOLDER"`` for CIFAR-100 as torchvision keeps it there; by
+        default digits on photographs, which need no download.
     :param samples: training images, of the digits.
     :param size: side of the images in pixels.
     :param scenario: name of :data:`SCENARIOS`.
@@ -74,8 +79,14 @@ class StreamSettings:
         return digits_on_photographs(True, **options), test
 
     def _images(self, folder: str, cache: Path | None) -> tuple[Any, Any]:
-        train: Any = image_folder(f"{folder}/train", cache=cache)
-        test: Any = image_folder(f"{folder}/test", cache=cache)
+        train: Any
+        test: Any
+        if folder.startswith(CIFAR100):
+            root = folder.removeprefix(CIFAR100)
+            train, test = cifar100(root), cifar100(root, train=False)
+        else:
+            train = image_folder(f"{folder}/train", cache=cache)
+            test = image_folder(f"{folder}/test", cache=cache)
         if self.per_class is not None:
             train = few(train, self.per_class, seed=self.seed)
         if self.test_per_class is not None:
