@@ -29,23 +29,22 @@ def metrics_of(
     probes: Sequence[str],
     strategy: SelfSupervised,
     stream: Any,
-    online: OnlineProbe | None,
     analysis: AnalysisMetric | None,
 ) -> list[Any]:
     """Return the metrics of one run.
 
     :param probes: names of :data:`PROBES`.
-    :param strategy: with all its plugins; the classifiers of Kaizen's are measured too.
+    :param strategy: with all its plugins; the classifiers of an online probe's and of Kaizen's
+        are measured too.
     :param stream: whose experiences it learns.
-    :param online: one of its plugins, None for none.
     :param analysis: of stability and plasticity, None for none.
     """
     streams = stream.train_stream, stream.test_stream
     found = [StreamProbe(OFFLINE[name](), *streams) for name in OFFLINE if name in probes]
+    others: list[Any] = [] if analysis is None else [analysis]
     for plugin in strategy.plugins:
         if isinstance(plugin, KaizenPlugin):
             found.append(StreamProbe(ClassifierProbe(), *streams, backbone=plugin.network))
-    others: list[Any] = [] if analysis is None else [analysis]
-    if online is not None:
-        others.append(OnlineProbeAccuracy(online, stream.test_stream))
+        elif isinstance(plugin, OnlineProbe):
+            others.append(OnlineProbeAccuracy(plugin, stream.test_stream))
     return run_metrics(found, *others)

@@ -39,7 +39,7 @@ def overridden(of: Preset, method: str, given: Mapping[str, Any], device: str) -
 
     :param of: the preset.
     :param method: solo-learn's name.
-    :param given: at least what :func:`sizes` has.
+    :param given: at least what :func:`sizes` has; ``per_class`` and ``test_per_class`` count, too.
     :param device: where to train.
     """
     words = {"size": "image size", "batch": "batch size"}
@@ -47,6 +47,12 @@ def overridden(of: Preset, method: str, given: Mapping[str, Any], device: str) -
         words.get(name, name): f"{given[name]} instead of {said}"
         for name, said in sizes(of).items()
         if given[name] != said
+    }
+    parts = {"per_class": "training images", "test_per_class": "test images"}
+    changed |= {
+        f"{what} of each class": f"{given[name]} instead of all"
+        for name, what in parts.items()
+        if given.get(name) is not None
     }
     epochs = of.method(method).optimizer_settings.get("warmup_epochs")
     if warmup(of, method, given["epochs"]):

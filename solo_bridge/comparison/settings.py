@@ -30,6 +30,7 @@ from solo_bridge.presets import preset
 from solo_bridge.processes import Processes
 from solo_bridge.references import Joint
 from solo_bridge.specification import build, entries, title
+from solo_bridge.strategy import SelfSupervised
 
 REFERENCE = "backbone.pt"
 PIXELS = "pixels"
@@ -322,13 +323,44 @@ class Comparison(StreamSettings):
             plasticity.measure(self.folder(spec, out), stream.test_stream, joint)
         return load_run(self.folder(spec, out))
 
+    def strategy(
+        self, spec: str, stream: Any, evaluator: EvaluationPlugin, *plugins: Any
+    ) -> SelfSupervised:
+        """Return a strategy as it is trained here, newly initialised.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        :param stream: that it will learn.
+        :param evaluator: of what is measured.
+        :param plugins: of the caller's own, before all others.
+        """
+        method = self.network(stream)
+        parts = {e.name for e in entries(spec)}
+        defaults = self._defaults()
+        options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
+        online = []
+        if "online" in self.probes:
+            labelled = LabelledImages(stream.train_stream)
+            online = [OnlineProbe(classes_of(stream), labelled=labelled)]
+        return build(
+            spec,
+            method,
+            options=options,
+            plugins=[*plugins, *online],
+            **self._settings(),
+            views=self.kind_of_views,
+            train_mb_size=self.batch,
+            train_epochs=self.epochs,
+            device=self.device,
+            reproducible_views=True,
+            evaluator=evaluator,
+        )
+
     def _train(
         self, spec: str, stream: Any, out: Path, checkpoints: Checkpoints, progress: Progress
     ) -> None:
         """Train and measure a strategy, but for its plasticity."""
         folder = self.folder(spec, out)
         begun = ranks.of_first(checkpoints.folder.begun)
-        method = self.network(stream)
         recorder = RunRecorder(
             folder,
             self.title(spec),
@@ -338,28 +370,9 @@ class Comparison(StreamSettings):
             overwrite=not begun,
         )
         evaluator = EvaluationPlugin(loggers=[recorder])
-        parts = {e.name for e in entries(spec)}
-        defaults = self._defaults()
-        options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
-        online = None
-        if "online" in self.probes:
-            labelled = LabelledImages(stream.train_stream)
-            online = OnlineProbe(classes_of(stream), labelled=labelled)
-        strategy = build(
-            spec,
-            method,
-            options=options,
-            plugins=[progress, *([] if online is None else [online])],
-            **self._settings(),
-            views=self.kind_of_views,
-            train_mb_size=self.batch,
-            train_epochs=self.epochs,
-            device=self.device,
-            reproducible_views=True,
-            evaluator=evaluator,
-        )
+        strategy = self.strategy(spec, stream, evaluator, progress)
         analysis = None if isinstance(strategy, Joint) else self._analysis(spec, stream, out)
-        evaluator.metrics = metrics_of(self.probes, strategy, stream, online, analysis)
+        evaluator.metrics = metrics_of(self.probes, strategy, stream, analysis)
         strategy.plugins.append(checkpoints)
         checkpoints.attach(strategy)  # now that it has all its parts
         several = isinstance(strategy, Joint)
@@ -367,7 +380,7 @@ class Comparison(StreamSettings):
             strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
             strategy.eval(stream.test_stream, loss=False)
         if spec == "joint" and ranks.leads():
-            save_backbone(method, folder / REFERENCE)
+            save_backbone(strategy.model, folder / REFERENCE)
 
     def _epochs(self, spec: str) -> int:
         joint = "joint" in {e.name for e in entries(spec)}
