@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from avalanche_branchtune.records import load_run
-from benchmarks import paper
 from solo_bridge import specification
-from solo_bridge.comparison import Comparison, everything, settings
+from solo_bridge.comparison import Comparison, settings
 
 
 @pytest.fixture
@@ -75,18 +74,3 @@ def test_the_strategy_is_the_presets(tiny: Comparison, monkeypatch: pytest.Monke
         assert (found.lr, found.warmup_epochs) == (0.4 * 8 / 256, warmup)
         assert (run.train_epochs, run.train_mb_size, run.model.num_classes) == (epochs, 8, 2)
         assert run.model.preset == "branch_tuning/cifar100"
-
-
-def test_the_benchmark_asks_for_what_it_is_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(paper, "compare", lambda *given, **how: asked.append((given, how)))
-    words = ["--preset", "cassle/cifar100", "--method", "byol", "--data", str(folder), "--out", "x"]
-    paper.main(words)
-    paper.main([*words, "--strategies", "cassle,frozen", "--epochs", "4", "--seed", "3"])
-    ((specs, published, out), how), ((others, short, _), _) = asked
-    assert specs == everything("cassle/cifar100") == ["fine_tuning", "cassle", "joint"]
-    assert (published.epochs, published.method, out, how["separate"]) == (500, "byol", "x", True)
-    assert (others, short.epochs, short.seed) == (["cassle", "frozen"], 4, 3)
-    assert "--preset cassle/cifar100" in published.command
