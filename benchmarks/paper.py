@@ -175,12 +175,17 @@ def beside(results: Results, asked: Plan) -> list[Table]:
             continue
         measured = {m: results.values(job.group, m) for m in ("linear", "online")}
         measured = {m: values for m, values in measured.items() if values}
+        if not measured:
+            continue
         rows = [
-            [arm, *(shown(values.get(arm, {})) for values in measured.values()), f"{figure:g}"]
+            [arm, *(shown(values.get(arm, {})) for values in measured.values()), str(figure)]
             for arm, figure in zip(ARMS, PUBLISHED[comparison.method], strict=True)
         ]
         head = ["arm", *(f"found: {MEASURES[m][0]}" for m in measured), LABEL]
-        changed = ", ".join(f"{k} {v}" for k, v in comparison.overridden().items()) or "nothing"
+        overridden = comparison.overridden()
+        changed = ", ".join(f"{k} {v}" for k, v in overridden.items()) or "nothing"
+        if overridden.keys() - {"precision"}:
+            changed += ": the columns cannot be compared"
         notes = [
             "Final accuracies in percent on all classes. Published: arXiv 2403.18266, CIFAR-100 in "
             "5 experiences of 20 classes, 500 epochs each, the number of seeds not known here. "

@@ -121,6 +121,7 @@ def test_published_figures_stand_beside_what_was_found() -> None:
     assert table.rows[0] == ["fine_tuning", "–", "52.7"]
     assert table.rows[2] == ["cassle", "41.0 ± 1.4 (2 seeds)", "62.2"]
     assert "epochs 3 instead of 500" in table.notes[0]
+    assert table.notes[0].endswith(": the columns cannot be compared.")
     assert paper.beside(results, planned("--experiences", "10")) == []
 
 
