@@ -114,7 +114,7 @@ def plan(options: argparse.Namespace) -> Plan:
     name = f"{found.name.replace('/', '-')}-{sizes['experiences']}"
     made = plan_of(
         {
-            "question": f"{found.title}: {found.data} in {sizes['experiences']} experiences.",
+            "question": f"The protocol of {found.title}, on {data}.",
             "streams": {name: given},
             "methods": options.methods or [m for m in METHODS if m in found.methods],
             "epochs": epochs,
@@ -149,7 +149,8 @@ def measure(plan: Plan, options: argparse.Namespace) -> str:
     print(f"{options.steps} steps of each experience on {options.device}: {where}", file=sys.stderr)
     stream_of, kind = Comparison.stream, options.data
     if options.data is None:
-        stream_of, kind = random_stream, "random images, as many as CIFAR-100's"
+        stream_of = random_stream
+        kind = f"random images, {options.per_class or 500} of each of 100 classes"
     found, evaluation = estimates.estimate(
         plan,
         stream_of,

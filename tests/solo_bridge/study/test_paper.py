@@ -134,4 +134,4 @@ def test_hours_are_measured_without_data(
     said = capsys.readouterr().out
     steps = 2 * (50 // 8)
     assert f"branch_tuning-cifar100-2-simclr-1/branch_tuning     {steps} " in said
-    assert "data: random images, as many as CIFAR-100's" in said and "all 1 runs" in said
+    assert "data: random images, 1 of each of 100 classes" in said and "all 1 runs" in said
