@@ -63,7 +63,8 @@ class Plan:
     """What is run, and why.
 
     :param question: that the study answers.
-    :param streams: name → settings of the :class:`~solo_bridge.comparison.Comparison`.
+    :param streams: name → settings of the :class:`~solo_bridge.comparison.Comparison`; ``epochs``
+        of its own are instead of the plan's.
     :param arms: what is compared, in the order of the tables.
     :param methods: names of solo-learn methods.
     :param epochs: schedules: epochs of each experience; joint training has as many on all data.
@@ -86,17 +87,27 @@ class Plan:
 
         What time cuts off are then whole seeds, or long schedules, of all arms alike.
         """
+        every = {e for stream in self.streams for e in self.epochs_of(stream)}
         return [
             self._job(stream, method, epochs, seed, arm)
             for seed in self.seeds
-            for epochs in sorted(self.epochs)
+            for epochs in sorted(every)
             for stream in self.streams
+            if epochs in self.epochs_of(stream)
             for method in self.methods
             for arm in sorted(self.arms, key=lambda arm: arm.name != "joint")
         ]
 
+    def epochs_of(self, stream: str) -> tuple[int, ...]:
+        """Return the schedules of a stream: its own, if it says so, else the plan's.
+
+        :param stream: its name.
+        """
+        return tuple(self.streams[stream].get("epochs", self.epochs))
+
     def _job(self, stream: str, method: str, epochs: int, seed: int, arm: Arm) -> Job:
         settings = {**self.streams[stream], **arm.settings}
+        settings.pop("epochs", None)
         comparison = Comparison(
             **{"probes": list(self.probes), "device": self.device, **settings},
             method=method,
@@ -167,7 +178,7 @@ def plan_of(content: Any) -> Plan:
                     f"{part}: the name {name!r} is one of folders too: expected lower case "
                     "letters, digits and _ . + -"
                 )
-    streams = {name: _settings(f"streams.{name}", s) for name, s in content["streams"].items()}
+    streams = {name: _stream(f"streams.{name}", s) for name, s in content["streams"].items()}
     plain: dict[str, Any] = {
         part: tuple(_listed(part, content[part], kind))
         for part, kind in LISTS.items()
@@ -193,6 +204,13 @@ def _listed(part: str, given: Any, kind: type) -> list[Any]:
             f"{part}: expected different {'numbers' if kind is int else 'names'}; got {given!r}"
         )
     return listed
+
+
+def _stream(where: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict) or "epochs" not in given:
+        return _settings(where, given)
+    rest = _settings(where, {name: value for name, value in given.items() if name != "epochs"})
+    return {**rest, "epochs": _listed(f"{where}.epochs", given["epochs"], int)}
 
 
 def _arm(name: str, given: Any) -> Arm:

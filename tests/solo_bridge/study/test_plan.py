@@ -48,6 +48,18 @@ def test_the_jobs_of_a_plan(tmp_path: Path) -> None:
     assert comparison.probes == ["knn", "linear"]
 
 
+def test_a_stream_can_have_schedules_of_its_own() -> None:
+    streams = {"short": None, "long": {"epochs": [7, 15], "samples": 50}}
+    plan = plan_of({"streams": streams, "arms": {"joint": None}, "epochs": [2, 15], "seeds": 4})
+    assert [job.name.split("/")[0] for job in plan.jobs()] == [
+        "short-simclr-2",
+        "long-simclr-7",
+        "short-simclr-15",
+        "long-simclr-15",
+    ]
+    assert {job.comparison.samples for job in plan.jobs() if "long" in job.group} == {50}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,6 +75,7 @@ def test_the_jobs_of_a_plan(tmp_path: Path) -> None:
             "'option' is no part of arms.a: .* did you mean options?",
         ),
         ({"arms": {"a": {"options": {"cassle": 1}}}}, "arms.a.options: expected plugin"),
+        ({"streams": {"a": {"epochs": "long"}}}, "streams.a.epochs: expected different numbers"),
         ({"streams": {"a": {"sampels": 1}}}, "'sampels' is no setting of streams.a: .* samples"),
         ({"streams": {"a": {"seed": 1}}}, "'seed' is no setting of streams.a"),
     ],
