@@ -181,15 +181,23 @@ def _study(options: argparse.Namespace) -> int:
         for job in plan.jobs():
             print(f"{'finished' if job in state.finished else 'to do':<9} {job.name}")
         return 0
-    state = run_study(
-        plan,
-        out,
-        jobs=_jobs(options.jobs, plan.device, options.threads),
-        hours=options.hours,
-        imports=options.imports,
-        done=lambda run: print(f"{run.name}, seed {run.seed}: finished", file=sys.stderr),
-        checkpoint_minutes=options.checkpoint_minutes,
-    )
+    try:
+        state = run_study(
+            plan,
+            out,
+            jobs=_jobs(options.jobs, plan.device, options.threads),
+            hours=options.hours,
+            imports=options.imports,
+            done=lambda run: print(f"{run.name}, seed {run.seed}: finished", file=sys.stderr),
+            checkpoint_minutes=options.checkpoint_minutes,
+        )
+    except Stopped as error:
+        finished = len(progress(plan, out).finished)
+        error.args = (
+            f"{error}; {finished} of {len(plan.jobs())} runs finished, the others go on where they "
+            "are when it is started again",
+        )
+        raise
     results = collect(plan, out)
     name = Path(options.plan).stem
     results.save(out / f"{name}.json")
