@@ -27,6 +27,7 @@ there (a step took 1.13 times as long).
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -62,7 +63,17 @@ PUBLISHED = {
     "mocov2plus": (47.3, 52.68, 59.5, 60.7, 69.9),
 }
 """Final accuracies in 5 experiences, of :data:`ARMS`: arXiv 2403.18266, its main table."""
+CLASS_SEED = 5
+"""Of the order of the classes, one for all runs: DonkeyShot21/cassle b5b0929, main_pretrain.py."""
 LABEL = "published; probe as in the source, sources differ"
+
+
+UNTOLD = ("strategies", "seeds", "jobs", "hours", "out", "estimate", "steps")
+"""Options on which no result depends, or that a record has anyway."""
+
+
+def joined(value: Any) -> str:
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def words_of(text: str) -> list[str]:
@@ -110,7 +121,8 @@ def plan(options: argparse.Namespace) -> Plan:
     if data is None and found.data == "CIFAR-100":
         data = f"{CIFAR100}data"
     more = {"data": data, "per_class": options.per_class, "test_per_class": options.test_per_class}
-    given: dict[str, Any] = {"preset": found.name, **sizes, "workers": options.workers, **more}
+    fixed = {"workers": options.workers, "class_seed": CLASS_SEED}
+    given: dict[str, Any] = {"preset": found.name, **sizes, **fixed, **more}
     name = f"{found.name.replace('/', '-')}-{sizes['experiences']}"
     made = plan_of(
         {
@@ -124,7 +136,13 @@ def plan(options: argparse.Namespace) -> Plan:
             "arms": dict.fromkeys(options.strategies or found.strategies),
         }
     )
-    command = f"python -m benchmarks.paper --preset {found.name}"
+    told = {name: value for name, value in vars(options).items() if name not in UNTOLD}
+    words = [
+        f"--{name.replace('_', '-')} {joined(value)}"
+        for name, value in told.items()
+        if value is not None
+    ]
+    command = f"python -m benchmarks.paper {' '.join(words)}"
     return replace(made, streams={name: {**given, "command": command}})
 
 
@@ -187,10 +205,12 @@ def beside(results: Results, asked: Plan) -> list[Table]:
         changed = ", ".join(f"{k} {v}" for k, v in overridden.items()) or "nothing"
         if overridden.keys() - {"precision"}:
             changed += ": the columns cannot be compared"
+        own = comparison.data is not None and comparison.data.startswith(CIFAR100)
+        taken_for = "" if own else " (compare only if these are CIFAR-100's images)"
         notes = [
             "Final accuracies in percent on all classes. Published: arXiv 2403.18266, CIFAR-100 in "
             "5 experiences of 20 classes, 500 epochs each, the number of seeds not known here. "
-            f"Found: data {comparison.stream_facts()['data']}; overridden: {changed}."
+            f"Found: data {comparison.stream_facts()['data']}{taken_for}; overridden: {changed}."
         ]
         caption = f"{comparison.method}: found here, and published"
         found.append(Table(f"beside-{comparison.method}", caption, head, rows, notes))

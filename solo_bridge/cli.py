@@ -157,7 +157,7 @@ def _resume(options: argparse.Namespace) -> int:
             options,
             separate=first.separate,
             imports=list(first.imports),
-            whole=folder != part.out / f"{first.specification}-{part.comparison().seed}",
+            whole=folder != part.comparison().folder(first.specification, part.out),
         )
     return 0
 

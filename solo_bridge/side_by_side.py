@@ -19,6 +19,7 @@ def run_side_by_side(
     tasks: Iterable[Task],
     jobs: int = 1,
     ended: Callable[[str], Iterable[Task]] = lambda name: (),
+    failed: Callable[[str, BaseException], bool] = lambda name, error: False,
 ) -> None:
     """Run functions, each in a process of its own, and wait for their end.
 
@@ -28,6 +29,8 @@ def run_side_by_side(
     :param tasks: in the order in which they are begun.
     :param jobs: how many run at a time, at most.
     :param ended: called with the name of each that ended well; what it returns is begun next.
+    :param failed: called with the name of each that ended otherwise, and the error; if it returns
+        True, the others go on, as if that one had ended well.
     :raises BranchTuneError: which one of them raised, the first, with its name; likewise
         ``OSError``, as it is.
     :raises Stopped: if this process or one of them was asked to end.
@@ -45,7 +48,7 @@ def run_side_by_side(
                 one = Apart.next_to_end(running)
                 error = one.outcome()
                 running.remove(one)
-                if error is None:
+                if error is None or (not isinstance(error, Stopped) and failed(one.name, error)):
                     waiting[:0] = ended(one.name)
                     continue
             except KeyboardInterrupt as stop:

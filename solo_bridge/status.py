@@ -9,7 +9,7 @@ from typing import Any
 from avalanche_branchtune.checkpoints.lock import holder
 from avalanche_branchtune.checkpoints.sidecar import SIDECAR, age, ago, read_sidecar
 from avalanche_branchtune.errors import RecordError
-from solo_bridge.comparison.asked import ASKED, asked
+from solo_bridge.comparison.asked import ASKED, FAILED, asked
 
 SILENT = 600.0
 """Seconds after which a run on another host, where it cannot be looked at, is called silent."""
@@ -65,6 +65,9 @@ def status(folder: Path) -> Status:
     try:
         known = asked(folder)
         if not (folder / SIDECAR).exists():
+            why = folder / FAILED
+            if why.exists():
+                return Status(str(folder), "failed", note=why.read_text(encoding="utf-8").strip())
             return Status(str(folder), "done" if known and known.finished else "not begun")
         said = read_sidecar(folder)
         state = "done" if known and known.finished else _state(folder, said)

@@ -14,6 +14,8 @@ from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.writing import write_text
 
 ASKED = "comparison.json"
+FAILED = "failed.txt"
+"""Why a run of a study failed, which goes on with the others."""
 FORMAT = "avalanche-branchtune comparison 1"
 
 
@@ -89,17 +91,32 @@ class Asked:
         content = {"format": FORMAT, **asdict(self)}
         write_text(folder / ASKED, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
-    def check_same(self, other: Asked, folder: Path) -> None:
-        """Refuse to go on with a run that was asked for otherwise.
+    def check_same_run(self, other: Asked, folder: Path) -> None:
+        """Refuse to go on with a run that was asked for otherwise, or of another strategy.
+
+        :param other: what is asked for now.
+        :param folder: of this one.
+        :raises RecordError: naming what differs.
+        """
+        if other.specification != self.specification:
+            raise RecordError(
+                f"{folder} is of another strategy, {self.specification!r} instead of "
+                f"{other.specification!r}: choose another folder (--out), or another name"
+            )
+        self.check_same(other, folder)
+
+    def check_same(self, other: Asked, folder: Path, only: Iterable[str] | None = None) -> None:
+        """Refuse to go on with what was asked for otherwise.
 
         :param other: what is asked for now; its seed may be another one.
         :param folder: of this one.
+        :param only: settings that have to be the same; by default all.
         :raises RecordError: naming the settings that differ.
         """
         names = [*self.settings, *(n for n in other.settings if n not in self.settings)]
         differing = [
             f"{name} {other.settings.get(name)!r} instead of {self.settings.get(name)!r}"
-            for name in names
+            for name in (names if only is None else only)
             if name not in ("command", "seed")
             and self.settings.get(name) != other.settings.get(name)
         ]

@@ -77,4 +77,5 @@ def unfinished(folder: Path) -> list[Part]:
         Part(some[0][1], tuple(sorted((one for one, _ in some), key=lambda one: one.place)))
         for some in together.values()
     ]
-    return [part for part in parts if not part.finished()]
+    left = [part for part in parts if not part.finished()]
+    return sorted(left, key=lambda part: "joint" not in part.specifications)  # others wait for it

@@ -16,6 +16,7 @@ from avalanche_branchtune.streams import (
     few,
     image_folder,
 )
+from avalanche_branchtune.streams.labels import find_labels
 from solo_bridge.views import EvalTransform
 
 CIFAR100 = "cifar100:"
@@ -46,6 +47,7 @@ class StreamSettings:
     :param per_class: training images of each class of ``data`` that are used; None for all.
     :param test_per_class: the same of its test images.
     :param seed: of the stream.
+    :param class_seed: of the order of the classes; None for that of the stream.
     """
 
     data: str | None = None
@@ -56,6 +58,7 @@ class StreamSettings:
     per_class: int | None = None
     test_per_class: int | None = None
     seed: int = 0
+    class_seed: int | None = None
 
     def stream(self, cache: Path | None = None) -> Any:
         """Return the stream.
@@ -70,8 +73,9 @@ class StreamSettings:
             return altered_domains(train, test, names, eval_transform=view, seed=self.seed)
         parts: Any = self.experiences
         if self.scenario == "unequal":
-            parts = unequal(len(set(train.targets)), self.experiences)
-        return class_incremental(train, test, parts, eval_transform=view, seed=self.seed)
+            parts = unequal(len(set(find_labels(train).true)), self.experiences)
+        order = self.seed if self.class_seed is None else self.class_seed
+        return class_incremental(train, test, parts, eval_transform=view, seed=order)
 
     def _digits(self) -> tuple[Any, Any]:
         test = digits_on_photographs(False, size=self.size, seed=self.seed)
@@ -90,7 +94,7 @@ class StreamSettings:
         if self.per_class is not None:
             train = few(train, self.per_class, seed=self.seed)
         if self.test_per_class is not None:
-            test = few(test, self.test_per_class)
+            test = few(test, self.test_per_class, seed=self.seed)
         return train, test
 
     def check_stream(self) -> None:
@@ -123,6 +127,7 @@ class StreamSettings:
             "data": ", ".join([data, *chosen]),
             "image size": self.size,
             "stream": f"{SCENARIOS[self.scenario]}, {self.experiences} experiences",
+            **({} if self.class_seed is None else {"seed of the class order": self.class_seed}),
         }
 
 

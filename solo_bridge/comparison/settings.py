@@ -257,11 +257,19 @@ class Comparison(StreamSettings):
         :param spec: see :func:`solo_bridge.specification.build`.
         :param out: folder of all of them.
         """
+        if not self.trained(spec, out) or self.waits(spec, out):
+            return False
+        return spec != "joint" or (self.folder(spec, out) / REFERENCE).is_file()
+
+    def trained(self, spec: str, out: str | Path) -> bool:
+        """Tell whether a strategy is trained and measured, but maybe for its plasticity.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        :param out: folder of all of them.
+        """
         folder = self.folder(spec, out)
         known = asked(folder)
-        if known is None or not known.finished or not load_run(folder).complete:
-            return False
-        return not self.waits(spec, out) and (spec != "joint" or (folder / REFERENCE).is_file())
+        return known is not None and known.finished and load_run(folder).complete
 
     def waits(self, spec: str, out: str | Path) -> bool:
         """Tell whether a strategy's plasticity is yet to be measured, see :meth:`run`.
@@ -324,7 +332,7 @@ class Comparison(StreamSettings):
         return load_run(self.folder(spec, out))
 
     def strategy(
-        self, spec: str, stream: Any, evaluator: EvaluationPlugin, *plugins: Any
+        self, spec: str, stream: Any, evaluator: EvaluationPlugin | None, *plugins: Any
     ) -> SelfSupervised:
         """Return a strategy as it is trained here, newly initialised.
 
@@ -405,7 +413,7 @@ class Comparison(StreamSettings):
         if known is None:
             new.save(folder)
             return new
-        known.check_same(new, folder)
+        known.check_same_run(new, folder)
         return known
 
     def _settings(self) -> dict[str, Any]:

@@ -14,11 +14,10 @@ import torch
 from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.writing import write_text
 from solo_bridge.apart import PRELOADED, prepare
+from solo_bridge.comparison.asked import FAILED
 from solo_bridge.comparison.settings import REFERENCE, Comparison
 from solo_bridge.registry import import_file
 from solo_bridge.side_by_side import Task, run_side_by_side
-
-FAILED = "failed.txt"
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,25 @@ class Work:
     out: Path
 
     @property
+    def folder(self) -> Path:
+        """Of its record."""
+        return self.comparison.folder(self.spec, self.out)
+
+    @property
     def failed(self) -> Path:
         """File that says why it failed, if it did."""
-        return self.comparison.folder(self.spec, self.out) / FAILED
+        return self.folder / FAILED
 
     def failure(self) -> str | None:
         """Return why it failed, None if it did not."""
         return self.failed.read_text(encoding="utf-8").strip() if self.failed.exists() else None
+
+    def fail(self, error: BaseException) -> None:
+        """Note why it failed.
+
+        :param error: what it raised.
+        """
+        write_text(self.failed, f"{type(error).__name__}: {' '.join(str(error).split())}\n")
 
     def waits(self) -> bool:
         """Tell whether its plasticity can be measured only when joint training is finished."""
@@ -104,8 +115,16 @@ def run_works(
         waiting[:] = [one for one in waiting if one not in ready]
         return [task(one) for one in ready] or begin(1)
 
+    def failed(name: str, error: BaseException) -> bool:
+        if keep_failures:
+            work = named[name]
+            if work.failure() is None:  # it was killed, and could not say so
+                work.fail(error)
+            print(f"{name} failed: {work.failure()}", file=sys.stderr)
+        return keep_failures
+
     prepare(PRELOADED)
-    run_side_by_side(begin(jobs), jobs, ended)
+    run_side_by_side(begin(jobs), jobs, ended, failed)
     return runs
 
 
@@ -120,7 +139,6 @@ def _alone(
     try:
         work.comparison.run(work.spec, work.out, **how)
     except Exception as error:
-        if not keep_failure:
-            raise
-        write_text(work.failed, f"{type(error).__name__}: {error}\n")
-        print(f"{work.name} failed: {error}", file=sys.stderr)
+        if keep_failure:
+            work.fail(error)
+        raise

@@ -10,15 +10,20 @@ from typing import Any
 
 import yaml
 
-from avalanche_branchtune.errors import UnknownOptionError, did_you_mean
+from avalanche_branchtune.errors import BranchTuneError, UnknownOptionError, did_you_mean
+from avalanche_branchtune.options import at_least
 from solo_bridge.comparison.settings import Comparison
-from solo_bridge.specification import title
+from solo_bridge.specification import entries
 
 SETTINGS = frozenset(f.name for f in fields(Comparison)) - {
-    *("seed", "epochs", "method", "options", "variant", "command"),
+    *("seed", "epochs", "method", "options", "probes", "device", "variant", "command"),
 }
-"""Settings of a :class:`~solo_bridge.comparison.Comparison` that a stream or an arm may have."""
-PARTS = {"question", "streams", "methods", "epochs", "seeds", "probes", "device", "arms"}
+"""Settings of a :class:`~solo_bridge.comparison.Comparison` that a stream may have."""
+OWN = frozenset({"optimizer", "lr", "optimizer_settings", "batch", "views", "workers"})
+"""Those that an arm may have: what leaves stream, network and probes the same."""
+PARTS = {
+    *("question", "streams", "methods", "epochs", "seeds", "probes", "device", "arms", "reference"),
+}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.+×-]*")
 
 
@@ -29,7 +34,7 @@ class Arm:
     :param name: in tables, and of its folders.
     :param strategy: its specification, see :func:`solo_bridge.specification.build`.
     :param options: name → arguments of its plugin.
-    :param settings: of the :class:`~solo_bridge.comparison.Comparison`, over those of the stream.
+    :param settings: those of :data:`OWN`, over the stream's.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Plan:
     :param seeds: of stream, network and training.
     :param probes: see :data:`solo_bridge.comparison.measured.PROBES`.
     :param device: where to train.
+    :param reference: name of the arm that the others are compared with.
     """
 
     question: str
@@ -81,6 +87,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     probes: tuple[str, ...] = ("knn", "linear")
     device: str = "cpu"
+    reference: str = "fine_tuning"
 
     def jobs(self) -> list[Job]:
         """Return all jobs: all of the first seed first, the shortest first, joint training first.
@@ -119,13 +126,39 @@ class Plan:
         return Job(f"{stream}-{method}-{epochs}", arm.name, arm.strategy, comparison)
 
     def check(self) -> None:
-        """Refuse what cannot work, before anything is trained.
+        """Refuse what cannot work, before anything is trained: every strategy is built once.
 
-        :raises BranchTuneError: for what is not there, and numbers that cannot be.
+        :raises BranchTuneError: for what is not there, numbers that cannot be, and arms that cannot
+            be told from others.
         """
-        for job in {(job.group, job.arm): job for job in self.jobs()}.values():
-            title(job.strategy)
-            job.comparison.check()
+        for arm in self.arms:
+            parts = {entry.name for entry in entries(arm.strategy)}
+            _known(f"plugin of arms.{arm.name}", arm.options, parts)
+            if (arm.name == "joint") != (arm.strategy == "joint"):
+                raise UnknownOptionError(
+                    f"arms.{arm.name}: joint training has the name 'joint', and nothing else has: "
+                    "plasticity is measured against it"
+                )
+        if self.reference not in {arm.name for arm in self.arms}:
+            raise UnknownOptionError(
+                f"reference: there is no arm {self.reference!r}: name the one that the others are "
+                "compared with (reference: NAME)"
+            )
+        for seed in self.seeds:
+            at_least(0, "seeds", seed)
+        groups: dict[str, list[Job]] = {}
+        for job in self.jobs():
+            if job.comparison.seed == self.seeds[0]:
+                groups.setdefault(job.group, []).append(job)
+        for jobs in groups.values():
+            jobs[0].comparison.check()
+            stream = jobs[0].comparison.stream()
+            for job in jobs:
+                try:
+                    job.comparison.strategy(job.strategy, stream, None)
+                except BranchTuneError as error:
+                    error.args = (f"{job.name}: {error}",)
+                    raise
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -151,11 +184,10 @@ def read_plan(path: str | Path) -> Plan:
     :raises UnknownOptionError: for a file that is no plan; says what is wrong with it.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Unambiguous)
+        return plan_of(content)
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UnknownOptionError(f"{path}: cannot be read as YAML: {error}") from error
-    try:
-        return plan_of(content)
     except UnknownOptionError as error:
         raise UnknownOptionError(f"{path}: {error}") from error
 
@@ -184,13 +216,26 @@ def plan_of(content: Any) -> Plan:
         for part, kind in LISTS.items()
         if part in content
     }
+    texts = {part: content.get(part) for part in ("question", "device", "reference")}
     return Plan(
-        str(content.get("question", "")),
+        str(texts["question"] or ""),
         streams,
         tuple(_arm(name, given or {}) for name, given in content["arms"].items()),
         **plain,
-        device=str(content.get("device", "cpu")),
+        device=str(texts["device"] or "cpu"),
+        reference=str(texts["reference"] or "fine_tuning"),
     )
+
+
+class _Unambiguous(yaml.SafeLoader):
+    """YAML in which no name of a mapping is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise UnknownOptionError(f"{name!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 LISTS: Mapping[str, type] = {"methods": str, "epochs": int, "seeds": int, "probes": str}
@@ -221,15 +266,15 @@ def _arm(name: str, given: Any) -> Arm:
     options = given.get("options") or {}
     if not isinstance(options, dict) or not all(isinstance(o, dict) for o in options.values()):
         raise UnknownOptionError(f"{where}.options: expected plugin → arguments; got {options!r}")
-    settings = _settings(f"{where}.settings", given.get("settings"))
+    settings = _settings(f"{where}.settings", given.get("settings"), OWN)
     return Arm(name, str(given.get("strategy", name)), options, settings)
 
 
-def _settings(where: str, given: Any) -> dict[str, Any]:
+def _settings(where: str, given: Any, known: frozenset[str] = SETTINGS) -> dict[str, Any]:
     given = {} if given is None else given
     if not isinstance(given, dict):
         raise UnknownOptionError(f"{where}: expected settings; got {given!r}")
-    _known(f"setting of {where}", given, SETTINGS)
+    _known(f"setting of {where}", given, known)
     return given
 
 

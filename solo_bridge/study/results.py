@@ -19,7 +19,7 @@ from solo_bridge.study.running import progress, work_of
 
 FORMAT = "avalanche-branchtune study 1"
 ONLINE = "Online_Probe_Acc_Stream/eval_phase/test_stream"
-OWN = ("strategy", "specification", "command", "caveat")
+OWN = ("strategy", "specification", "command")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class Results:
     """What a study found so far.
 
     :param question: that it answers.
+    :param reference: name of the arm that the others are compared with.
     :param arms: name → its specification, options and settings.
     :param settings: group → what is the same in all its runs.
-    :param protocols: probe → how it is made.
+    :param protocols: group → probe → how it is made.
     :param environments: of the runs, each once.
     :param rows: finished runs.
     :param left: names of runs that are not finished.
@@ -74,9 +75,10 @@ class Results:
     """
 
     question: str
+    reference: str
     arms: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Any]]
-    protocols: Mapping[str, Mapping[str, Any]]
+    protocols: Mapping[str, Mapping[str, Mapping[str, Any]]]
     environments: list[Mapping[str, Any]]
     rows: list[Row]
     left: list[str]
@@ -118,13 +120,17 @@ def collect(plan: Plan, out: str | Path) -> Results:
     :param out: folder of the study.
     """
     state = progress(plan, out)
-    runs = [(job, load_run(_folder(job, out))) for job in state.finished]
+    runs = [(job, load_run(work_of(job, Path(out)).folder)) for job in state.trained]
     environments: list[Mapping[str, Any]] = []
     for _, run in runs:
         environments += [e for e in _listed(run.environment) if e not in environments]
-    protocols = {name: p.protocol for _, run in runs for name, p in run.probes.items()}
+    protocols: dict[str, dict[str, Any]] = {}
+    for job, run in runs:
+        found = {name: probe.protocol for name, probe in run.probes.items()}
+        protocols.setdefault(job.group, {}).update(found)
     return Results(
         plan.question,
+        plan.reference,
         {
             arm.name: {"strategy": arm.strategy, "options": arm.options, "settings": arm.settings}
             for arm in plan.arms
@@ -132,7 +138,7 @@ def collect(plan: Plan, out: str | Path) -> Results:
         _settings(runs),
         protocols,
         environments,
-        [row_of(job, run, _folder(job, out)) for job, run in runs],
+        [row_of(job, run, work_of(job, Path(out)).folder) for job, run in runs],
         [job.name for job in state.left],
         state.failed,
     )
@@ -213,8 +219,3 @@ def _settings(runs: Iterable[tuple[Job, Run]]) -> dict[str, dict[str, Any]]:
 
 def _listed(environment: Any) -> list[Any]:
     return environment if isinstance(environment, list) else [environment]
-
-
-def _folder(job: Job, out: str | Path) -> Path:
-    work = work_of(job, Path(out))
-    return work.comparison.folder(work.spec, work.out)

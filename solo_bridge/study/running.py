@@ -5,18 +5,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
 from avalanche_branchtune import ranks
+from avalanche_branchtune.checkpoints.files import INDEX
 from avalanche_branchtune.checkpoints.lock import locked
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run
-from solo_bridge.comparison.asked import Asked
-from solo_bridge.comparison.settings import MINUTES, PIXELS
+from avalanche_branchtune.records.run import RECORD
+from solo_bridge.comparison.asked import Asked, asked
+from solo_bridge.comparison.scenarios import StreamSettings
+from solo_bridge.comparison.settings import MINUTES, PIXELS, Comparison
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.registry import import_file
 from solo_bridge.study.plan import Job, Plan
@@ -26,12 +30,14 @@ from solo_bridge.study.plan import Job, Plan
 class Progress:
     """How far a study is.
 
-    :param finished: runs whose records are there.
-    :param left: runs that are not begun, or interrupted.
+    :param finished: runs whose records are there, whole.
+    :param trained: those and runs that only lack their plasticity, for which joint training waits.
+    :param left: all but the finished ones.
     :param failed: name of a run → why it failed.
     """
 
     finished: tuple[Job, ...]
+    trained: tuple[Job, ...]
     left: tuple[Job, ...]
     failed: dict[str, str]
 
@@ -72,9 +78,12 @@ def run_study(
     limit = None if hours is None else 3600 * positive("hours", hours)
     plan.check()
     out = Path(out)
-    with locked(out):
-        for job in plan.jobs():
-            _ask(job, out, imports)
+    with ExitStack() as stack:
+        for folder in [out, *sorted({out / job.group for job in plan.jobs()})]:
+            stack.enter_context(locked(folder))
+        for job, asked_for in [(job, _asked_for(job, out, imports)) for job in plan.jobs()]:
+            if asked_for is not None:  # all of them can be: nothing is written before
+                asked_for.save(work_of(job, out).folder)
         left = progress(plan, out).left
         works = [work_of(job, out) for job in left]
         run_works(
@@ -96,17 +105,22 @@ def progress(plan: Plan, out: str | Path) -> Progress:
 
     :param plan: what is run.
     :param out: folder of the study.
+    :raises RecordError: for runs there that were asked for otherwise.
     """
-    finished, left, failed = list[Job](), list[Job](), dict[str, str]()
+    finished, trained, left, failed = list[Job](), list[Job](), list[Job](), dict[str, str]()
     for job in plan.jobs():
-        if job.comparison.finished(job.strategy, Path(out) / job.group):
+        work = work_of(job, Path(out))
+        _asked_for(job, Path(out), ())
+        if work.comparison.trained(work.spec, work.out):
+            trained.append(job)
+        if work.comparison.finished(work.spec, work.out):
             finished.append(job)
             continue
         left.append(job)
-        failure = work_of(job, Path(out)).failure()
+        failure = work.failure()
         if failure is not None:
             failed[job.name] = failure
-    return Progress(tuple(finished), tuple(left), failed)
+    return Progress(tuple(finished), tuple(trained), tuple(left), failed)
 
 
 def work_of(job: Job, out: Path) -> Work:
@@ -118,10 +132,16 @@ def work_of(job: Job, out: Path) -> Work:
     return Work(job.name, job.comparison, job.strategy, out / job.group)
 
 
-def _ask(job: Job, out: Path, imports: Sequence[str]) -> None:
-    """Write what is asked for, or refuse to go on with what was asked for otherwise."""
+SHARED = (
+    *(f.name for f in fields(StreamSettings)),
+    *("method", "preset", "epochs", "width", "probes"),
+)
+"""Settings that have to be the same in all runs of a group, also of other plans."""
+
+
+def _asked_for(job: Job, out: Path, imports: Sequence[str]) -> Asked | None:
+    """Return what is to be written of a new run; refuse what was asked for otherwise."""
     work = work_of(job, out)
-    folder = work.comparison.folder(work.spec, work.out)
     new = Asked.of(
         vars(work.comparison),
         work.spec,
@@ -130,7 +150,11 @@ def _ask(job: Job, out: Path, imports: Sequence[str]) -> None:
         threads=torch.get_num_threads(),
     )
     known = work.comparison.known(work.spec, work.out)
-    if known is None:
-        new.save(folder)
-    else:
-        known.check_same(new, folder)
+    if known is not None and any((work.folder / name).exists() for name in (RECORD, INDEX)):
+        known.check_same_run(new, work.folder)
+        return None
+    for path in work.out.glob(f"*-{work.comparison.seed}/{RECORD}"):
+        other = asked(path.parent)
+        if other is not None:
+            other.filled(vars(Comparison())).check_same(new, path.parent, SHARED)
+    return new

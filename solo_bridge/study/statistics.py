@@ -19,6 +19,8 @@ FEWEST = 3
 """Seeds below which nothing is decided."""
 RESAMPLES = 10_000
 """Of the bootstrap, where there are too many to take them all."""
+ROUNDING = 1e-9
+"""Differences that vary less are equal."""
 ALL_UP_TO = 6
 """Seeds up to which all resamples are taken: 6 have 46,656."""
 
@@ -33,14 +35,29 @@ class Difference:
     :param low: lower end of the bootstrap interval of the mean (percentile, 95 %).
     :param high: its upper end.
     :param seeds: how many pairs there are.
-    :param verdict: :data:`ABOVE` or :data:`BELOW` if the seeds support it, see :func:`paired`.
+    :param p: of Student's paired test, 1 where nothing can be said: fewer than :data:`FEWEST`
+        seeds, or differences that are all equal, which says nothing of how much they vary.
     """
 
     mean: float
     low: float
     high: float
     seeds: int
-    verdict: str
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        """:data:`ABOVE` or :data:`BELOW` if the seeds support it by itself, see :func:`paired`."""
+        return self.judged(self.p)
+
+    def judged(self, p: float) -> str:
+        """Return the verdict by a probability that is adjusted for other comparisons.
+
+        :param p: at least :attr:`p`.
+        """
+        if p >= 1 - CONFIDENCE or self.low <= 0 <= self.high:
+            return UNDECIDED
+        return ABOVE if self.mean > 0 else BELOW
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -58,8 +75,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference
     """Compare two strategies on the seeds that both have.
 
     The interval is the percentile bootstrap's over seeds.  With three to five of them it is too
-    narrow, so a verdict needs Student's interval of the paired differences too: both have to leave
-    out zero, and there have to be at least :data:`FEWEST` seeds.
+    narrow, so a verdict needs Student's paired test too (two-sided, 5 %).
 
     :param ours: seed → value.
     :param theirs: seed → value.
@@ -70,15 +86,10 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference
         return None
     differences = np.array([ours[s] - theirs[s] for s in seeds])
     low, high = bootstrap(differences)
-    mean = float(differences.mean())
-    verdict = UNDECIDED
-    if len(seeds) >= FEWEST:
-        margin = _margin(differences)
-        if min(low, mean - margin) > 0:
-            verdict = ABOVE
-        elif max(high, mean + margin) < 0:
-            verdict = BELOW
-    return Difference(mean, low, high, len(seeds), verdict)
+    p = 1.0
+    if len(seeds) >= FEWEST and np.ptp(differences) > ROUNDING:
+        p = float(stats.ttest_1samp(differences, 0).pvalue)
+    return Difference(float(differences.mean()), low, high, len(seeds), p)
 
 
 def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -101,20 +112,42 @@ def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 def ordering(values: Mapping[str, Mapping[int, float]]) -> str:
     """Return what the seeds support of an ordering, and nothing else.
 
+    All pairs are compared, so probabilities are adjusted by Holm's method (Scandinavian Journal of
+    Statistics 6, 1979): if nothing differed, one of twenty orderings would have any pair.
+
     :param values: name → seed → value.
-    :return: ``"a < b < c"`` if each pair of neighbours is supported (:func:`paired`); else the
-        pairs that are, as in ``"a < b, c"``, or ``"undecided"``.
+    :return: ``"a < b < c"`` if each pair is supported; else the pairs that are, as in
+        ``"a < b, c"``, or ``"undecided"``.
     """
     names = sorted(values, key=lambda name: mean_and_deviation(list(values[name].values()))[0])
-    if claim(values, names) == "supported":
+    pairs = {}
+    for lower, higher in itertools.combinations(names, 2):
+        pair = paired(values[higher], values[lower])
+        if pair is not None:
+            pairs[lower, higher] = pair
+    adjusted = holm([pair.p for pair in pairs.values()])
+    above: dict[str, list[str]] = {}
+    for ((lower, higher), pair), p in zip(pairs.items(), adjusted, strict=True):
+        verdict = pair.judged(p)
+        if verdict != UNDECIDED:
+            low, high = (lower, higher) if verdict == ABOVE else (higher, lower)
+            above.setdefault(low, []).append(high)
+    if all(above.get(name) == names[i + 1 :] for i, name in enumerate(names[:-1])):
         return " < ".join(names)
-    found = []
-    for i, lower in enumerate(names):
-        pairs = [(name, paired(values[name], values[lower])) for name in names[i + 1 :]]
-        higher = [name for name, pair in pairs if pair is not None and pair.verdict == ABOVE]
-        if higher:
-            found.append(f"{lower} < {', '.join(higher)}")
-    return "; ".join(found) or UNDECIDED
+    return "; ".join(f"{low} < {', '.join(highs)}" for low, highs in above.items()) or UNDECIDED
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return probabilities adjusted by Holm's method.
+
+    :param p: of several tests.
+    """
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, largest = [1.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def claim(values: Mapping[str, Mapping[int, float]], claimed: Sequence[str]) -> str:
@@ -133,9 +166,3 @@ def claim(values: Mapping[str, Mapping[int, float]], claimed: Sequence[str]) -> 
     if BELOW in verdicts:
         return "contradicted"
     return "supported" if set(verdicts) == {ABOVE} else "undecided"
-
-
-def _margin(differences: np.ndarray) -> float:
-    n = len(differences)
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    return float(quantile * differences.std(ddof=1) / math.sqrt(n))

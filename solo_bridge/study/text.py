@@ -15,8 +15,6 @@ from solo_bridge.study.statistics import (
     paired,
 )
 
-REFERENCE = "fine_tuning"
-"""Name of the arm that the others are compared with, unless told otherwise."""
 MEASURES: Mapping[str, tuple[str, float, int]] = {
     "kNN": ("kNN", 100, 1),
     "linear": ("linear, offline", 100, 1),
@@ -29,20 +27,20 @@ SIGNS = {ABOVE: "↑", BELOW: "↓"}
 NOTE = (
     "Mean ± standard deviation over seeds after the last experience; in brackets the mean of the "
     "paired differences to {reference} on the same seeds, with its 95 % bootstrap interval. ↑ ↓: "
-    "the seeds support the difference (bootstrap's and Student's interval leave out zero, three "
-    "seeds or more); no arrow: undecided."
+    "the seeds support this difference by itself (the interval leaves out zero, and Student's "
+    "paired test of three seeds or more has p < 0.05); no arrow: undecided. If nothing differed, "
+    "one difference of twenty would have an arrow. P is measured against the arm joint."
 )
 
 
-def tables(results: Results, reference: str = REFERENCE) -> str:
+def tables(results: Results) -> str:
     """Return all tables as Markdown, with what the seeds say of orderings and what is not finished.
 
     :param results: of a study.
-    :param reference: name of the arm that the others are compared with.
     """
     parts = [results.question] if results.question else []
     for group in results.groups():
-        parts += [markdown(table(results, group, reference))]
+        parts += [markdown(table(results, group))]
         for measure, (called, _, _) in MEASURES.items():
             values = results.values(group, measure)
             if len(values) > 1:
@@ -53,13 +51,13 @@ def tables(results: Results, reference: str = REFERENCE) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(results: Results, group: str, reference: str = REFERENCE) -> Table:
+def table(results: Results, group: str) -> Table:
     """Return the table of one group, a row for each arm.
 
     :param results: of a study.
     :param group: see :class:`~solo_bridge.study.results.Row`.
-    :param reference: name of the arm that the others are compared with.
     """
+    reference = results.reference
     measured = {measure: results.values(group, measure) for measure in MEASURES}
     measured = {measure: values for measure, values in measured.items() if values}
     arms = [arm for arm in results.arms if any(arm in values for values in measured.values())]
@@ -72,7 +70,9 @@ def table(results: Results, group: str, reference: str = REFERENCE) -> Table:
         ]
         rows.append([arm, str(len(seeds)), *cells])
     head = ["arm", "seeds", *(MEASURES[measure][0] for measure in measured)]
-    return Table(f"study-{group}", group, head, rows, [NOTE.format(reference=reference)])
+    notes = [NOTE.format(reference=reference)]
+    caveat = results.settings.get(group, {}).get("caveat")
+    return Table(f"study-{group}", group, head, rows, [*notes, *([caveat] if caveat else [])])
 
 
 def cell(
@@ -93,7 +93,10 @@ def cell(
     if deviation is not None:
         text += f" ± {number(unit * deviation, decimals)}"
     found = paired(ours, theirs) if compared else None
-    return text if found is None else f"{text} ({difference(measure, found)})"
+    if found is None:
+        return text
+    pairs = "" if found.seeds == len(ours) else f" of {found.seeds} pairs"
+    return f"{text} ({difference(measure, found)}{pairs})"
 
 
 def difference(measure: str, found: Difference) -> str:

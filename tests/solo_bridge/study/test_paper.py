@@ -41,7 +41,10 @@ def test_it_asks_for_the_papers_runs() -> None:
     assert ten.comparison.overridden()["training images of each class"] == "7 instead of all"
     other = planned("--preset", "cassle/cifar100", "--methods", "vicreg", "--seeds", "4")
     assert [job.arm for job in other.jobs()] == ["joint", "fine_tuning", "cassle"]
-    assert other.jobs()[0].comparison.command.endswith("--preset cassle/cifar100")
+    assert other.jobs()[0].comparison.command == (
+        "python -m benchmarks.paper --preset cassle/cifar100 --methods vicreg "
+        "--probes knn,linear,online --device cpu --workers 0"
+    )
 
 
 def test_what_cannot_be_is_said(
@@ -111,7 +114,7 @@ def test_published_figures_stand_beside_what_was_found() -> None:
     asked = planned("--methods", "byol", "--epochs", "3", "--seeds", "0,1")
     group = asked.jobs()[0].group
     rows = [Row(group, "cassle", seed, {"online": [0.1, 0.4 + seed / 50]}) for seed in (0, 1)]
-    results = Results("", {arm: {} for arm in paper.ARMS}, {}, {}, [], rows, [], {})
+    results = Results("", "fine_tuning", dict.fromkeys(paper.ARMS, {}), {}, {}, [], rows, [], {})
     (table,) = paper.beside(results, asked)
     assert table.head == [
         "arm",

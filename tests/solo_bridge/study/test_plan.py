@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.errors import BranchTuneError, UnknownOptionError
 from solo_bridge.study.plan import plan_of, read_plan
 
 PLAN = """
@@ -77,6 +77,7 @@ def test_a_stream_can_have_schedules_of_its_own() -> None:
         ({"arms": {"a": {"options": {"cassle": 1}}}}, "arms.a.options: expected plugin"),
         ({"streams": {"a": {"epochs": "long"}}}, "streams.a.epochs: expected different numbers"),
         ({"streams": {"a": {"sampels": 1}}}, "'sampels' is no setting of streams.a: .* samples"),
+        ({"arms": {"a": {"settings": {"width": 2}}}}, "'width' is no setting of arms.a.settings"),
         ({"streams": {"a": {"seed": 1}}}, "'seed' is no setting of streams.a"),
     ],
 )
@@ -94,6 +95,9 @@ def test_files_that_are_no_plan(tmp_path: Path) -> None:
     file.write_text("a: [")
     with pytest.raises(UnknownOptionError, match=r"plan\.yaml: cannot be read as YAML"):
         read_plan(file)
+    file.write_text("streams: {a: }\narms: {a: , a: }")
+    with pytest.raises(UnknownOptionError, match=r"plan\.yaml: 'a' is given twice"):
+        read_plan(file)
     file.write_text("fine_tuning")
     with pytest.raises(
         UnknownOptionError, match=r"plan\.yaml: expected parts .* got 'fine_tuning'"
@@ -108,3 +112,32 @@ def test_a_plan_is_checked_before_anything_is_trained() -> None:
     none = plan_of({"streams": {"five": {"samples": 0}}, "arms": {"fine_tuning": None}})
     with pytest.raises(UnknownOptionError, match="samples"):
         none.check()
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"joint": {"strategy": "frozen"}}, "arms.joint: joint training has the name 'joint'"),
+        ({"upper": {"strategy": "joint"}}, "arms.upper: joint training has the name 'joint'"),
+        ({"a": {"strategy": "cassle", "options": {"casle": {}}}}, "'casle' is no plugin of arms.a"),
+        ({"frozen": None}, "reference: there is no arm 'fine_tuning'"),
+        (
+            {"fine_tuning": {"settings": {"optimizer": "adamm"}}},
+            "digits-simclr-15/fine_tuning-0: .*adamm",
+        ),
+        ({"fine_tuning": {"settings": {"lr": "1e-3"}}}, "fine_tuning-0: .*lr.*finite number"),
+        (
+            {
+                "fine_tuning": {
+                    "strategy": "branch_tuning",
+                    "options": {"branch_tuning": {"branch": "7x7"}},
+                }
+            },
+            "branch: .*7x7",
+        ),
+    ],
+)
+def test_arms_that_cannot_be_are_refused(arms: dict[str, object], message: str) -> None:
+    plan = plan_of({"streams": {"digits": {"samples": 40}}, "arms": arms})
+    with pytest.raises(BranchTuneError, match=message):
+        plan.check()
