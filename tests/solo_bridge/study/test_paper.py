@@ -114,7 +114,7 @@ def test_published_figures_stand_beside_what_was_found() -> None:
     asked = planned("--methods", "byol", "--epochs", "3", "--seeds", "0,1")
     group = asked.jobs()[0].group
     rows = [Row(group, "cassle", seed, {"online": [0.1, 0.4 + seed / 50]}) for seed in (0, 1)]
-    results = Results("", "fine_tuning", dict.fromkeys(paper.ARMS, {}), {}, {}, [], rows, [], {})
+    results = Results("", "fine_tuning", {arm: {} for arm in paper.ARMS}, {}, {}, [], rows, [], {})
     (table,) = paper.beside(results, asked)
     assert table.head == [
         "arm",
