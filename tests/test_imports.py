@@ -29,7 +29,7 @@ LAYERS = {
         ("metrics", "report"),
     ],
     "solo_bridge": [
-        ("apart", "arguments", "job", "augmentation", "compiling", "defaults", "finite"),
+        ("apart", "job", "augmentation", "compiling", "defaults", "finite"),
         ("mean_loss", "side_by_side", "titles"),
         ("compat", "presets"),
         ("views", "backbones", "optim", "lars", "archives", "files", "config", "draws"),
@@ -44,7 +44,9 @@ LAYERS = {
         ("specification",),
         ("comparison",),
         ("study",),
-        ("doctor", "preloaded", "status", "cli"),
+        ("doctor", "preloaded", "status"),
+        ("commands",),
+        ("cli",),
         ("__main__",),
     ],
 }

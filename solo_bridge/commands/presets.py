@@ -1,0 +1,28 @@
+"""``branchtune presets``: the papers' settings."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Say what the command takes.
+
+    :param parser: of the command.
+    """
+    parser.description = (
+        "The papers' settings by name, as compare --preset and SoloMethod.from_preset take them."
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of a preset (default: list them)")
+
+
+def run(options: Namespace) -> int:
+    """Print the list of presets, or one of them.
+
+    :param options: see :func:`arguments`.
+    """
+    from solo_bridge.presets import preset
+    from solo_bridge.presets.text import description, listing
+
+    print(listing() if options.name is None else description(preset(options.name)))
+    return 0
