@@ -306,7 +306,7 @@ class BranchConv2d(Branched, nn.Conv2d):
         """Return ``W + Σ pad(B)``, shape ``(C_out, C_in / groups, kH, kW)``."""
         if "merged" in self._branch_record:
             return self._branch_record["merged"]
-        return _Fold.apply(self.weight, *self.branches.values())
+        return fold(self.weight, self.branches)
 
     def folded_gradient(self) -> Tensor:
         """Return the gradient for the folded kernel inside the branches' support, else zero."""
@@ -344,10 +344,7 @@ class BranchLinear(Branched, nn.Linear):
         """Return the weight with its branch added, shape ``(out, in)``."""
         if "merged" in self._branch_record:
             return self._branch_record["merged"]
-        b = self.branches
-        return self.weight + (
-            b["branch_full"] if "branch_full" in b else b["branch_up"] @ b["branch_down"]
-        )
+        return fold(self.weight, self.branches)
 
     def folded_gradient(self) -> Tensor | None:
         """Return the full branch's gradient; None for a low-rank branch."""
@@ -388,6 +385,27 @@ class _Fold(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return (gradient, *(_window(gradient, shape) for shape in ctx.shapes))
+
+
+def fold(kernel: Tensor, branches: Mapping[str, Tensor]) -> Tensor:
+    """Return a kernel with its branches added.
+
+    :param kernel: of a convolution ``(C_out, C_in / groups, kH, kW)``, or of a linear layer
+        ``(out, in)``.
+    :param branches: by the names that they have beside it.
+    :return: ``W + Σ pad(B)``, of the kernel's shape.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune.branches import fold
+        >>> fold(torch.ones(1, 1, 1, 3), {"branch_1x1": torch.ones(1, 1, 1, 1)}).tolist()
+        [[[[1.0, 2.0, 1.0]]]]
+    """
+    if kernel.dim() == 4:
+        return _Fold.apply(kernel, *branches.values())
+    full = branches.get("branch_full")
+    return kernel + (branches["branch_up"] @ branches["branch_down"] if full is None else full)
 
 
 def _branch_conv(conv: nn.Conv2d, cls: type[nn.Module], branch: Branch) -> None:

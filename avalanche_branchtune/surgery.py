@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
@@ -20,6 +20,7 @@ from avalanche_branchtune.branches import (
     carries_branches,
     check_branch,
     check_linear,
+    fold,
     take_off,
     why_unbranchable,
 )
@@ -304,6 +305,44 @@ def folded_state_dict(model: nn.Module) -> dict[str, Tensor]:
             for branch in layer.branches:
                 del state[f"{prefix}{branch}"]
     return state
+
+
+def without_branches(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a compressed network from those of the expanded one.
+
+    :param state: name → tensor, as :func:`folded_state_dict` does without the network; without
+        branches it comes back as it is.
+    :return: names of the plain network, in their order, with ``W + Σ pad(B)`` for branched kernels.
+    :raises ExpansionError: for branches without their kernel, or of shapes that cannot be its.
+
+    Example::
+
+        >>> import torch
+        >>> from avalanche_branchtune import compress, expand
+        >>> from avalanche_branchtune.surgery import without_branches
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False))
+        >>> expansion, layer = expand(model), model[0]
+        >>> layer.weight.data, layer.branch_1x1.data = torch.full((2, 1, 1, 1, 1), 2.5)
+        >>> {name: value.item() for name, value in without_branches(model.state_dict()).items()}
+        {'0.weight': 5.0}
+    """
+    branches: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        layer, _, last = name.rpartition(".")
+        if last.startswith("branch_"):
+            branches.setdefault(f"{layer}.weight" if layer else "weight", {})[last] = tensor
+    found = {n: t for n, t in state.items() if not n.rpartition(".")[2].startswith("branch_")}
+    for kernel, added in branches.items():
+        try:
+            merged = fold(found[kernel], added)
+            if merged.shape != found[kernel].shape:
+                raise RuntimeError(f"shapes {[tuple(b.shape) for b in added.values()]}")
+        except (LookupError, RuntimeError) as error:
+            raise ExpansionError(
+                f"{kernel}: {', '.join(added)} cannot be merged: {error!r}"
+            ) from error
+        found[kernel] = merged
+    return found
 
 
 def compress(model: nn.Module) -> tuple[str, ...]:

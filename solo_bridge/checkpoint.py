@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_branchtune.errors import CheckpointError, expected_one_of
-from avalanche_branchtune.surgery import is_expanded
+from avalanche_branchtune.errors import CheckpointError, ExpansionError, expected_one_of
+from avalanche_branchtune.surgery import is_expanded, without_branches
 from solo_bridge.compat import parts
 from solo_bridge.compat.checkpoint_keys import (
     BACKBONE_KEYS,
@@ -101,7 +101,10 @@ def load_solo_checkpoint(
     """Start a model from a checkpoint of solo-learn or CaSSLe, or from plain weights.
 
     Read are Lightning checkpoints with ``backbone.*`` or ``encoder.*`` keys, a
-    backbone's ``state_dict`` written by ``torch.save``, and ``.safetensors``.
+    backbone's ``state_dict`` written by ``torch.save``, ``.safetensors``, and the
+    folder of a run with :class:`~avalanche_branchtune.checkpoints.Checkpoints`, whose
+    network is as it was last saved.  Branches of a network that was expanded are
+    merged into their kernels.
     A :class:`SoloMethod` also takes over projector, predictor, momentum
     networks, queues and prototypes where names and shapes agree; solo-learn's
     online classifiers, and what it makes anew whenever training starts, are left
@@ -114,7 +117,7 @@ def load_solo_checkpoint(
     files; in others, by numbers that are not finite.
 
     :param model: a SoloMethod, or a backbone.
-    :param path: the file.
+    :param path: the file, or the folder of a run.
     :param strict: refuse a file unless it holds exactly the model's tensors
         (parts listed under ``ignored`` do not count).
     :return: what was loaded and what was not; it is logged too.
@@ -126,7 +129,7 @@ def load_solo_checkpoint(
     """
     path = Path(path)
     _refuse_expanded(model, "load_solo_checkpoint")
-    found = read_tensors(path)
+    found = plain_tensors(path)
     target, part, inside, name = model, "", "", ""
     if isinstance(model, SoloMethod):
         target, part, name = model.solo, _name_of(model.backbone, model.solo), model.name
@@ -173,6 +176,19 @@ def load_solo_checkpoint(
     return report
 
 
+def plain_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a network, the branches of an expanded one merged into their kernels.
+
+    :param path: see :func:`load_solo_checkpoint`.
+    :return: name → tensor.
+    :raises CheckpointError: see there.
+    """
+    try:
+        return without_branches(read_tensors(path))
+    except ExpansionError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def save_solo_checkpoint(
     method: SoloMethod,
     path: str | Path,
@@ -180,6 +196,7 @@ def save_solo_checkpoint(
     args: Mapping[str, Any] | None = None,
     generation: str = "main",
     device: str | torch.device | None = None,
+    only_backbone: bool = False,
 ) -> Path:
     """Write a checkpoint for solo-learn's own commands, with ``args.json`` beside it.
 
@@ -204,6 +221,7 @@ def save_solo_checkpoint(
         ``"1.0.2"`` (``encoder.*``), which load nothing from each other's files.
     :param device: where the tensors of the file are, for example ``"cuda"`` for a
         method that was moved to the CPU; by default where the method is.
+    :param only_backbone: leave out projector, predictor and whatever else the method has.
     :return: the path.
     :raises CheckpointError: for another suffix or an expanded method.
     :raises UnknownOptionError: for an unknown generation.
@@ -215,6 +233,8 @@ def save_solo_checkpoint(
     refuse_suffix(path, CHECKPOINT)
     adapter = GENERATIONS[generation]
     state = {renamed(n, adapter.backbone_key): t for n, t in portable(method.solo, device).items()}
+    if only_backbone:
+        state = {n: t for n, t in state.items() if n.startswith(f"{adapter.backbone_key}.")}
     described = Description(
         method=method.name,
         settings=method.settings,

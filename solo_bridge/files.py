@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_branchtune.checkpoints.files import INDEX
+from avalanche_branchtune.checkpoints.weights import saved_weights
 from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.writing import replacing
 from solo_bridge.archives import Stored, opened
@@ -28,6 +30,9 @@ WEIGHTS = (".pt", ".pth", ".safetensors")
 
 MOST_SHARED = 64
 """How often the tensors of a file may have its size: those of tied layers share their numbers."""
+
+METHOD = "solo."
+"""What the names of a method's tensors begin with where a strategy trains it."""
 
 CHECKSUM = "sha256 of tensors"
 """Where our files have :func:`checksum`: a key of a ``.ckpt``, metadata of ``.safetensors``.
@@ -43,13 +48,17 @@ archive's own checksums are there.
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file by name.
 
-    :param path: the file.
+    :param path: the file, or the folder of a run with checkpoints, for its network as it was last
+        saved.
     :return: name → tensor, dense and on the CPU.
     :raises CheckpointError: naming file and cause; for a file whose checksum
         does not agree with its tensors.
     """
+    if (path / INDEX).exists():
+        return {name.removeprefix(METHOD): t for name, t in saved_weights(path).items()}
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+        why = ", but a folder without checkpoints of a run" if path.is_dir() else ""
+        raise CheckpointError(f"{path}: there is no such file{why}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty")
     try:
