@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -123,6 +123,30 @@ def stability_plasticity_steps(groups: Sequence[Group]) -> Picture | None:
     if len(steps) < len(every):
         caption += f" Shown: {_listed(steps)} of {len(every)} experiences."
     return Picture("layers-experiences", drawing, caption, " ".join(alt))
+
+
+@styled
+def likeness(curves: Mapping[str, Mapping[str, float]]) -> Picture:
+    """Draw how alike networks are, layer by layer.
+
+    :param curves: what is compared, for the legend → layer → CKA; a line each.
+    """
+    values = [{n: Statistic(v, None, 1) for n, v in layers.items()} for layers in curves.values()]
+    names, labels = _layer_names(values), list(curves)
+    drawing = figure(2.7 + _room(names) + legend_height(labels, 1))
+    axes = drawing.add_subplot()
+    handles = [
+        _line(axes, names, layers, style)
+        for layers, style in zip(values, looks_in_order(len(values)), strict=True)
+    ]
+    axes.set_ylabel("CKA")
+    axes.grid(axis="y")
+    _name_layers(axes, names)
+    legend(drawing, handles, labels, 1)
+    alt = [f"Line chart over {len(names)} layers."]
+    alt += [f"{label}: {_extremes(v)}." for label, v in zip(labels, values, strict=True)]
+    caption = "Linear CKA of each layer, from the input (left) to the output."
+    return Picture("likeness", drawing, caption, " ".join(alt))
 
 
 @styled

@@ -20,6 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from avalanche_branchtune.options import one_of
 from avalanche_branchtune.report.formats import one_line
 from avalanche_branchtune.report.groups import REFERENCES, Group
 from avalanche_branchtune.writing import replacing
@@ -149,17 +150,28 @@ def save(picture: Picture, folder: str | os.PathLike[str]) -> bytes:
     :param folder: which exists.
     :return: the SVG.
     """
+    for suffix in FORMATS:
+        save_as(picture, Path(folder) / f"{picture.key}.{suffix}")
+    return (Path(folder) / f"{picture.key}.svg").read_bytes()
+
+
+@styled
+def save_as(picture: Picture, path: Path) -> None:
+    """Write a figure in the format of a file's suffix.
+
+    :param picture: the figure.
+    :param path: the file; its folder exists.
+    :raises UnknownOptionError: for another suffix than those of :data:`FORMATS`.
+    """
     unsaid: dict[str, dict[str, Any]] = {
         "svg": {"Date": None, "Creator": None},
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
-    for suffix in FORMATS:
-        path = Path(folder) / f"{picture.key}.{suffix}"
-        with replacing(path) as temporary:
-            picture.figure.savefig(temporary, dpi=200, metadata=unsaid[suffix])
-        picture.figure.set_layout_engine(None)  # keep the first layout, and save its time
-    return (Path(folder) / f"{picture.key}.svg").read_bytes()
+    suffix = one_of(f"{path}: suffix", path.suffix.removeprefix("."), FORMATS)
+    with replacing(path) as temporary:
+        picture.figure.savefig(temporary, dpi=200, metadata=unsaid[suffix])
+    picture.figure.set_layout_engine(None)  # keep the first layout, and save its time
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
