@@ -20,6 +20,7 @@ SOLO = [
     "torchmetrics>=0.11",
     "tqdm>=4.60",
 ]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 TEST = [
     "hypothesis>=6.80",
     "pytest>=7.4",
@@ -59,6 +60,7 @@ setup(
     ],
     extras_require={
         "solo": SOLO,
+        "onnx": ONNX,
         "test": TEST,
         "dev": [*SOLO, *TEST, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
     },

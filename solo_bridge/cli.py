@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stoppable():
             return command(options.command).run(options)
     except KeyboardInterrupt as error:
-        print(f"branchtune {options.command}: {error or 'interrupted'}", file=sys.stderr)
+        print(f"branchtune {options.command}: {str(error) or 'interrupted'}", file=sys.stderr)
         return getattr(error, "status", 130)
     except (BranchTuneError, OSError) as error:
         print(f"branchtune {options.command}: {' '.join(str(error).split())}", file=sys.stderr)

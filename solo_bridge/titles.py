@@ -30,3 +30,11 @@ TITLES = {
     "replay_min_redundancy": "replay, MinRed",
     "si": "SI",
 }
+
+PROBES = {
+    "knn": "weighted kNN on frozen features",
+    "linear": "linear probe on frozen features",
+    "online": "linear classifier that learns along with the network from all experiences' images, "
+    "as in CaSSLe's tables; BatchNorm's statistics see them",
+}
+"""Names of probes, all of all classes of the stream."""

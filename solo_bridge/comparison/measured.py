@@ -14,15 +14,9 @@ from avalanche_branchtune.metrics import (
 )
 from solo_bridge.plugins import KaizenPlugin
 from solo_bridge.strategy import SelfSupervised
+from solo_bridge.titles import PROBES as PROBES
 
 OFFLINE = {"knn": KNNProbe, "linear": LinearProbe}
-PROBES = {
-    "knn": "weighted kNN on frozen features",
-    "linear": "linear probe on frozen features",
-    "online": "linear classifier that learns along with the network from all experiences' images, "
-    "as in CaSSLe's tables; BatchNorm's statistics see them",
-}
-"""Names of probes, all of all classes of the stream."""
 
 
 def metrics_of(

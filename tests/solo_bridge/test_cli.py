@@ -10,6 +10,7 @@ import pytest
 
 from avalanche_branchtune import __version__
 from solo_bridge import cli
+from solo_bridge.commands import COMMANDS
 from tests.run_records import full, joint
 
 
@@ -26,20 +27,7 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert all(
-        f"\n    {name} " in text
-        for name in (
-            "check",
-            "compare",
-            "demo",
-            "doctor",
-            "presets",
-            "report",
-            "resume",
-            "status",
-            "views",
-        )
-    )
+    assert all(f"\n    {name} " in text for name in COMMANDS)
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
     text = capsys.readouterr().out
@@ -54,6 +42,8 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         ["presets"],
         ["presets", "cassle/cifar100"],
         ["status", "."],
+        ["list", "methods"],
+        ["list", "probes"],
         ["report", "runs"],
     ],
 )
