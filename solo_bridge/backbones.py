@@ -106,23 +106,45 @@ def _by_name(name: str, size: int, kwargs: Mapping[str, Any]) -> nn.Module:
     import timm
 
     if timm.is_model(name):
-        try:
-            return timm.create_model(name, num_classes=0, img_size=size, **kwargs)
-        except TypeError:  # convolutional networks take images of any size
-            return timm.create_model(name, num_classes=0, **kwargs)
+        return of_timm(name, size, kwargs)
     if name in list_models(module=models):
-        net: nn.Module = get_model(name, weights=None, **kwargs)
-        linear = [n for n, m in net.named_modules() if isinstance(m, nn.Linear)]
-        if not linear:
-            raise UnknownOptionError(
-                f"SoloMethod(backbone={name!r}): it ends in no linear layer that could be taken "
-                "off: pass a module that ends in pooled features instead"
-            )
-        last = linear[-1]
-        parent, _, child = last.rpartition(".")
-        setattr(net.get_submodule(parent), child, nn.Identity())
-        return net
+        return of_torchvision(name, kwargs)
     raise UnknownOptionError(
         f"SoloMethod(backbone={name!r}): neither solo-learn, timm nor torchvision has a model of "
         "this name; pass a module instead"
     )
+
+
+def of_timm(name: str, size: int, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Build one of timm's models without its classifier.
+
+    :param name: that timm knows.
+    :param size: side of the images in pixels.
+    :param kwargs: arguments of the constructor.
+    """
+    import timm
+
+    try:
+        return timm.create_model(name, num_classes=0, **{"img_size": size, **kwargs})
+    except TypeError:  # convolutional networks take images of any size
+        return timm.create_model(name, num_classes=0, **kwargs)
+
+
+def of_torchvision(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Build one of torchvision's models without its last linear layer.
+
+    :param name: that torchvision knows.
+    :param kwargs: arguments of the constructor.
+    :raises UnknownOptionError: for one that has no such layer.
+    """
+    net: nn.Module = get_model(name, weights=None, **kwargs)
+    linear = [n for n, m in net.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise UnknownOptionError(
+            f"SoloMethod(backbone={name!r}): it ends in no linear layer that could be taken "
+            "off: pass a module that ends in pooled features instead"
+        )
+    last = linear[-1]
+    parent, _, child = last.rpartition(".")
+    setattr(net.get_submodule(parent), child, nn.Identity())
+    return net

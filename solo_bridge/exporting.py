@@ -7,15 +7,19 @@ import tempfile
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import list_models
 
 from avalanche_branchtune.errors import CheckpointError, UnknownOptionError
 from avalanche_branchtune.keeping import looked_at
 from avalanche_branchtune.options import one_of
+from solo_bridge.backbones import of_timm, of_torchvision
 from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone, save_solo_checkpoint
 from solo_bridge.compat import load
 from solo_bridge.files import CHECKPOINT, WEIGHTS, read_tensors, refuse_suffix
@@ -102,25 +106,18 @@ def _of_bridge(network: Trained) -> nn.Module:
 
 
 def _of_torchvision(network: Trained) -> nn.Module:
-    from torchvision import models
-
-    if network.name not in models.list_models(module=models):
+    if network.name not in list_models(module=models):
         raise _unknown(network, "torchvision")
-    made = models.get_model(network.name, weights=None)
-    linear = [n for n, m in made.named_modules() if isinstance(m, nn.Linear)]
-    parent, _, child = linear[-1].rpartition(".") if linear else ("", "", "")
-    if linear:
-        setattr(made.get_submodule(parent), child, nn.Identity())
-    return _with_stem(made, network)
+    return _with_stem(of_torchvision(network.name, network.architecture.kwargs), network)
 
 
 def _of_timm(network: Trained) -> nn.Module:
     import timm
 
-    name, kwargs = network.name, dict(network.architecture.kwargs)
-    if not timm.is_model(name):
+    name = network.name  # solo-learn makes its own transformers known to timm
+    if not timm.is_model(name) or not timm.model_entrypoint(name).__module__.startswith("timm."):
         raise _unknown(network, "timm")
-    return _with_stem(timm.create_model(name, num_classes=0, **kwargs), network)
+    return _with_stem(of_timm(name, network.size, network.architecture.kwargs), network)
 
 
 def _unknown(network: Trained, program: str) -> CheckpointError:
@@ -177,6 +174,10 @@ def _onnx(network: Trained, path: Path) -> str:
         raise UnknownOptionError(
             f"--format onnx: {' and '.join(lacking)} not installed: pip install "
             "'avalanche-branchtune[onnx]'"
+        )
+    if "dynamo" not in signature(torch.onnx.export).parameters:
+        raise UnknownOptionError(
+            f"--format onnx: needs torch 2.5 or later; this is {torch.__version__}"
         )
     images = random_images(network.size)
     backbone = deepcopy(network.backbone).eval()

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.checkpoints.files import INDEX
 from avalanche_branchtune.errors import CheckpointError, UnknownOptionError
+from avalanche_branchtune.options import at_least_one, one_of
 from avalanche_branchtune.surgery import HEADS
 from solo_bridge.archives import opened
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, plain_tensors
 from solo_bridge.comparison.asked import asked
-from solo_bridge.comparison.settings import REFERENCE
+from solo_bridge.comparison.settings import REFERENCE, Comparison
 from solo_bridge.compat.checkpoint_keys import BACKBONE_KEYS
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.files import CHECKPOINT, some
@@ -192,10 +193,11 @@ def _told(path: Path) -> Architecture:
     """Return what a checkpoint says of its backbone, as far as it does."""
     run = asked(path if path.is_dir() else path.parent)
     if run is not None:
-        settings = run.settings
+        settings = run.filled(vars(Comparison())).settings
+        method = one_of(f"{path}: method", settings["method"], DEFAULTS)
         small = f"small_resnet({settings['width']})"
-        name = small if settings["preset"] is None else DEFAULTS[settings["method"]].backbone
-        return Architecture(name, settings["size"], method=settings["method"])
+        name = small if settings["preset"] is None else DEFAULTS[method].backbone
+        return Architecture(name, at_least_one(f"{path}: size", settings["size"]), method=method)
     if path.suffix not in CHECKPOINT or not path.is_file():
         return Architecture()
     beside = path.with_name("args.json")
@@ -226,6 +228,7 @@ def _from_arguments(said: Mapping[str, Any]) -> Architecture:
     if crop is None and isinstance(views, list):
         crop = views[0].get("crop_size")
     crop = crop[0] if isinstance(crop, list) else crop
+    crop = kwargs.get("img_size") if crop is None else crop  # a transformer's
     known = isinstance(name, str) and name.isidentifier() and name != "Sequential"
     return Architecture(
         str(name) if known else None,

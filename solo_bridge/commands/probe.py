@@ -145,6 +145,7 @@ def _stream(options: Namespace, size: int) -> Any:
     if run is not None:
         names = {f.name for f in fields(StreamSettings)}
         own = StreamSettings(**{k: v for k, v in run.settings.items() if k in names})
+        own.check_stream()
         if own.data is not None and not own.data.startswith("cifar100:"):
             own = replace(own, data=str(Path(run.directory) / own.data))
         return replace(own, size=size, **given)

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import CheckpointError, UnknownOptionError
-from solo_bridge import exporting
+from solo_bridge import SoloMethod, exporting, save_solo_checkpoint
 from solo_bridge.checkpoint import save_backbone
 from solo_bridge.exporting import export, stem_of
 from solo_bridge.trained import Trained, trained
@@ -116,6 +116,24 @@ def test_onnx_needs_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UnknownOptionError, match=r"onnx and onnxscript not installed: .*\[onnx\]"):
         export(network, tmp_path / "a.onnx", "onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["small.pt"]
+
+
+@pytest.mark.slow
+def test_transformers_of_timm_and_of_solo_learn(tmp_path: Path) -> None:
+    """solo-learn makes its own known to timm, which has none of them by itself."""
+    name, size = "vit_tiny_patch16_224", {"img_size": 32}
+    made = timm.create_model(name, num_classes=0, **size)
+    path = save_backbone(made, tmp_path / "a.pt")
+    found = trained(path, backbone=name, size=32)
+    assert torch.equal(outputs(found.backbone), outputs(made))
+    export(found, tmp_path / "b.pt", "timm")
+    again = timm.create_model(name, num_classes=0, checkpoint_path=str(tmp_path / "b.pt"), **size)
+    assert torch.equal(outputs(again), outputs(made))
+    own = SoloMethod("simclr", "vit_tiny", image_size=32, proj_hidden_dim=4, proj_output_dim=4)
+    other = trained(save_solo_checkpoint(own, tmp_path / "c.ckpt"))
+    with pytest.raises(CheckpointError, match="timm has no model vit_tiny: export safetensors"):
+        export(other, tmp_path / "d.pt", "timm")
+    export(other, tmp_path / "d.ckpt", "solo-learn")
 
 
 @pytest.mark.slow

@@ -78,6 +78,9 @@ def test_what_is_said_beside_a_file_and_in_it(tmp_path: Path) -> None:
     }
     (tmp_path / "args.json").write_text(json.dumps(args))
     assert _told(path) == Architecture("vit_tiny", 16, kwargs)
+    args = {"encoder": "vit_tiny", "backbone_args": {"img_size": 8, "cifar": True}}
+    (tmp_path / "args.json").write_text(json.dumps(args))
+    assert _told(path) == Architecture("vit_tiny", 8, {"img_size": 8})
     for unknown in ("{", "[]", '{"backbone": "Sequential"}'):
         (tmp_path / "args.json").write_text(unknown)
         assert _told(path) == Architecture()
