@@ -45,15 +45,9 @@ def test_a_small_resnet_is_known_by_its_tensors(tmp_path: Path, suffix: str) -> 
     assert torch.equal(features(found.backbone), features(backbone))
 
 
-@pytest.mark.parametrize(
-    ("generation", "stem"),
-    [
-        ("main", True),
-        pytest.param("1.0.2", False, marks=pytest.mark.slow),
-        pytest.param("1.0.2", True, marks=pytest.mark.slow),
-        pytest.param("main", False, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", ["main", "1.0.2"])
+@pytest.mark.parametrize("stem", [True, False])
 def test_a_resnet_of_solo_learn_with_either_stem(
     tmp_path: Path, generation: str, stem: bool
 ) -> None:
