@@ -56,7 +56,7 @@ def test_a_folder_with_results_or_in_use_is_refused_before_training(
 def test_an_interrupt_says_what_is_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def side_by_side(tasks: list[Any], jobs: int, ended: Any) -> None:
+    def side_by_side(tasks: list[Any], jobs: int, ended: Any, *more: Any) -> None:
         (frozen, *_), _ = tasks
         settings = {"specification": frozen}
         run(frozen, settings=settings).save(tmp_path / "out" / f"{frozen}-0")
