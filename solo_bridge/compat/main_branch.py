@@ -72,6 +72,9 @@ class MainBranch(Generation):
             registry.pop(_OWN, None)
         if own is not None:
             module.base_model = None  # the function above, which cannot be pickled
+        for key, value in list(vars(module).items()):
+            if OmegaConf.is_config(value):  # as plain data, which checkpoints can hold
+                setattr(module, key, OmegaConf.to_container(value))
         return module
 
     def silence_labels(self, module: Any) -> None:
