@@ -1,0 +1,1 @@
+"""What the studies support, as a page: ``python -m benchmarks.evidence``."""

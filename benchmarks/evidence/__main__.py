@@ -1,0 +1,191 @@
+"""What the studies support: ``python -m benchmarks.evidence``.
+
+Reads ``benchmarks/results/study/*.json``, which ``branchtune study`` wrote of the plans in
+``benchmarks/studies/``, and writes ``docs/evidence.md`` with its figures, and README's "What to
+expect".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from avalanche_branchtune.evaluation.probe import sentence
+from avalanche_branchtune.report.formats import number
+from benchmarks.evidence import sections
+from benchmarks.evidence.sections import PICTURES, Page, titled
+from solo_bridge.study.results import Results, load_results
+from solo_bridge.study.statistics import ABOVE, BELOW, UNDECIDED, paired
+from solo_bridge.study.text import MEASURES, NOTE, difference
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "study"
+PAGE = ROOT / "docs" / "evidence.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- made by benchmarks.evidence -->\n", "<!-- end of what it made -->\n"
+
+SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
+    "streams": (
+        "Where is there something to win, and does Branch-tuning win it?",
+        sections.streams,
+    ),
+    "schedules": ("How does the difference grow with the schedule?", sections.schedules),
+    "parts": ("Which part of Branch-tuning matters?", sections.parts),
+    "optimizers": ("Does the optimizer decide?", sections.optimizers),
+    "tuning": ("The neighbours' weights", sections.tuned),
+    "neighbours": ("The neighbours, each with its best weight", sections.arms_against),
+    "distillation": ("Why were CaSSLe and Kaizen below fine-tuning?", sections.arms_against),
+    "probes": ("Online and offline linear probes", sections.probes),
+}
+"""Name of a plan → title and what writes its section."""
+COUNTED = ("streams", "schedules", "parts", "optimizers", "neighbours")
+"""Plans in which Branch-tuning is compared with fine-tuning under equal settings."""
+
+
+def main() -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for old in PICTURES.glob("*.svg"):
+        old.unlink()
+    found = {path.stem: path for path in sorted(RESULTS.glob("*.json"))}
+    studies = {name: load_results(found[name]) for name in SECTIONS if name in found}
+    page = Page()
+    for name, (title, write) in SECTIONS.items():
+        page.add(f"## {title}")
+        if name not in studies:
+            page.add(f"Not run (`benchmarks/studies/{name}.yaml`).")
+            continue
+        write(page, name, studies[name])
+        page.add(*unfinished(studies[name]))
+    text = "\n\n".join([*head(studies), *page.parts, *how(studies), *dropped()])
+    PAGE.write_text(text + "\n", encoding="utf-8")
+    begin, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    short = "\n\n".join(in_short(studies))
+    README.write_text(f"{begin}{BEGIN}{short}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def head(studies: dict[str, Results]) -> list[str]:
+    """The title and the shortest answer."""
+    return [
+        "# When does Branch-tuning help?",
+        "Made by `python -m benchmarks.evidence` from the records in `benchmarks/results/study/`; "
+        "the plans that they were run by are in `benchmarks/studies/`.",
+        *in_short(studies),
+        "These are small networks, small images and short schedules. They say nothing of "
+        "the papers' setting (ResNet-18, CIFAR-100, 500 epochs of each experience), for which "
+        "`python -m benchmarks.paper` is there.",
+        NOTE.format(reference="fine-tuning"),
+    ]
+
+
+def in_short(studies: dict[str, Results]) -> list[str]:
+    """What Branch-tuning, with the paper's branches and fixed norms, won and lost."""
+    counted = [study for name, study in studies.items() if name in COUNTED]
+    verdicts = judged(counted, sections.ACCURACIES)
+    layers = judged(counted, ("S", "P"))
+    counts = {verdict: len(groups) for verdict, groups in verdicts.items()}
+    number_of = sum(counts.values())
+    words = {ABOVE: "Above fine-tuning", BELOW: "Below it", UNDECIDED: "Undecided by the seeds"}
+    lines = [f"- {words[v]}: {'; '.join(groups) or 'nowhere'}." for v, groups in verdicts.items()]
+    return [
+        "**Branch-tuning with the paper's branches (1×k and k×1, weight and bias of BatchNorm "
+        f"fixed) ended above fine-tuning in {counts[ABOVE]} of the {number_of} comparisons that "
+        f"could be afforded here, below it in {counts[BELOW]}; the seeds leave "
+        f"{counts[UNDECIDED]} undecided.**",
+        "\n".join(lines),
+        f"The two probes of one stream are of the same runs. If nothing differed, "
+        f"{number(number_of / 20, 1)} of these would be decided by chance.",
+        "Stability S and plasticity P of its layers, against fine-tuning's: above in "
+        f"{'; '.join(layers[ABOVE]) or 'no comparison'}; below in "
+        f"{'; '.join(layers[BELOW]) or 'no comparison'}.",
+        runs_sentence(studies),
+    ]
+
+
+def judged(studies: list[Results], measures: Sequence[str]) -> dict[str, list[str]]:
+    """Verdict → in what Branch-tuning differs so from fine-tuning; each group and measure once."""
+    verdicts: dict[str, list[str]] = {ABOVE: [], BELOW: [], UNDECIDED: []}
+    for group in dict.fromkeys(group for study in studies for group in study.groups()):
+        for measure in measures:
+            found = paired(
+                *(union(studies, group, measure, arm) for arm in (sections.OURS, sections.FINE))
+            )
+            if found is not None:
+                text = f"{titled(group)}, {MEASURES[measure][0]} {difference(measure, found)}"
+                verdicts[found.verdict].append(text)
+    return verdicts
+
+
+def union(studies: list[Results], group: str, measure: str, arm: str) -> dict[int, float]:
+    """Seed → value, of all studies that have the arm; they share their runs."""
+    found: dict[int, float] = {}
+    for study in studies:
+        found.update(study.values(group, measure).get(arm, {}))
+    return found
+
+
+def runs_sentence(studies: dict[str, Results]) -> str:
+    """How many runs, seeds and core-hours: runs that plans share count once."""
+    rows = {(r.group, r.arm, r.seed): r for study in studies.values() for r in study.rows}
+    hours = sum(row.seconds for row in rows.values()) / 3600
+    seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows.values()}))
+    return (
+        f"{len(rows)} runs, seeds {seeds}, {number(hours, 1)} hours of training and evaluation in "
+        "all, each run by threads of its own (see below). Differences are in points of accuracy "
+        "after the last experience, between runs of the same seed."
+    )
+
+
+def unfinished(results: Results) -> list[str]:
+    """What time cut off, and what failed."""
+    parts = []
+    if results.left:
+        parts.append(f"Cut off by time: {len(results.left)} runs: {', '.join(results.left)}.")
+    parts += [f"Failed: {name}: {why}" for name, why in results.failed.items()]
+    return parts
+
+
+def how(studies: dict[str, Results]) -> list[str]:
+    """Data, schedules, protocols and machines; what differs within a group is left out."""
+    lines, machines = [], list[str]()
+    for name, study in studies.items():
+        for group, facts in study.settings.items():
+            shown = "; ".join(f"{key}: {value}" for key, value in facts.items())
+            lines.append(f"- {name}, {group}: {shown}")
+            for probe, protocol in study.protocols.get(group, {}).items():
+                lines.append(f"  - {probe}: {sentence(protocol)}")
+        for machine in study.environments:
+            versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+            machines.append(
+                f"- {machine['processor']}, {machine['cores']} cores, {machine['threads']} thread "
+                f"a run, GPU: {machine['gpu'] or 'none'}; Python {machine['python']}, {versions}"
+            )
+    return ["## How the runs were made", "\n".join([*lines, *dict.fromkeys(machines)])]
+
+
+def dropped() -> list[str]:
+    """Streams that were tried and left, from their own record."""
+    path = RESULTS / "screening.json"
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"- {name}: {what}" for name, what in content["names"].items()]
+    rows = [
+        "| stream | epochs | lr | arm | kNN | linear |",
+        "| --- | ---: | ---: | --- | ---: | ---: |",
+    ]
+    for row in content["rows"]:
+        rows.append(
+            f"| {row['stream']} | {row['epochs']} | {row['lr']} | {row['arm']} | "
+            f"{number(100 * row['kNN'][-1])} | {number(100 * row['linear'])} |"
+        )
+    return [
+        "## What was tried and dropped",
+        f"{content['what']}. {content['machine']}.",
+        "\n".join(lines),
+        "\n".join(rows),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""The sections of docs/evidence.md: every sentence about a difference is made of its verdict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from avalanche_branchtune.report.formats import Table, markdown, number
+from benchmarks.evidence import figures
+from solo_bridge.study.results import Results
+from solo_bridge.study.statistics import (
+    ABOVE,
+    BELOW,
+    Difference,
+    claim,
+    mean_and_deviation,
+    paired,
+)
+from solo_bridge.study.text import MEASURES, cell, difference, table
+
+PICTURES = Path(__file__).parents[2] / "docs" / "evidence"
+HEADROOM = 0.05
+"""Of joint training over fine-tuning, below which a stream leaves little to win."""
+FINE, JOINT, OURS = "fine_tuning", "joint", "branch_tuning"
+ACCURACIES = ("linear", "kNN")
+WORDS = {ABOVE: "above", BELOW: "below"}
+NAMES = {FINE: "fine-tuning", JOINT: "joint training", OURS: "Branch-tuning"}
+
+
+class Page:
+    """The page as it grows."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+
+    def add(self, *parts: str) -> None:
+        self.parts += parts
+
+    def picture(self, name: str, figure: Any, alt: str) -> None:
+        figures.save(figure, PICTURES / f"{name}.svg")
+        self.add(f"![{alt}](evidence/{name}.svg)")
+
+
+def titled(group: str) -> str:
+    """``digits-5x2-simclr-60`` → ``digits-5x2, simclr, 60 epochs``."""
+    stream, method, epochs = group.rsplit("-", 2)
+    return f"{stream}, {method}, {epochs} epochs"
+
+
+def compared(
+    results: Results, group: str, measure: str, arms: Iterable[str], reference: str = FINE
+) -> list[tuple[str, Difference]]:
+    """The paired differences of arms to the reference, where there are any."""
+    values = results.values(group, measure)
+    found = [(arm, paired(values.get(arm, {}), values.get(reference, {}))) for arm in arms]
+    return [(arm, one) for arm, one in found if one is not None]
+
+
+def said(rows: Sequence[tuple[str, Difference]], measure: str, reference: str = FINE) -> str:
+    """Who is above and below the reference by the seeds, and who is undecided."""
+    parts = []
+    for verdict, word in WORDS.items():
+        names = [f"{name} ({difference(measure, d)})" for name, d in rows if d.verdict == verdict]
+        if names:
+            parts.append(f"{word} {NAMES.get(reference, reference)}: {', '.join(names)}")
+    undecided = [name for name, d in rows if d.verdict not in WORDS]
+    if undecided:
+        parts.append(f"undecided: {', '.join(undecided)}")
+    return f"- {MEASURES[measure][0]}: {'; '.join(parts) or 'not measured'}."
+
+
+def others(results: Results, *left_out: str) -> list[str]:
+    """The arms but for some."""
+    return [arm for arm in results.arms if arm not in left_out]
+
+
+def arms_against(page: Page, name: str, results: Results) -> None:
+    """For each group a figure, a table, and what the seeds say of each arm."""
+    reference = results.reference
+    arms = others(results, reference, JOINT)
+    for group in results.groups():
+        page.add(f"### {titled(group)}")
+        for measure in ACCURACIES:
+            rows = compared(results, group, measure, arms, reference)
+            if rows:
+                figure = figures.forest(rows, measure, NAMES.get(reference, reference))
+                page.picture(f"{name}-{group}-{measure.lower()}", figure, MEASURES[measure][0])
+        page.add(markdown(without_notes(table(results, group))))
+        lines = [
+            said(compared(results, group, m, arms, reference), m, reference)
+            for m in (*ACCURACIES, "S", "P")
+            if results.values(group, m)
+        ]
+        page.add("What the seeds support:", "\n".join(lines))
+
+
+def without_notes(found: Table) -> Table:
+    """A table whose notes stand once on the page."""
+    return replace(found, caption="After the last experience", notes=[])
+
+
+def streams(page: Page, name: str, results: Results) -> None:
+    """Headroom and S of each stream, and whether Branch-tuning wins it."""
+    rows, poor = [], []
+    for group in results.groups():
+        cells = [titled(group)]
+        rooms = {}
+        for measure in ACCURACIES:
+            values = results.values(group, measure)
+            rooms[measure] = paired(values.get(JOINT, {}), values.get(FINE, {}))
+            room = rooms[measure]
+            cells.append(cell(measure, values.get(FINE, {}), {}, compared=False))
+            cells.append("–" if room is None else difference(measure, room))
+        if rooms["linear"] is None:
+            continue
+        if rooms["linear"].mean < HEADROOM:
+            poor.append(titled(group))
+        stability = results.values(group, "S").get(FINE, {})
+        rows.append([*cells, cell("S", stability, {}, compared=False)])
+    head = ["stream", "fine-tuning, linear", "headroom", "fine-tuning, kNN", "headroom", "S"]
+    caption = "Headroom: joint training − fine-tuning, of as many steps"
+    page.add(markdown(Table("streams", caption, head, rows, [])))
+    page.add(
+        f"Headroom of less than {number(100 * HEADROOM, 0)} points in the linear probe makes a "
+        f"stream a poor one for this purpose: {'; '.join(poor) or 'none of these'}."
+    )
+    for measure in ACCURACIES:
+        found = [
+            (titled(group), one)
+            for group in results.groups()
+            for _, one in compared(results, group, measure, [OURS])
+        ]
+        if found:
+            figure = figures.forest(found, measure, "fine-tuning")
+            alt = f"Branch-tuning − fine-tuning on each stream, {MEASURES[measure][0]}"
+            page.picture(f"{name}-{measure.lower()}", figure, alt)
+            page.add(said(found, measure))
+
+
+def schedules(page: Page, name: str, results: Results) -> None:
+    """How differences grow with the schedule, for each stream."""
+    by_stream: dict[str, dict[int, str]] = {}
+    for group in results.groups():
+        stream, epochs = group.rsplit("-", 1)
+        by_stream.setdefault(stream, {})[int(epochs)] = group
+    for stream, groups in by_stream.items():
+        for measure in ACCURACIES:
+            series: dict[str, dict[int, Difference]] = {}
+            for epochs, group in groups.items():
+                for arm, found in compared(results, group, measure, others(results, FINE)):
+                    series.setdefault(arm, {})[epochs] = found
+            if series:
+                figure = figures.over_epochs(series, measure, "fine-tuning")
+                page.picture(
+                    f"{name}-{stream}-{measure.lower()}",
+                    figure,
+                    f"{stream}, {MEASURES[measure][0]}",
+                )
+    arms_against(page, name, results)
+
+
+CLAIMS = {
+    "S": (
+        "mean S: fine-tuning .87 < Branch-tuning .99",
+        ("fine_tuning", "branch_tuning"),
+    ),
+    "P": (
+        "mean P: frozen .48 < 1×1 .55 < 1×3 .68 < 3×3 .70 < fine-tuning .84",
+        ("frozen", "branches-1x1", "branch_tuning", "branches-3x3", "fine_tuning"),
+    ),
+}
+"""What the paper reports of ResNet-18 on CIFAR-100, with 500 epochs of each experience."""
+
+
+def parts(page: Page, name: str, results: Results) -> None:
+    """Which part matters, with the paper's orderings of S and P."""
+    arms_against(page, name, results)
+    against_controls(page, results, CONTROLS)
+    for group in results.groups():
+        page.add("### The paper's orderings", *orderings(results, group))
+        shapes = ("fine_tuning", "fixed_norms", *CLAIMS["P"][1][1:4], "frozen")
+        labels = {arm: arm for arm in shapes if results.values(group, "S").get(arm)}
+        if labels:
+            picture = figures.layers(results, group, labels)
+            page.picture(f"{name}-layers-{group}", picture, "S and P of each layer")
+
+
+def optimizers(page: Page, name: str, results: Results) -> None:
+    """Branches against fine-tuning by each optimizer, and by whose norm LARS goes."""
+    for group in results.groups():
+        page.add(markdown(without_notes(table(results, group))))
+    against_controls(page, results, BY_OPTIMIZER)
+
+
+def against_controls(page: Page, results: Results, pairs: Sequence[tuple[str, str, str]]) -> None:
+    """Differences of pairs that have but one thing between them: control, ours, what it is."""
+    for group in results.groups():
+        lines = []
+        for control, ours, what in pairs:
+            shown = []
+            for measure in (*ACCURACIES, "S", "P"):
+                for _, found in compared(results, group, measure, [ours], control):
+                    shown.append(f"{MEASURES[measure][0]} {difference(measure, found)}")
+            if shown:
+                lines.append(f"- {what} ({ours} − {control}): {', '.join(shown)}")
+        if lines:
+            page.add(f"One thing at a time, {titled(group)}:", "\n".join(lines))
+
+
+CONTROLS = (
+    ("fixed_norms", "branch_tuning", "branches, with weight and bias of BatchNorm fixed in both"),
+    ("fixed_norms-eval", "branches-eval", "branches, with BatchNorm's statistics fixed in both"),
+    ("fine_tuning", "branches-free-norms", "branches alone, with free norms in both"),
+    ("fine_tuning", "fixed_norms", "fixing weight and bias of BatchNorm alone"),
+    ("fine_tuning", "fixed_norms-eval", "fixing BatchNorm's statistics too"),
+    ("branch_tuning", "branches-rate-4", "branches at four times the rate"),
+)
+BY_OPTIMIZER = (
+    ("fine_tuning", "branch_tuning", "branches, by SGD"),
+    ("fine_tuning-adam", "branches-adam", "branches, by Adam"),
+    ("fine_tuning-lars", "branches-lars-own-norm", "branches, by LARS and their own norm"),
+    ("fine_tuning-lars", "branches-lars-kernel-norm", "branches, by LARS and their kernels' norm"),
+    ("branches-lars-own-norm", "branches-lars-kernel-norm", "whose norm LARS takes"),
+)
+
+
+def orderings(results: Results, group: str) -> list[str]:
+    """Each ordering that the paper reports, pair by pair, with what the seeds say here."""
+    lines = []
+    for measure, (text, names) in CLAIMS.items():
+        values = results.values(group, measure)
+        pairs = []
+        for low, high in itertools.pairwise(names):
+            found = paired(values.get(high, {}), values.get(low, {}))
+            if found is None:
+                continue
+            verdict = {ABOVE: "reproduced", BELOW: "contradicted"}.get(found.verdict, "undecided")
+            pairs.append(f"{low} < {high}: {verdict} ({difference(measure, found)})")
+        lines.append(f"- {text}: **{claim(values, names)}** here. {'; '.join(pairs)}.")
+    return ["\n".join(lines)]
+
+
+def tuned(page: Page, name: str, results: Results) -> None:
+    """The grid of each neighbour on the held-out seed, with its best."""
+    for group in results.groups():
+        finals = {
+            measure: {
+                arm: mean_and_deviation(list(seeds.values()))[0]
+                for arm, seeds in results.values(group, measure).items()
+            }
+            for measure in ACCURACIES
+        }
+        families: dict[str, list[str]] = {}
+        for arm, said_of in results.arms.items():
+            if all(arm in values for values in finals.values()):
+                families.setdefault(said_of["strategy"], []).append(arm)
+        rows = []
+        for strategy, arms in families.items():
+            shown = [
+                f"{arm} {number(100 * finals['linear'][arm])} / {number(100 * finals['kNN'][arm])}"
+                for arm in arms
+            ]
+            best = max(arms, key=lambda arm: sum(values[arm] for values in finals.values()))
+            rows.append([strategy, "; ".join(shown), best])
+        seeds = ", ".join(sorted({str(row.seed) for row in results.rows}))
+        caption = f"{titled(group)}, seed {seeds}: linear / kNN of each value"
+        head = ["strategy", "what was tried", "taken"]
+        page.add(markdown(Table("tuned", caption, head, rows, [], prose=True)))
+
+
+def probes(page: Page, name: str, results: Results) -> None:
+    """The same runs by a probe that learns along and by one afterwards."""
+    for group in results.groups():
+        rows, gaps = [], []
+        for arm in results.arms:
+            measured = {
+                m: results.values(group, m).get(arm, {}) for m in ("online", "linear", "kNN")
+            }
+            if not measured["online"]:
+                continue
+            gap = paired(measured["online"], measured["linear"])
+            cells = [cell(m, values, {}, compared=False) for m, values in measured.items()]
+            rows.append([arm, *cells, "–" if gap is None else difference("linear", gap)])
+            gaps += [] if gap is None else [(arm, gap)]
+        head = ["arm", "linear, online", "linear, offline", "kNN", "online − offline"]
+        page.add(markdown(Table("probes", titled(group), head, rows, [])))
+        page.add(said(gaps, "linear", "the offline probe"))
