@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.records import load_run
-from solo_bridge import cli
+from solo_bridge import cli, registry
 from solo_bridge.study.plan import plan_of, read_plan
 from solo_bridge.study.results import Row, collect, load_results
 from solo_bridge.study.running import progress, run_study
@@ -42,8 +44,17 @@ arms:
 """
 
 
+@pytest.fixture(autouse=True)
+def _registry_as_it_was() -> Iterator[None]:
+    names, threads = dict(registry.ENTRIES), torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    registry.ENTRIES.clear()
+    registry.ENTRIES.update(names)
+
+
 def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, mine, out = tmp_path / "plan.yaml", tmp_path / "mine.py", tmp_path / "out"
+    file, mine, out = tmp_path / "plan.yaml", tmp_path / "failing_study.py", tmp_path / "out"
     file.write_text(PLAN)
     mine.write_text(FAILING)
     (tmp_path / "broken").touch()
