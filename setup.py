@@ -59,6 +59,7 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        "hub": ["datasets>=2.14"],  # streams.hub_images
         "solo": SOLO,
         "onnx": ONNX,
         "test": TEST,

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from avalanche_branchtune.errors import MissingDirectoryError, UnreadableImageError, ViewsError
 from avalanche_branchtune.streams.labels import NO_LABEL
@@ -116,7 +115,10 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def image_folder(
-    root: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None
+    root: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> ImageFiles:
     """Find the images of a labelled directory, ``root/<class>/**/<image>``.
 
@@ -124,10 +126,11 @@ def image_folder(
     another extension than torchvision's ``IMG_EXTENSIONS`` are no images.
 
     :param root: the directory that holds one sub-folder a class.
+    :param classes: names of the sub-folders that count, in any order; by default all.
     :param cache: folder of decoded images, see :class:`ImageFiles`.
     :return: the images, sorted by class and path.
-    :raises MissingDirectoryError: when ``root`` is no directory, has no sub-folder, or has a
-        sub-folder without images.
+    :raises MissingDirectoryError: when ``root`` is no directory, has no sub-folder, or lacks one
+        of ``classes``; when there are no images in one.
 
     Example::
 
@@ -143,11 +146,15 @@ def image_folder(
     expected = "a directory with one sub-folder of images for each class"
     _check_directory(root, expected)
     try:
-        found = ImageFolder(root)
+        names, _ = find_classes(root) if classes is None else (sorted(set(classes)), None)
+        lacking = [name for name in names if not Path(root, name).is_dir()]
+        if lacking:
+            raise FileNotFoundError(f"{len(lacking)} are missing, the first is {lacking[0]}")
+        numbers = {name: number for number, name in enumerate(names)}
+        found = make_dataset(root, numbers, IMG_EXTENSIONS)
     except FileNotFoundError as cause:
         raise MissingDirectoryError(f"{os.fspath(root)}: expected {expected}; {cause}") from cause
-    files = [file for file, _ in found.samples]
-    return ImageFiles(files, found.targets, found.classes, cache=cache)
+    return ImageFiles([f for f, _ in found], [label for _, label in found], names, cache=cache)
 
 
 def unlabelled_folder(root: str | os.PathLike[str]) -> ImageFiles:

@@ -21,20 +21,11 @@ items, the task label 0 that some Avalanche plugins (LwF) ask for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-import torch
-from avalanche.benchmarks import CLScenario, EagerCLStream
-from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience
-from avalanche.benchmarks.utils import AvalancheDataset
-from avalanche.benchmarks.utils.classification_dataset import (
-    TaskAwareSupervisedClassificationDataset,
-)
-from avalanche.benchmarks.utils.data_attribute import DataAttribute, has_task_labels
-from avalanche.benchmarks.utils.flat_data import ConstantSequence
-from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from avalanche.benchmarks import CLScenario
 from torch.utils.data import Subset
 
 from avalanche_branchtune.errors import (
@@ -45,6 +36,16 @@ from avalanche_branchtune.errors import (
 )
 from avalanche_branchtune.options import one_of
 from avalanche_branchtune.streams.alterations import ALTERATIONS, Altered
+from avalanche_branchtune.streams.building import (
+    Transform,
+    benchmark_of,
+    check_classes,
+    check_names,
+    check_samples,
+    converted,
+    shuffled,
+    with_recipe,
+)
 from avalanche_branchtune.streams.digits import ArrayImages
 from avalanche_branchtune.streams.labels import (
     NO_LABEL,
@@ -56,17 +57,14 @@ from avalanche_branchtune.streams.labels import (
 )
 
 __all__ = [
-    "Transform",
     "altered_domains",
     "class_incremental",
     "data_incremental",
     "domain_incremental",
     "joint",
+    "predefined",
     "split_domains",
 ]
-
-#: From an image to a tensor, or to a list of tensors (views).
-Transform = Callable[[Any], Any]
 
 
 def class_incremental(
@@ -111,15 +109,15 @@ def class_incremental(
         >>> [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
         [[0, 2, 3], [1]]
     """
-    _check_names("class_incremental", train, test)
-    train_data = _convert("class_incremental(train=…)", train)
-    test_data = _convert("class_incremental(test=…)", test)
+    check_names("class_incremental", train, test)
+    train_data = converted("class_incremental(train=…)", train)
+    test_data = converted("class_incremental(test=…)", test)
     classes = sorted(train_data.true_targets.uniques)
-    _check_classes("train", train_data, classes)
-    _check_classes("test", test_data, classes)
+    check_classes("class_incremental", "train", train_data, classes)
+    check_classes("class_incremental", "test", test_data, classes)
     sizes = _sizes(n_experiences, len(classes))
     if class_order is None:
-        class_order = [classes[i] for i in _shuffled(len(classes), seed)]
+        class_order = [classes[i] for i in shuffled(len(classes), seed)]
     elif sorted(class_order) != classes:
         raise LabelError(
             f"class_incremental(class_order=…): expected each of {classes} once; "
@@ -127,11 +125,18 @@ def class_incremental(
         )
     experiences = [number for number, size in enumerate(sizes) for _ in range(size)]
     experience_of = dict(zip(class_order, experiences, strict=True))
-    return _benchmark(
+    benchmark = benchmark_of(
         _split(train_data, experience_of, len(sizes)),
         _split(test_data, experience_of, len(sizes)),
         train_transform,
         eval_transform,
+    )
+    made: dict[str, Any] = {
+        "made by": "class_incremental",
+        "n_experiences": [int(n) for n in sizes],
+    }
+    return with_recipe(
+        benchmark, {**made, "class_order": [int(c) for c in class_order], "seed": seed}
     )
 
 
@@ -175,12 +180,14 @@ def data_incremental(
         raise UnknownOptionError(
             f"data_incremental(n_experiences=…): expected at least 1; got {n_experiences}"
         )
-    _check_names("data_incremental", train, test)
-    train_data = _convert("data_incremental(train=…)", train)
-    test_data = _convert("data_incremental(test=…)", test)
+    check_names("data_incremental", train, test)
+    train_data = converted("data_incremental(train=…)", train)
+    test_data = converted("data_incremental(test=…)", test)
     parts = _dealt(list(train_data.true_targets), n_experiences, seed)
     train_parts = [train_data.subset(part) for part in parts]
-    return _benchmark(train_parts, [test_data], train_transform, eval_transform)
+    benchmark = benchmark_of(train_parts, [test_data], train_transform, eval_transform)
+    recipe = {"made by": "data_incremental", "n_experiences": n_experiences, "seed": seed}
+    return with_recipe(benchmark, recipe)
 
 
 def domain_incremental(
@@ -215,18 +222,46 @@ def domain_incremental(
             f"domain_incremental(test_domains=…): expected {len(train_domains)} data sets, as many "
             f"as train_domains; got {len(test_domains)}"
         )
-    if not train_domains:
-        raise EmptyExperienceError("domain_incremental(train_domains=…): there is no domain")
-    streams = {"train": train_domains, "test": test_domains}
-    names = {f"{s}_domains[{i}]": class_names(x) for s in streams for i, x in enumerate(streams[s])}
-    known = next((found for found in names.values() if found is not None), None)
-    for name, found in names.items():
-        refuse_other_classes("domain_incremental", known, name, found)
-    train_data, test_data = (
-        [_convert(f"domain_incremental({name}_domains[{i}])", x) for i, x in enumerate(domains)]
-        for name, domains in streams.items()
+    benchmark = _of_parts(
+        "domain_incremental",
+        "domains",
+        train_domains,
+        test_domains,
+        train_transform,
+        eval_transform,
     )
-    return _benchmark(train_data, test_data, train_transform, eval_transform)
+    return with_recipe(benchmark, {"made by": "domain_incremental"})
+
+
+def predefined(
+    train_parts: Sequence[MapDataset],
+    test_parts: Sequence[MapDataset],
+    *,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> CLScenario:
+    """Make one experience of each part of data that others have divided.
+
+    :param train_parts: the data of each training experience.
+    :param test_parts: the data of each test experience; there may be fewer or more of them.
+    :param train_transform: transform of the group "train".
+    :param eval_transform: transform of the group "eval".
+    :return: the benchmark.
+    :raises LabelError: when two parts have names of classes, and these differ.
+    :raises EmptyExperienceError: when there is no part, or one has no samples.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams import predefined
+        >>> first, later = [("image 0", 0)], [("image 1", 1), ("image 2", 0)]
+        >>> benchmark = predefined([first, later], [first + later])
+        >>> [len(e.dataset) for e in benchmark.train_stream], len(benchmark.test_stream)
+        ([1, 2], 1)
+    """
+    benchmark = _of_parts(
+        "predefined", "parts", train_parts, test_parts, train_transform, eval_transform
+    )
+    return with_recipe(benchmark, {"made by": "predefined"})
 
 
 def altered_domains(
@@ -269,7 +304,7 @@ def altered_domains(
         >>> [[image.getpixel((0, 0)) for image, *_ in e.dataset] for e in benchmark.test_stream]
         [[0, 10, 20, 30], [255, 245, 235, 225]]
     """
-    _check_names("altered_domains", train, test)
+    check_names("altered_domains", train, test)
     if not alterations:
         raise EmptyExperienceError("altered_domains(alterations=…): there is no alteration")
     train_domains = _altered("train", train, alterations, seed)
@@ -283,9 +318,11 @@ def altered_domains(
             )
     parts = _dealt(labels, len(alterations), seed)
     shares = [Subset(domain, part) for domain, part in zip(train_domains, parts, strict=True)]
-    return domain_incremental(
+    benchmark = domain_incremental(
         shares, test_domains, train_transform=train_transform, eval_transform=eval_transform
     )
+    made: dict[str, Any] = {"made by": "altered_domains", "alterations": list(alterations)}
+    return with_recipe(benchmark, {**made, "seed": seed})
 
 
 def joint(
@@ -315,10 +352,11 @@ def joint(
         >>> [item[0] for item in benchmark.train_stream[0].dataset.eval()]
         ['image 0', 'image 1']
     """
-    _check_names("joint", train, test)
-    train_data = _convert("joint(train=…)", train)
-    test_data = _convert("joint(test=…)", test)
-    return _benchmark([train_data], [test_data], train_transform, eval_transform)
+    check_names("joint", train, test)
+    train_data = converted("joint(train=…)", train)
+    test_data = converted("joint(test=…)", test)
+    benchmark = benchmark_of([train_data], [test_data], train_transform, eval_transform)
+    return with_recipe(benchmark, {"made by": "joint"})
 
 
 def split_domains(dataset: ArrayImages) -> list[ArrayImages]:
@@ -342,54 +380,40 @@ def split_domains(dataset: ArrayImages) -> list[ArrayImages]:
     ]
 
 
-def _convert(argument: str, data: MapDataset) -> Any:
-    """Build the AvalancheDataset, still without transforms, that the experiences are cut from."""
-    _check_samples(argument, data)
-    labels = find_labels(data)
-    attributes = [
-        DataAttribute(labels.shown, "targets"),
-        DataAttribute(labels.true, "true_targets"),
-    ]
-    if not (isinstance(data, AvalancheDataset) and has_task_labels(data)):
-        attributes.append(DataAttribute(ConstantSequence(0, len(data)), "targets_task_labels"))
-    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+def _of_parts(
+    function: str,
+    what: str,
+    train: Sequence[MapDataset],
+    test: Sequence[MapDataset],
+    train_transform: Transform | None,
+    eval_transform: Transform | None,
+) -> CLScenario:
+    """Make an experience of each data set; their classes are the same."""
+    streams = {"train": train, "test": test}
+    for name, parts in streams.items():
+        if not parts:
+            raise EmptyExperienceError(
+                f"{function}({name}_{what}=…): there is no {what.removesuffix('s')}"
+            )
+    names = {f"{s}_{what}[{i}]": class_names(x) for s in streams for i, x in enumerate(streams[s])}
+    known = next((found for found in names.values() if found is not None), None)
+    for name, found in names.items():
+        refuse_other_classes(function, known, name, found)
+    train_data, test_data = (
+        [converted(f"{function}({name}_{what}[{i}])", x) for i, x in enumerate(parts)]
+        for name, parts in streams.items()
+    )
+    return benchmark_of(train_data, test_data, train_transform, eval_transform)
 
 
 def _altered(argument: str, data: MapDataset, names: Sequence[str], seed: int) -> list[Altered]:
     """Alter a data set in several ways; its labels are looked for once."""
     refuse_transform_groups("altered", data)
-    _check_samples(f"altered_domains({argument}=…)", data)
+    check_samples(f"altered_domains({argument}=…)", data)
     for name in names:
         one_of("altered_domains(alterations=…)", name, tuple(ALTERATIONS))
     labels = find_labels(data)
     return [Altered(data, name, labels, seed) for name in names]
-
-
-def _check_samples(argument: str, data: MapDataset) -> None:
-    """Refuse a data set of which no experience can be made."""
-    if len(data) == 0:
-        raise EmptyExperienceError(f"{argument}: the data set has no samples")
-
-
-def _check_names(function: str, train: MapDataset, test: MapDataset) -> None:
-    """Refuse test data whose class numbers do not mean what they mean in the training data."""
-    refuse_other_classes(f"{function}(test=…)", class_names(train), "test", class_names(test))
-
-
-def _check_classes(argument: str, data: Any, classes: list[int]) -> None:
-    """Refuse samples that no experience of a class-incremental stream would receive."""
-    unlabelled = data.true_targets.count.get(NO_LABEL, 0)
-    if unlabelled:
-        raise LabelError(
-            f"class_incremental({argument}=…): {unlabelled} of {len(data)} samples have no class "
-            "(label -1); use data_incremental, or labelled data with hide_labels"
-        )
-    unknown = sorted(data.true_targets.uniques - set(classes))
-    if unknown:
-        raise LabelError(
-            f"class_incremental({argument}=…): classes {unknown} are not among the training "
-            f"classes {classes}"
-        )
 
 
 def _sizes(n_experiences: int | Sequence[int], classes: int) -> list[int]:
@@ -411,14 +435,8 @@ def _sizes(n_experiences: int | Sequence[int], classes: int) -> list[int]:
 
 def _dealt(labels: list[int], n_parts: int, seed: int) -> list[list[int]]:
     """Deal the samples of each class to the parts in turn; return their numbers, in order."""
-    by_class = sorted(_shuffled(len(labels), seed), key=lambda i: labels[i])
+    by_class = sorted(shuffled(len(labels), seed), key=lambda i: labels[i])
     return [sorted(by_class[start::n_parts]) for start in range(n_parts)]
-
-
-def _shuffled(count: int, seed: int) -> list[int]:
-    """Shuffle 0 … ``count`` - 1 without touching the global random state."""
-    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    return order
 
 
 def _split(data: Any, experience_of: dict[int, int], n_experiences: int) -> list[Any]:
@@ -426,46 +444,3 @@ def _split(data: Any, experience_of: dict[int, int], n_experiences: int) -> list
     for i, label in enumerate(data.true_targets):
         parts[experience_of[label]].append(i)
     return [data.subset(part) for part in parts]
-
-
-def _benchmark(
-    train: list[Any],
-    test: list[Any],
-    train_transform: Transform | None,
-    eval_transform: Transform | None,
-) -> CLScenario:
-    """Build the benchmark from the data of each experience and the transforms."""
-    # Both groups are named, since a missing "eval" would silently become "train".
-    groups = {"train": train_transform, "eval": eval_transform}
-    return CLScenario(
-        [_stream("train", train, "train", groups), _stream("test", test, "eval", groups)]
-    )
-
-
-def _stream(
-    name: str, parts: list[Any], group: str, groups: dict[str, Transform | None]
-) -> EagerCLStream:
-    """Build a stream with what Avalanche's ``with_classes_timeline`` adds, from true labels."""
-    experiences = []
-    for number, part in enumerate(parts):
-        if len(part) == 0:
-            raise EmptyExperienceError(
-                f"{name}_stream[{number}]: the experience has no samples; use fewer experiences "
-                "or more data"
-            )
-        # The transforms go on last: Avalanche loses those of a subset when its group is replaced
-        # and it is then concatenated or cut again.
-        data = TaskAwareSupervisedClassificationDataset(
-            [part], transform_groups=TransformGroups(groups)
-        )
-        experiences.append(DatasetExperience(dataset=data.with_transforms(group)))
-    stream = EagerCLStream(name, experiences)
-    classes = [set(part.true_targets.uniques) - {NO_LABEL} for part in parts]
-    seen: set[int] = set()
-    for experience, present in zip(stream, classes, strict=True):
-        experience.classes_in_this_experience = present
-        experience.previous_classes = set(seen)
-        seen |= present
-        experience.classes_seen_so_far = set(seen)
-        experience.future_classes = set().union(*classes) - seen
-    return stream
