@@ -176,6 +176,33 @@ def stream_length(strategy: Any) -> int | None:
         return None
 
 
+def stream_samples(strategy: Any) -> list[int] | None:
+    """Return how many samples each experience of the stream in training has.
+
+    Parts of an online experience are experiences of their own here, with their own stream.
+
+    :param strategy: in training.
+    :return: None for a stream that does not know its length, or an experience without a stream.
+    """
+    stream = getattr(strategy.experience, "_origin_stream", None)
+    try:
+        if isinstance(strategy, JointTraining) or len(stream) < 1:  # type: ignore[arg-type]
+            return None
+        return [len(e.dataset) for e in stream]  # type: ignore[union-attr]
+    except TypeError:
+        return None
+
+
+def stream_recipe(strategy: Any) -> dict[str, Any]:
+    """Return how the stream in training was made, see :mod:`avalanche_branchtune.streams`.
+
+    :param strategy: in training.
+    :return: plain data; empty for other streams.
+    """
+    stream = getattr(strategy.experience, "_origin_stream", None)
+    return dict(getattr(stream, "recipe", None) or {})
+
+
 def loader_workers(strategy: Any) -> int | None:
     """Return how many processes load the data that is trained on, 0 for the strategy's own.
 

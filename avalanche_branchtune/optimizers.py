@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -95,3 +96,29 @@ def leave_group(optimizer: Optimizer, module: nn.Module, name: str) -> None:
     leave_optimizer(optimizer, module.parameters())
     groups = optimizer.param_groups
     groups[:] = [g for g in groups if g["params"] or g.get("name") != name]
+
+
+def renew_groups(optimizer: Optimizer, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Let an optimizer go on with a model's groups of parameters as they are now.
+
+    The state of parameters that stay, stays.  Groups that plugins have added leave, and their state
+    waits for them to join again; what has left the model leaves with its state.
+
+    :param optimizer: that was made of such groups.
+    :param groups: as many, in the same order.
+    :raises OptimizerMismatchError: for other groups.
+    """
+    now = [{**group, "params": list(group["params"])} for group in groups]
+    kept, others = optimizer.param_groups[: len(now)], optimizer.param_groups[len(now) :]
+    names = [group.get("name") for group in now]
+    if [group.get("name") for group in kept] != names:
+        raise OptimizerMismatchError(
+            f"the optimizer was made of the groups {[g.get('name') for g in kept]}, and the model "
+            f"has {names} now: it cannot be kept over the stream; use optimizer_per='experience'"
+        )
+    for group, new in zip(kept, now, strict=True):
+        group["params"][:] = new["params"]
+    optimizer.param_groups[:] = kept
+    held = {id(p) for group in [*kept, *others] for p in group["params"]}
+    for parameter in [p for p in optimizer.state if id(p) not in held]:
+        del optimizer.state[parameter]

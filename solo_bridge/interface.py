@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_branchtune.parts import named_part
 from solo_bridge.augmentation import Augmentation
+from solo_bridge.compat.schedule import Place
 from solo_bridge.views import Views
 
 
@@ -23,12 +24,15 @@ class Plan:
     :param epochs: number of epochs.
     :param samples: number of samples.
     :param batch_size: samples in a minibatch.
+    :param place: where it stands in its stream, if what a method counts in steps (the rate of a
+        momentum network) is to go on over the whole of it.
     """
 
     steps_per_epoch: int
     epochs: int
     samples: int
     batch_size: int
+    place: Place | None = None
 
 
 class SelfSupervisedMethod(nn.Module):

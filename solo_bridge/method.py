@@ -322,7 +322,7 @@ class SoloMethod(SelfSupervisedMethod):
         self._check_minibatch(batch)
         self.trainer = TrainerStandIn(plan.steps_per_epoch, plan.epochs, plan.samples)
         solo.to(next(self.parameters()).device)  # tells Lightning's module where it is
-        memories.restart(solo, plan.epochs, batch)
+        memories.restart(solo, plan.epochs, batch, plan.place)
         if self._experiences and self.queues == "clear":
             memories.clear_queues(solo)
         if self._experiences and self.prototypes == "clear":

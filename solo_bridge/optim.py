@@ -1,4 +1,4 @@
-"""Optimizer and schedule of one experience."""
+"""Optimizer and schedule of one experience, or of a stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import not_negative, one_of
 from solo_bridge.compat import load
 from solo_bridge.compat.parts import STATIC_LR
-from solo_bridge.compat.schedule import WarmupCosine
+from solo_bridge.compat.schedule import OverStream, Place, WarmupCosine
 from solo_bridge.lars import LARS
 
 OPTIMIZERS = ("lars", "sgd", "adam", "adamw")
@@ -138,18 +138,35 @@ class OptimizerSettings:
         return kind(groups, betas=self.betas, **common)
 
     def schedule(
-        self, optimizer: Optimizer, steps_per_epoch: int, epochs: int
+        self,
+        optimizer: Optimizer,
+        steps_per_epoch: int,
+        epochs: int,
+        place: Place | None = None,
     ) -> LRScheduler | None:
         """Build the schedule of one experience, to be stepped after each iteration.
 
         :param optimizer: the experience's optimizer.
         :param steps_per_epoch: iterations in an epoch.
         :param epochs: epochs in the experience.
+        :param place: where the experience stands in its stream, if the schedule is one of the whole
+            stream: that of one experience of as many epochs, with the steps of all in each.
         :return: the scheduler, or None for ``"none"``.
-        :raises UnknownOptionError: if the warm-up is longer than the experience.
+        :raises UnknownOptionError: if the warm-up is longer than the experience; for a stream whose
+            length is not known.
         """
         if self.scheduler == "none":
             return None
+        real_steps = steps_per_epoch * epochs
+        if place is not None:
+            if place.whole is None:
+                raise UnknownOptionError(
+                    f"SelfSupervised(optimizer_per='stream', scheduler={self.scheduler!r}): the "
+                    "stream does not say how long it is, and so the schedule cannot: pass "
+                    "optimizer_settings={'scheduler': 'none'}, or a stream with a length "
+                    "(avalanche_branchtune.streams.online instead of split_online_stream)"
+                )
+            steps_per_epoch = place.whole // epochs
         by_epoch = self.schedule_every == "epoch"
         every, units = (steps_per_epoch, 1) if by_epoch else (1, steps_per_epoch)
         warmup = 0.0 if self.scheduler == "cosine" else self._warmup(units, epochs)
@@ -162,11 +179,13 @@ class OptimizerSettings:
             "warmup_start_lr": self.warmup_start_lr if warmup > 0 else self.lr,
             "eta_min": self.min_lr,
         }
-        scheduler: LRScheduler = (
-            WarmupCosine(optimizer, every=every, **settings)
-            if by_epoch or in_parts or self.scheduler == "cosine"
-            else load().warmup_cosine(optimizer, **settings)
-        )
+        scheduler: LRScheduler
+        if place is not None:
+            scheduler = OverStream(optimizer, place, real_steps, every=every, **settings)
+        elif by_epoch or in_parts or self.scheduler == "cosine":
+            scheduler = WarmupCosine(optimizer, every=every, **settings)
+        else:
+            scheduler = load().warmup_cosine(optimizer, **settings)
         static = [i for i, g in enumerate(optimizer.param_groups) if g.get(STATIC_LR)]
         if static:  # as in solo-learn
             scheduler.get_lr = _StaticRates(scheduler.get_lr, static, self.lr)  # type: ignore[method-assign]

@@ -39,6 +39,7 @@ from solo_bridge.conflicts import check_plugins
 from solo_bridge.feeding import Feeding, chosen_views
 from solo_bridge.finite import FiniteCheck
 from solo_bridge.interface import Plan, SelfSupervisedMethod
+from solo_bridge.lasting import Lasting
 from solo_bridge.mean_loss import EpochLossOnDevice, ExperienceLossOnDevice
 from solo_bridge.minibatch import Minibatch
 from solo_bridge.optim import MakeOptimizer, OptimizerSettings
@@ -74,8 +75,8 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
 
     Labels never enter the loss; unlabelled and partly labelled data (label −1)
     work like labelled data.  Each experience has a fresh optimizer and
-    schedule.  The last, incomplete minibatch of an epoch is dropped, unless it
-    is the only one (as solo-learn does).
+    schedule, unless ``optimizer_per="stream"``.  The last, incomplete minibatch of
+    an epoch is dropped, unless it is the only one (as solo-learn does).
 
     :param model: the method, for example a :class:`solo_bridge.SoloMethod`.
     :param optimizer: ``"lars"``, ``"sgd"``, ``"adam"``, ``"adamw"``, or a
@@ -88,6 +89,13 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
     :param optimizer_settings: further fields of
         :class:`solo_bridge.optim.OptimizerSettings`: ``momentum``,
         ``scheduler``, ``warmup_epochs`` …
+    :param optimizer_per: ``"experience"``: each has an optimizer and schedule of its own, and the
+        method's own schedules (the rate of its momentum network) begin anew.  ``"stream"``: all of
+        these go on over the stream, as if it were one long experience of ``train_epochs`` epochs,
+        which online streams of small experiences need.  What plugins add for an experience joins
+        and leaves as ever, with its state.  The stream must say how long it is, see
+        :func:`avalanche_branchtune.streams.online`, unless the scheduler is ``"none"``: then
+        the momentum network keeps its first rate.
     :param views: how views are made of images, for data whose training transform does not return a
         list.  ``"solo_learn"``: by solo-learn's own pipelines, image by image, in the loader's
         workers.  ``"batched"``: of a whole minibatch on the device, many times as fast, see
@@ -171,6 +179,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         weight_decay: float | None = None,
         scale_lr: bool = True,
         optimizer_settings: dict[str, Any] | None = None,
+        optimizer_per: str = "experience",
         views: Views | BatchedViews | str | None = None,
         in_memory: bool | None = None,
         compile: bool = False,
@@ -197,6 +206,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
                 checkpoints = Checkpoints(checkpoints)
             plugins = [*(plugins or []), checkpoints]
         _check_arguments(model, optimizer, optimizer_settings or {})
+        self.lasting = Lasting(optimizer_per)
         device = torch.device(device)
         self.processes = chosen(processes)
         device = self.processes.join(device)
@@ -357,20 +367,24 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         self.optimizer: Optimizer = self._make_optimizer(self.model.parameter_groups())
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
-        """Begin an experience: fresh optimizer and method counters."""
+        """Begin an experience: its optimizer, and fresh method counters."""
         self.model = self.model_adaptation()
         if self.channels_last is not None:
             self.model.use_channels_last(self.channels_last)
-        self.make_optimizer()
+        self.lasting.begin(self)
         steps, samples = len(self.dataloader), len(self.adapted_dataset)
-        self.model.start_experience(Plan(steps, self.train_epochs, samples, self.train_mb_size))
+        place = self.lasting.place(self.train_epochs)
+        plan = Plan(steps, self.train_epochs, samples, self.train_mb_size, place)
+        self.model.start_experience(plan)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         self.processes.same_random_states()
         super()._before_training_exp(**kwargs)
         self.own_loader()  # only now is it final: replay puts a longer one in its place
         steps = len(self.dataloader)
-        self.scheduler = self.optimizer_settings.schedule(self.optimizer, steps, self.train_epochs)
+        self.scheduler = self.optimizer_settings.schedule(
+            self.optimizer, steps, self.train_epochs, self.lasting.place(self.train_epochs)
+        )
         self.model.set_steps(steps)
         self._last_good = []
         self.finite.begin(self.device)
@@ -476,6 +490,7 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
     def record_settings(self) -> dict[str, Any]:
         """Return what :class:`~avalanche_branchtune.metrics.RunRecorder` notes besides."""
         found = {"on non-finite": self.finite.policy} if self.finite.skips else {}
+        found |= {"optimizer per": "stream"} if self.lasting.per == "stream" else {}
         return found | self.processes.record_settings()
 
     # ---- evaluation

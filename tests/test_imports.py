@@ -36,7 +36,7 @@ LAYERS = {
         ("spreading",),
         ("interface", "images"),
         ("method", "minibatch", "conflicts"),
-        ("checkpoint", "feeding", "processes"),
+        ("checkpoint", "feeding", "processes", "lasting"),
         ("strategy",),
         ("registry",),
         ("plugins",),

@@ -23,7 +23,12 @@ from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import RecordError
-from avalanche_branchtune.experiences import experience_index, loader_workers, stream_length
+from avalanche_branchtune.experiences import (
+    experience_index,
+    loader_workers,
+    stream_length,
+    stream_recipe,
+)
 from avalanche_branchtune.records.journal import JOURNAL, Journal
 from avalanche_branchtune.records.run import RECORD, Run, check_limits
 from avalanche_branchtune.records.sample import SAMPLE
@@ -143,6 +148,8 @@ class RunRecorder(BaseLogger):
         self._waits, self._begun = False, True
         if not hasattr(self, "_processes"):  # of a run that was begun before it was noted
             self._processes = [1]
+        if not hasattr(self.run, "stream"):  # the same
+            self.run.stream = {}
         self._journal = Journal(self.folder)
         if not more and ranks.leads():
             remove_unfinished(self.folder)
@@ -166,6 +173,7 @@ class RunRecorder(BaseLogger):
                 found.update(_plain(part.record_settings()))
         workers = _all_so_far(self._workers, loader_workers(strategy))
         self.run.settings = {**found, **self.run.settings, "loader workers": workers}
+        self.run.stream = _plain(stream_recipe(strategy)) or self.run.stream
         self._save(strategy)  # a run that does not get further is there as well
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:

@@ -52,6 +52,8 @@ class Run:
     :param replaced_images: file of an image that could not be read → how often another one took
         its place in training.
     :param skipped_steps: training steps that were left out since a loss or gradient was not finite.
+    :param stream: how the stream was made, with the order of its classes, if it says so: what
+        :func:`avalanche_branchtune.streams.remade` takes.
     :param environment: hardware and versions, and the number of processes that trained together; a
         list of all, if a run went on with others.
     :param sample: features for the embedding, kept in a file of their own.
@@ -73,6 +75,7 @@ class Run:
     trace: Trace | None = None
     replaced_images: dict[str, int] = field(default_factory=dict)
     skipped_steps: int = 0
+    stream: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
     sample: FeatureSample | None = field(default=None, repr=False)
 

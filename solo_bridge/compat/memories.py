@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from solo_bridge.compat.parts import prototype_heads
+from solo_bridge.compat.schedule import Place
 
 
-def restart(solo: Any, epochs: int, batch_size: int) -> None:
+def restart(solo: Any, epochs: int, batch_size: int, place: Place | None = None) -> None:
     """Tell a method how long an experience is, and start its momentum schedule anew.
+
+    By :attr:`Plan.place <solo_bridge.interface.Plan>` the schedule is one of the whole stream
+    instead: it starts in its first experience, and stays at its first value if nobody knows how
+    long the stream is.
 
     Solo-learn's code: vturrisi/solo-learn 9187ea3, solo/utils/momentum.py, MomentumUpdater.
     Authors' code: DonkeyShot21/cassle b5b0929, main_pretrain.py, which makes a new one each time.
@@ -20,13 +26,28 @@ def restart(solo: Any, epochs: int, batch_size: int) -> None:
     :param solo: solo-learn's module.
     :param epochs: epochs of the experience.
     :param batch_size: samples in a minibatch.
+    :param place: where the experience stands in its stream.
     """
     solo.max_epochs = epochs
     solo.batch_size = batch_size
     updater = getattr(solo, "momentum_updater", None)
     if updater is not None:
         # It ends at its last value (1.0: nothing moves any more).
-        updater.cur_tau = updater.base_tau
+        if place is None or place.whole is None or place.begun == 0:
+            updater.cur_tau = updater.base_tau
+        if place is None:
+            vars(updater).pop("update_tau", None)
+        else:
+            updater.update_tau = partial(_over_stream, updater, place.begun, place.own, place.whole)
+
+
+def _over_stream(
+    updater: Any, begun: int, own: int, whole: int | None, cur_step: int, max_steps: int
+) -> None:
+    """Take the place of ``MomentumUpdater.update_tau``, by the steps of a stream."""
+    if whole is not None:
+        step = Place(begun, own, whole).at(cur_step, max_steps)
+        type(updater).update_tau(updater, cur_step=step, max_steps=whole)
 
 
 def rewind_queue(solo: Any) -> None:

@@ -22,6 +22,7 @@ from avalanche_branchtune.checkpoints import files as files_module
 from avalanche_branchtune.errors import CheckpointError
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import LabelledImages, OnlineProbe, RunRecorder, run_metrics
+from avalanche_branchtune.streams import online
 from solo_bridge import SelfSupervised, specification
 from tests.selfsupervised import method, small_options, stream, weights
 
@@ -162,6 +163,34 @@ def test_a_schedule_longer_than_what_is_left(
     warmup = {"warmup_epochs": 2, "warmup_start_lr": 0.001}
     monkeypatch.setitem(TRAINING, "optimizer_settings", warmup)
     check("branch_tuning", "simclr", tmp_path, {6: ask(signal.SIGTERM), 13: kill}, every_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("branch_tuning", "byol"),
+        pytest.param("branch_tuning+cassle+replay", "simclr", marks=pytest.mark.slow),
+    ],
+)
+def test_an_optimizer_that_lasts_for_the_stream(
+    spec: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State, schedule and momentum network go on within an experience and after one."""
+    monkeypatch.setitem(TRAINING, "optimizer_per", "stream")
+    check(spec, name, tmp_path, {6: ask(signal.SIGTERM), 13: kill, 19: ask(signal.SIGTERM)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_an_online_stream(
+    boundaries: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stream(2)
+    parts = online(whole, 25, boundaries=boundaries)
+    monkeypatch.setattr(f"{__name__}.stream", lambda n_experiences: parts)
+    monkeypatch.setitem(TRAINING, "optimizer_per", "stream")
+    what = {6: ask(signal.SIGTERM), 13: kill, 24: ask(signal.SIGTERM)}
+    check("branch_tuning+cassle", "byol", tmp_path, what)
 
 
 @pytest.mark.slow

@@ -264,10 +264,14 @@ class TeacherPlugin(WithTerms, ExperiencePlugin):
         self.begin(strategy, example)
 
     def rejoin(self, strategy: Any) -> None:
-        """Let what learns along join another optimizer."""
+        """Let what learns along join another optimizer; watch again, if the run was resumed."""
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch.begin()
+        held = {id(p) for group in strategy.optimizer.param_groups for p in group["params"]}
         for module, settings in self._groups:
-            self._leave(strategy, module)
-            self._join(strategy, module, settings)
+            if not held.issuperset(map(id, module.parameters())):
+                self._join(strategy, module, settings)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Forget the last minibatch."""

@@ -225,7 +225,6 @@ def test_the_hub_without_the_package_or_a_network(
         hub_images(tmp_path, "trian")
 
 
-@pytest.mark.filterwarnings("ignore:Cannot (locate reference|pickle)")  # dill, of pyarrow's types
 def test_what_the_package_itself_has_written(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = {"image": [fake.image(3), fake.image(4)], "label": [1, 0]}
