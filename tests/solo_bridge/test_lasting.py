@@ -54,7 +54,9 @@ def unequal() -> Any:
     return class_incremental(data(), data(train=False), sizes, eval_transform=EvalTransform(8))
 
 
-@pytest.mark.parametrize("scheduler", ["warmup_cosine", "none"])
+@pytest.mark.parametrize(
+    "scheduler", ["warmup_cosine", pytest.param("none", marks=pytest.mark.slow)]
+)
 def test_it_is_one_training_by_one_optimizer(scheduler: str) -> None:
     seen, settings = Seen(), {"scheduler": scheduler}
     made = strategy(plugins=[seen], train_mb_size=10, optimizer_settings=settings, **WHOLE)
@@ -86,7 +88,7 @@ def test_each_experience_by_itself_is_the_default() -> None:
     found = []
     for options in ({}, {"optimizer_per": "experience"}, WHOLE):
         seen = Seen()
-        made = strategy(method("byol"), [seen], train_mb_size=10, **options)
+        made = strategy(method("byol"), [seen], train_mb_size=10, train_epochs=1, **options)
         torch.manual_seed(1)
         for experience in stream(2).train_stream:
             made.train(experience)
@@ -94,12 +96,12 @@ def test_each_experience_by_itself_is_the_default() -> None:
     assert torch.equal(found[0][0], found[1][0])
     assert not torch.equal(found[0][0], found[2][0])
     alone, over = found[0][1], found[2][1]
-    assert alone.rates[:10] == alone.rates[10:] and alone.taus[:10] == alone.taus[10:]
-    taus = [1 - 0.01 * (math.cos(math.pi * t / 20) + 1) / 2 for t in range(20)]
+    assert alone.rates[:5] == alone.rates[5:] and alone.taus[:5] == alone.taus[5:]
+    taus = [1 - 0.01 * (math.cos(math.pi * t / 10) + 1) / 2 for t in range(10)]
     assert over.taus == pytest.approx(taus, abs=1e-12)
 
 
-@pytest.mark.parametrize("boundaries", [True, False])
+@pytest.mark.parametrize("boundaries", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_online_stream_is_trained_in_one_pass(boundaries: bool) -> None:
     """Parts of one step: with an optimizer for each, a momentum network would stand still."""
     benchmark = online(stream(2), 10, boundaries=boundaries)

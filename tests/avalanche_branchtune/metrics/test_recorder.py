@@ -26,6 +26,7 @@ from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.metrics import RunRecorder, run_metrics
 from avalanche_branchtune.records import load_run
 from avalanche_branchtune.report import group_runs
+from avalanche_branchtune.streams import class_incremental, online, remade
 from tests import supervised
 from tests.avalanche_branchtune.metrics.measured import analysis, probes, train
 
@@ -212,12 +213,30 @@ def test_workers_of_the_loader_are_recorded(tmp_path: Path, plugin: Any) -> None
     assert len(group_runs([tmp_path / "0", another])) == 1
 
 
+def test_the_stream_can_be_made_again_from_the_record(tmp_path: Path) -> None:
+    data = supervised.dataset(48)
+    stream = class_incremental(data, data, 2, seed=1)
+    for seed, benchmark in enumerate((stream, online(stream, 12), supervised.benchmark())):
+        recorder = RunRecorder(tmp_path / str(seed), "a", seed=seed)
+        strategy = supervised.strategy([], evaluator=EvaluationPlugin(loggers=[recorder]))
+        strategy.train(benchmark.train_stream[0])
+    runs = [load_run(tmp_path / str(seed)) for seed in range(3)]
+    assert runs[0].stream["class_order"] == stream.class_order
+    again = remade(runs[1].stream, (data, data)).train_stream
+    for experience, other in zip(online(stream, 12).train_stream, again, strict=True):
+        assert list(experience.dataset.targets) == list(other.dataset.targets)
+    assert runs[2].stream == {}, "one of Avalanche's own"
+    runs[1].settings, runs[1].n_experiences = runs[0].settings, runs[0].n_experiences
+    assert len(group_runs(runs[:2])) == 1, "runs on other orders are averaged, as ever"
+
+
 def test_a_checkpoint_from_before_processes_were_noted_is_gone_on_with(tmp_path: Path) -> None:
     recorder = RunRecorder(tmp_path / "run", "branch_tuning")
     strategy = SimpleNamespace(evaluator=SimpleNamespace(metrics=[]))
     recorder._save(strategy)
     for name in ("_begun", "_processes"):
         del vars(recorder)[name]
+    del recorder.run.stream  # which came later still
     recorder.restored(more=False, away=0.0)
     recorder._save(strategy)
     assert load_run(tmp_path / "run").environment["processes"] == 1
