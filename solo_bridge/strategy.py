@@ -91,8 +91,9 @@ class SelfSupervised(Feeding, SGDUpdate, BaseSGDTemplate):
         ``scheduler``, ``warmup_epochs`` …
     :param optimizer_per: ``"experience"``: each has an optimizer and schedule of its own, and the
         method's own schedules (the rate of its momentum network) begin anew.  ``"stream"``: all of
-        these go on over the stream, as if it were one long experience of ``train_epochs`` epochs,
-        which online streams of small experiences need.  What plugins add for an experience joins
+        these go on over the stream, as if it were one long experience of ``train_epochs`` epochs:
+        for online streams, whose experiences of one step know neither momentum nor a schedule
+        otherwise.  What plugins add for an experience joins
         and leaves as ever, with its state.  The stream must say how long it is, see
         :func:`avalanche_branchtune.streams.online`, unless the scheduler is ``"none"``: then
         the momentum network keeps its first rate.
