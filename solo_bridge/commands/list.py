@@ -73,6 +73,12 @@ def _strategies() -> Names:
 
 
 def _streams() -> Names:
+    from avalanche_branchtune.streams import STREAMS
+
+    return {name: found.title for name, found in STREAMS.items()}
+
+
+def _scenarios() -> Names:
     from solo_bridge.comparison.scenarios import SCENARIOS
 
     return SCENARIOS
@@ -94,7 +100,8 @@ KINDS: Mapping[str, tuple[str, Callable[[], Names]]] = {
     "methods": ("of solo-learn, with the settings they start from", _methods),
     "backbones": ("networks by name; a module of your own is as good", _backbones),
     "strategies": ("of compare and study, joined by +", _strategies),
-    "streams": ("how data become experiences", _streams),
+    "streams": ("data by name, for streams.named_stream", _streams),
+    "scenarios": ("of compare and study: how their data become experiences", _scenarios),
     "probes": ("of compare and study; probe has knn and linear", _probes),
     "presets": ("the papers' settings; branchtune presets NAME prints one", _presets),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from avalanche_branchtune.streams import STREAMS
 from solo_bridge import cli
 from solo_bridge.commands.list import KINDS
 from solo_bridge.comparison.measured import PROBES
@@ -25,7 +26,8 @@ def test_all_that_there_is_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed(capsys, "methods").keys() == DEFAULTS.keys()
     assert listed(capsys, "methods")["mae"] == "ADAMW, lr 0.0002 · batch/256, vit_tiny"
     assert list(listed(capsys, "strategies")) == names()
-    assert listed(capsys, "streams") == SCENARIOS
+    assert listed(capsys, "streams").keys() == STREAMS.keys()
+    assert listed(capsys, "scenarios") == SCENARIOS
     assert listed(capsys, "probes") == PROBES
     assert listed(capsys, "presets").keys() == PRESETS.keys()
     found = listed(capsys, "backbones")
