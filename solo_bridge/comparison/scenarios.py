@@ -46,6 +46,8 @@ class StreamSettings:
     :param experiences: number of experiences.
     :param per_class: training images of each class of ``data`` that are used; None for all.
     :param test_per_class: the same of its test images.
+    :param later_per_class: training images of each class that comes after the first experience:
+        few of them can be over-learnt; None for as many as in the first.
     :param seed: of the stream.
     :param class_seed: of the order of the classes; None for that of the stream.
     """
@@ -57,6 +59,7 @@ class StreamSettings:
     experiences: int = 5
     per_class: int | None = None
     test_per_class: int | None = None
+    later_per_class: int | None = None
     seed: int = 0
     class_seed: int | None = None
 
@@ -75,6 +78,11 @@ class StreamSettings:
         if self.scenario == "unequal":
             parts = unequal(len(set(find_labels(train).true)), self.experiences)
         order = self.seed if self.class_seed is None else self.class_seed
+        stream = class_incremental(train, test, parts, eval_transform=view, seed=order)
+        if self.later_per_class is None:
+            return stream
+        later = [c for e in stream.train_stream[1:] for c in e.classes_in_this_experience]
+        train = few(train, dict.fromkeys(later, self.later_per_class), seed=self.seed)
         return class_incremental(train, test, parts, eval_transform=view, seed=order)
 
     def _digits(self) -> tuple[Any, Any]:
@@ -111,6 +119,10 @@ class StreamSettings:
                 at_least(1, name, getattr(self, name))
                 if self.data is None:
                     raise UnknownOptionError(f"{name}: of a folder of images; digits have samples")
+        if self.later_per_class is not None:
+            at_least(1, "later_per_class", self.later_per_class)
+            if self.scenario == "domains":
+                raise UnknownOptionError("later_per_class: the domains have the same classes")
         if self.scenario == "unequal":
             at_least(2, "experiences of scenario 'unequal'", self.experiences)
         if self.scenario == "domains" and self.experiences > len(ALTERATIONS):
@@ -123,10 +135,13 @@ class StreamSettings:
         data = self.data or f"digits on photographs, {self.samples} training images"
         counts = {"training": self.per_class, "test": self.test_per_class}
         chosen = [f"{n} {what} images of each class" for what, n in counts.items() if n is not None]
+        later = ""
+        if self.later_per_class is not None:
+            later = f", {self.later_per_class} training images of each class after the first"
         return {
             "data": ", ".join([data, *chosen]),
             "image size": self.size,
-            "stream": f"{SCENARIOS[self.scenario]}, {self.experiences} experiences",
+            "stream": f"{SCENARIOS[self.scenario]}, {self.experiences} experiences{later}",
             **({} if self.class_seed is None else {"seed of the class order": self.class_seed}),
         }
 

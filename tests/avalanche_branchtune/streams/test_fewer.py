@@ -66,9 +66,22 @@ def test_kinds_of_data_sets() -> None:
     assert Counter(find_labels(both).true) == dict.fromkeys(range(10), 40)
 
 
+def test_some_classes_have_few_and_the_others_all() -> None:
+    some = few(DIGITS, {3: 5, 7: 2})
+    whole = Counter(DIGITS.targets)
+    assert Counter(find_labels(some).true) == {**whole, 3: 5, 7: 2}
+    assert [
+        i for i in few(Subset(DIGITS, range(205)), {3: 5}).indices if DIGITS.targets[i] == 3
+    ] == [i for i in numbers(5) if DIGITS.targets[i] == 3]
+
+
 def test_more_than_there_are_is_refused() -> None:
     few(DIGITS, 20)
     with pytest.raises(UnknownOptionError, match="at most 20, which is all of class 5; got 21"):
         few(DIGITS, 21)
     with pytest.raises(UnknownOptionError, match=r"per_class=….*at least 1; got 0"):
         few(DIGITS, 0)
+    with pytest.raises(UnknownOptionError, match=r"per_class=….*at least 1; got 0"):
+        few(DIGITS, {1: 0})
+    with pytest.raises(UnknownOptionError, match="at most 0, which is all of class 11; got 1"):
+        few(DIGITS, {11: 1})
