@@ -26,10 +26,8 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- made by benchmarks.evidence -->\n", "<!-- end of what it made -->\n"
 
 SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
-    "streams": (
-        "Where is there something to win, and does Branch-tuning win it?",
-        sections.streams,
-    ),
+    "headroom": ("Where is there something to win?", sections.headroom),
+    "streams": ("Does Branch-tuning win it?", sections.streams),
     "schedules": ("How does the difference grow with the schedule?", sections.schedules),
     "parts": ("Which part of Branch-tuning matters?", sections.parts),
     "optimizers": ("Does the optimizer decide?", sections.optimizers),

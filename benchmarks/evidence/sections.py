@@ -102,8 +102,8 @@ def without_notes(found: Table) -> Table:
     return replace(found, caption="After the last experience", notes=[])
 
 
-def streams(page: Page, name: str, results: Results) -> None:
-    """Headroom and S of each stream, and whether Branch-tuning wins it."""
+def headroom(page: Page, name: str, results: Results) -> None:
+    """Headroom and S of each stream, and which leave little to win."""
     rows, poor = [], []
     for group in results.groups():
         cells = [titled(group)]
@@ -127,6 +127,11 @@ def streams(page: Page, name: str, results: Results) -> None:
         f"Headroom of less than {number(100 * HEADROOM, 0)} points in the linear probe makes a "
         f"stream a poor one for this purpose: {'; '.join(poor) or 'none of these'}."
     )
+
+
+def streams(page: Page, name: str, results: Results) -> None:
+    """Headroom of each stream, and whether Branch-tuning wins it."""
+    headroom(page, name, results)
     for measure in ACCURACIES:
         found = [
             (titled(group), one)
