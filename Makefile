@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOLO_LEARN := solo-learn==1.0.2
 
-.PHONY: demo test test-slow lint types build-check check clean
+.PHONY: demo test test-slow lint types docs build-check check clean
 
 demo: $(READY)
 	$(BIN)/python -m solo_bridge demo
@@ -23,6 +23,10 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# The pages' code is run; open docs/_build/html/index.html.
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -j auto -d docs/_build/doctrees docs docs/_build/html
+
 # Build wheel and sdist, install each into an empty environment, import both packages there.
 # -I: beside the script lie folders of tests with the names of the packages.
 build-check: $(READY)
@@ -35,7 +39,7 @@ build-check: $(READY)
 	cd / && "$(CURDIR)/.venv-empty/bin/python" -I "$(CURDIR)/tests/check_installed.py"
 	rm -rf .venv-empty
 
-check: test lint types build-check
+check: test lint types docs build-check
 
 # solo-learn's only release pins torch 1.9.1, so it comes without its dependencies; what it needs
 # at run time is in the extra [solo], which [dev] contains.
@@ -47,4 +51,4 @@ $(READY): setup.py
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venv-empty build dist runs *.egg-info
+	rm -rf $(VENV) .venv-empty build dist docs/_build runs *.egg-info

@@ -20,6 +20,7 @@ SOLO = [
     "torchmetrics>=0.11",
     "tqdm>=4.60",
 ]
+DOCS = ["furo>=2024.1", "ipykernel>=6", "myst-nb>=1.1", "sphinx>=7.2"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 TEST = [
     "hypothesis>=6.80",
@@ -62,8 +63,9 @@ setup(
         "hub": ["datasets>=2.14"],  # streams.hub_images
         "solo": SOLO,
         "onnx": ONNX,
+        "docs": DOCS,
         "test": TEST,
-        "dev": [*SOLO, *TEST, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
+        "dev": [*SOLO, *TEST, *DOCS, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",
