@@ -92,7 +92,7 @@ class BranchTuningPlugin(ExperiencePlugin):
     expanded (:mod:`avalanche_branchtune.plain_view`).
 
     Authors' code: SmallPigPeppa/ISSL 37827a5, main_continual_reparam_fixbn.py,
-    main_pretrain_new_fixbn.py, and on_train_end in cassle/methods/*.py.
+    main_pretrain_new_fixbn.py, and on_train_end in ``cassle/methods/*.py``.
     Differs: their momentum network computes without its branches until they are merged, ours with
     them.
 

@@ -39,7 +39,7 @@ class CaSSLePlugin(PredictingPlugin):
     On prototypes (SwAV) z̄ is scored by the teacher's, g(z) by a layer of prototypes that learns
     with g.  For MoCo v2+ z is scaled to length 1 before g.
 
-    Authors' code: DonkeyShot21/cassle b5b0929, cassle/distillers/*.py, ``…_distill_wrapper``.
+    Authors' code: DonkeyShot21/cassle b5b0929, ``cassle/distillers/*.py``, ``…_distill_wrapper``.
     Their code has no form for DINO, DeepClusterV2 and others, see
     :data:`~solo_bridge.plugins.distillation.forms.FORM_OF`.
 
