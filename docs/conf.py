@@ -2,7 +2,13 @@
 
 import importlib
 
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
 import avalanche_branchtune
+
+logger = logging.getLogger(__name__)
 
 project = "avalanche-branchtune"
 author = "The authors of avalanche-branchtune"
@@ -31,15 +37,29 @@ html_css_files = ["pages.css"]
 html_show_sourcelink = False
 html_show_copyright = False
 
-# Packages import their public names when they are asked for; autodoc looks for those that are there.
-for package in (
-    "avalanche_branchtune",
-    "avalanche_branchtune.checkpoints",
-    "avalanche_branchtune.evaluation",
-    "solo_bridge",
-    "solo_bridge.comparison",
-    "solo_bridge.study",
-):
-    module = importlib.import_module(package)
+# Packages import their public names when asked for them; autodoc lists those that are there.
+PACKAGES = (
+    *("avalanche_branchtune", "avalanche_branchtune.analysis", "avalanche_branchtune.checkpoints"),
+    *("avalanche_branchtune.evaluation", "avalanche_branchtune.metrics"),
+    *("avalanche_branchtune.records", "avalanche_branchtune.report"),
+    *("avalanche_branchtune.streams", "solo_bridge", "solo_bridge.comparison"),
+    *("solo_bridge.config", "solo_bridge.plugins", "solo_bridge.presets", "solo_bridge.study"),
+    "solo_bridge.views",
+)
+PUBLIC = {name: importlib.import_module(name) for name in PACKAGES}
+for module in PUBLIC.values():
     for name in module.__all__:
         setattr(module, name, getattr(module, name))
+
+
+def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that the reference lacks."""
+    there = {name.rpartition(".")[2] for name in env.domains["py"].objects}
+    for package, module in PUBLIC.items():
+        if missing := sorted(set(module.__all__) - there):
+            logger.warning("docs/reference lacks %s of %s", ", ".join(missing), package)
+
+
+def setup(app: Sphinx) -> None:
+    """Let Sphinx check what it has read."""
+    app.connect("env-check-consistency", check_reference)

@@ -96,7 +96,8 @@ class Drawing:
         steps = " L".join(f"{x:g} {y:g}" for x, y in points)
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         self.parts.append(
-            f'<path d="M{steps}" fill="none" stroke="{self.colour[colour]}" stroke-width="1.6"{dash}/>'
+            f'<path d="M{steps}" fill="none" stroke="{self.colour[colour]}" '
+            f'stroke-width="1.6"{dash}/>'
         )
         if arrow:
             (x0, y0), (x, y) = points[-2:]
@@ -117,9 +118,7 @@ class Drawing:
             self.parts.append(f'<rect {place} {size} fill="{self.colour["zero"]}"/>')
             if value:
                 self.parts.append(f'<rect {place} {size} fill="{fill}" fill-opacity="{seen:.2f}"/>')
-            self.parts.append(
-                f'<rect {place} {size} fill="none" stroke="{self.colour["edge"]}" stroke-width="1"/>'
-            )
+            self.parts.append(f'<rect {place} {size} fill="none" stroke="{self.colour["edge"]}"/>')
         dash = "" if values.any() else ' stroke-dasharray="4 3"'
         self.parts.append(
             f'<rect x="{left:g}" y="{top:g}" width="{columns * cell:g}" height="{rows * cell:g}" '
