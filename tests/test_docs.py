@@ -19,7 +19,7 @@ PACKAGES = ("avalanche_branchtune", "solo_bridge")
 
 def test_messages_that_are_explained_are_those_of_the_code() -> None:
     page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
-    quoted = re.findall(r"```text\n(.*?)\n```", page)
+    quoted = re.findall(r"^> `(.*)`$", page, re.MULTILINE)
     assert len(quoted) > 30 and len(set(quoted)) == len(quoted)
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     code = "\n".join(file.read_text(encoding="utf-8") for file in files)

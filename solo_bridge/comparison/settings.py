@@ -33,6 +33,7 @@ from solo_bridge.specification import build, entries, title
 from solo_bridge.strategy import SelfSupervised
 
 REFERENCE = "backbone.pt"
+"""The file of a run's folder that plasticity is measured against: joint training's backbone."""
 PIXELS = "pixels"
 """Folder of decoded images, while strategies are trained on them."""
 BATCHED_UP_TO = 64
