@@ -37,8 +37,8 @@ class KaizenPlugin(CaSSLePlugin, LearnsLabels):
 
     Authors' code: dr-bell/kaizen e36ee54, kaizen/methods/base.py, BaseModel.training_step;
     kaizen/methods/multi_layer_classifier.py, MultiLayerClassifier; λ_C and hidden width:
-    ``bash_files/*_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh`` (the code's own λ_C
-    is 1).
+    ``bash_files/*_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh`` (the code's own
+    λ_C is 1).
 
     Judge it as a classifier, not by a probe::
 
