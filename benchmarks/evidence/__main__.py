@@ -13,16 +13,20 @@ from pathlib import Path
 
 from avalanche_branchtune.evaluation.probe import sentence
 from avalanche_branchtune.report.formats import number
-from benchmarks.evidence import sections
+from benchmarks.evidence import figures, sections
 from benchmarks.evidence.sections import PICTURES, Page, titled
 from solo_bridge.study.results import Results, load_results
-from solo_bridge.study.statistics import ABOVE, BELOW, UNDECIDED, paired
+from solo_bridge.study.statistics import ABOVE, BELOW, UNDECIDED, Difference, paired
 from solo_bridge.study.text import MEASURES, NOTE, difference
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
 PAGE = ROOT / "docs" / "evidence.md"
 README = ROOT / "README.md"
+OVERVIEW = (
+    "![Branch-tuning − fine-tuning, a line for each stream, schedule and probe]"
+    "({}evidence/overview.svg)"
+)
 BEGIN, END = "<!-- made by benchmarks.evidence -->\n", "<!-- end of what it made -->\n"
 
 SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
@@ -58,17 +62,24 @@ def main() -> None:
     text = "\n\n".join([*head(studies), *page.parts, *how(studies), *dropped()])
     PAGE.write_text(text + "\n", encoding="utf-8")
     begin, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    short = "\n\n".join(in_short(studies))
+    short = "\n\n".join([opening(studies), OVERVIEW.format("docs/"), runs_sentence(studies)])
     README.write_text(f"{begin}{BEGIN}{short}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def head(studies: dict[str, Results]) -> list[str]:
     """The title and the shortest answer."""
+    rows = [
+        (f"{titled(group)}, {measure}", found)
+        for group, measure, found in compared(studies, sections.ACCURACIES)
+    ]
+    overview = figures.forest(rows, "linear", "fine-tuning", "Branch-tuning")
+    figures.save(overview, PICTURES / "overview.svg")
     return [
         "# When does Branch-tuning help?",
         "Made by `python -m benchmarks.evidence` from the records in `benchmarks/results/study/`; "
         "the plans that they were run by are in `benchmarks/studies/`.",
         *in_short(studies),
+        OVERVIEW.format(""),
         "These are small networks, small images and short schedules. They say nothing of "
         "the papers' setting (ResNet-18, CIFAR-100, 500 epochs of each experience), for which "
         "`python -m benchmarks.paper` is there.",
@@ -76,20 +87,26 @@ def head(studies: dict[str, Results]) -> list[str]:
     ]
 
 
+def opening(studies: dict[str, Results]) -> str:
+    """What Branch-tuning, with the paper's branches and fixed norms, won and lost, at once."""
+    counts = {v: len(found) for v, found in judged(studies, sections.ACCURACIES).items()}
+    return (
+        "**Branch-tuning with the paper's branches (1×k and k×1, weight and bias of BatchNorm "
+        f"fixed) ended above fine-tuning in {counts[ABOVE]} of the {sum(counts.values())} "
+        f"comparisons that could be afforded here, below it in {counts[BELOW]}; the seeds leave "
+        f"{counts[UNDECIDED]} undecided.**"
+    )
+
+
 def in_short(studies: dict[str, Results]) -> list[str]:
-    """What Branch-tuning, with the paper's branches and fixed norms, won and lost."""
-    counted = [study for name, study in studies.items() if name in COUNTED]
-    verdicts = judged(counted, sections.ACCURACIES)
-    layers = judged(counted, ("S", "P"))
-    counts = {verdict: len(groups) for verdict, groups in verdicts.items()}
-    number_of = sum(counts.values())
+    """The opening, and where Branch-tuning won and lost."""
+    verdicts = judged(studies, sections.ACCURACIES)
+    layers = judged(studies, ("S", "P"))
+    number_of = sum(len(groups) for groups in verdicts.values())
     words = {ABOVE: "Above fine-tuning", BELOW: "Below it", UNDECIDED: "Undecided by the seeds"}
     lines = [f"- {words[v]}: {'; '.join(groups) or 'nowhere'}." for v, groups in verdicts.items()]
     return [
-        "**Branch-tuning with the paper's branches (1×k and k×1, weight and bias of BatchNorm "
-        f"fixed) ended above fine-tuning in {counts[ABOVE]} of the {number_of} comparisons that "
-        f"could be afforded here, below it in {counts[BELOW]}; the seeds leave "
-        f"{counts[UNDECIDED]} undecided.**",
+        opening(studies),
         "\n".join(lines),
         f"The two probes of one stream are of the same runs. If nothing differed, "
         f"{number(number_of / 20, 1)} of these would be decided by chance.",
@@ -100,18 +117,27 @@ def in_short(studies: dict[str, Results]) -> list[str]:
     ]
 
 
-def judged(studies: list[Results], measures: Sequence[str]) -> dict[str, list[str]]:
-    """Verdict → in what Branch-tuning differs so from fine-tuning; each group and measure once."""
+def judged(studies: dict[str, Results], measures: Sequence[str]) -> dict[str, list[str]]:
+    """Verdict → in what Branch-tuning differs so from fine-tuning."""
     verdicts: dict[str, list[str]] = {ABOVE: [], BELOW: [], UNDECIDED: []}
-    for group in dict.fromkeys(group for study in studies for group in study.groups()):
-        for measure in measures:
-            found = paired(
-                *(union(studies, group, measure, arm) for arm in (sections.OURS, sections.FINE))
-            )
-            if found is not None:
-                text = f"{titled(group)}, {MEASURES[measure][0]} {difference(measure, found)}"
-                verdicts[found.verdict].append(text)
+    for group, measure, found in compared(studies, measures):
+        text = f"{titled(group)}, {MEASURES[measure][0]} {difference(measure, found)}"
+        verdicts[found.verdict].append(text)
     return verdicts
+
+
+def compared(
+    studies: dict[str, Results], measures: Sequence[str]
+) -> list[tuple[str, str, Difference]]:
+    """Branch-tuning's differences to fine-tuning; each group and measure once."""
+    counted = [study for name, study in studies.items() if name in COUNTED]
+    arms = (sections.OURS, sections.FINE)
+    found = [
+        (group, measure, paired(*(union(counted, group, measure, arm) for arm in arms)))
+        for group in dict.fromkeys(group for study in counted for group in study.groups())
+        for measure in measures
+    ]
+    return [(group, measure, one) for group, measure, one in found if one is not None]
 
 
 def union(studies: list[Results], group: str, measure: str, arm: str) -> dict[int, float]:

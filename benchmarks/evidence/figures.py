@@ -21,9 +21,11 @@ def save(picture: Figure, path: Path) -> None:
 
 
 @styled
-def forest(rows: Sequence[tuple[str, Difference]], measure: str, reference: str) -> Figure:
+def forest(
+    rows: Sequence[tuple[str, Difference]], measure: str, reference: str, called: str | None = None
+) -> Figure:
     """Paired differences with their intervals, one below the other; grey: undecided."""
-    called, unit, _ = MEASURES[measure]
+    usual, unit, _ = MEASURES[measure]
     picture = figure(0.9 + 0.24 * len(rows), width=6.4)
     axes = picture.subplots()
     axes.axvline(0, color=GREY, linewidth=0.8)
@@ -35,7 +37,7 @@ def forest(rows: Sequence[tuple[str, Difference]], measure: str, reference: str)
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.invert_yaxis()
     unit_name = "points" if unit == 100 else "CKA"
-    axes.set_xlabel(f"{called}: difference to {reference}, {unit_name}")
+    axes.set_xlabel(f"{called or usual}: difference to {reference}, {unit_name}")
     axes.grid(axis="x", linewidth=0.3)
     return picture
 
