@@ -155,7 +155,7 @@ def runs_sentence(studies: dict[str, Results]) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows.values()}))
     return (
         f"{len(rows)} runs, seeds {seeds}, {number(hours, 1)} hours of training and evaluation in "
-        "all, each run by threads of its own (see below). Differences are in points of accuracy "
+        "all, one thread a run. Differences are in points of accuracy "
         "after the last experience, between runs of the same seed."
     )
 
