@@ -20,7 +20,8 @@ from solo_bridge.archives import opened
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, plain_tensors
 from solo_bridge.comparison.asked import asked
-from solo_bridge.comparison.settings import REFERENCE, Comparison
+from solo_bridge.comparison.experiment import REFERENCE
+from solo_bridge.comparison.settings import Comparison
 from solo_bridge.compat.checkpoint_keys import BACKBONE_KEYS
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.files import CHECKPOINT, some

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from avalanche_branchtune.lazy import exports
 
 if TYPE_CHECKING:
-    from solo_bridge.comparison.settings import REFERENCE, Comparison
+    from solo_bridge.comparison.experiment import REFERENCE
+    from solo_bridge.comparison.settings import Comparison
     from solo_bridge.comparison.together import COMBINATIONS, compare, everything
 
 __all__ = ["COMBINATIONS", "REFERENCE", "Comparison", "compare", "everything"]
@@ -13,7 +14,8 @@ __all__ = ["COMBINATIONS", "REFERENCE", "Comparison", "compare", "everything"]
 __getattr__ = exports(
     __name__,
     {
-        **dict.fromkeys(("REFERENCE", "Comparison"), "settings"),
+        "REFERENCE": "experiment",
+        "Comparison": "settings",
         **dict.fromkeys(("COMBINATIONS", "compare", "everything"), "together"),
     },
 )

@@ -1,95 +1,42 @@
-"""What strategies are compared on, and how one of them is trained and measured."""
+"""What strategies are compared on: small settings of this package's own, or a preset's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from avalanche.training.plugins import EvaluationPlugin
-from torch import nn
 
-from avalanche_branchtune import ranks
-from avalanche_branchtune.checkpoints import Checkpoints
-from avalanche_branchtune.errors import BranchTuneError, RecordError, UnknownOptionError
-from avalanche_branchtune.metrics import AnalysisMetric, LabelledImages, OnlineProbe, RunRecorder
-from avalanche_branchtune.options import at_least, one_of
-from avalanche_branchtune.records import Run, load_run
-from avalanche_branchtune.records.run import RECORD
+from avalanche_branchtune.errors import UnknownOptionError
+from avalanche_branchtune.options import at_least
 from solo_bridge.backbones import small_resnet
-from solo_bridge.checkpoint import load_solo_checkpoint, save_backbone
-from solo_bridge.comparison import digits, plasticity, published
-from solo_bridge.comparison.asked import ASKED, Asked, asked
-from solo_bridge.comparison.measured import PROBES, metrics_of
-from solo_bridge.comparison.progress import Progress
+from solo_bridge.comparison import digits, published
+from solo_bridge.comparison.experiment import Experiment
 from solo_bridge.comparison.scenarios import StreamSettings, classes_of
-from solo_bridge.feeding import VIEWS
 from solo_bridge.method import SoloMethod
 from solo_bridge.presets import preset
-from solo_bridge.processes import Processes
-from solo_bridge.references import Joint
-from solo_bridge.specification import build, entries, title
-from solo_bridge.strategy import SelfSupervised
-
-REFERENCE = "backbone.pt"
-"""The file of a run's folder that plasticity is measured against: joint training's backbone."""
-PIXELS = "pixels"
-"""Folder of decoded images, while strategies are trained on them."""
-BATCHED_UP_TO = 64
-"""Pixels up to which batched views are faster on a CPU, see benchmarks/results/views.json."""
-MINUTES = 30.0
-"""Between two checkpoints, unless told otherwise."""
-SHORT = 100
-"""Fewer epochs of each experience than this are few: the paper has 500."""
-CAVEAT = (
-    "A schedule this short favours fine-tuning; it shows that everything runs, and supports no "
-    "claim of a paper."
-)
 
 
 @dataclass(frozen=True)
-class Comparison(StreamSettings):
+class Comparison(StreamSettings, Experiment):
     """What strategies are compared on: methods on a stream, see :class:`StreamSettings`.
 
-    Its seed is that of the network and the training, too.
+    Its seed is that of the network and the training, too.  What is not said here is said by
+    :class:`~solo_bridge.comparison.experiment.Experiment`.
 
-    :param method: name of a solo-learn method.
     :param preset: name of a preset, by which method, strategies and plugins are set instead of
         the small settings here, on a ResNet-18; see :meth:`as_published`.
-    :param epochs: epochs of each experience; joint training has as many on all data.
     :param width: of the small ResNet, without a preset.
-    :param batch: images in a minibatch.
     :param optimizer: name of it, without a preset; see :class:`~solo_bridge.SelfSupervised`.
     :param lr: for a batch of 256, without a preset.
     :param optimizer_settings: further ones of the optimizer and its schedule.
-    :param device: where to train.
-    :param workers: of the data loader.
-    :param views: how they are made, ``"batched"`` or ``"solo_learn"``, see
-        :class:`~solo_bridge.SelfSupervised`; by default as is faster.
-    :param options: name → arguments of its plugin, see :func:`solo_bridge.specification.build`.
-    :param probes: names of :data:`~solo_bridge.comparison.measured.PROBES`.
-    :param variant: name of these settings, where a strategy is compared with itself under others:
-        of its folder instead of the specification, and beside the title in tables.
-    :param command: that the comparison was asked for by, for its records; ``…`` in it stands for
-        the specifications of all of them.
     """
 
-    method: str = "simclr"
     preset: str | None = None
-    epochs: int = 15
     width: int = 16
-    batch: int = 128
     optimizer: str = "sgd"
     lr: float = 0.12
     optimizer_settings: dict[str, Any] = field(default_factory=dict)
-    device: str = "cpu"
-    workers: int = 0
-    views: str | None = None
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    probes: list[str] = field(default_factory=lambda: ["knn"])
-    variant: str | None = None
-    command: str | None = None
 
     @classmethod
     def as_published(cls, name: str, **settings: Any) -> Comparison:
@@ -110,14 +57,6 @@ class Comparison(StreamSettings):
         if self.preset is None:
             return {}
         return published.overridden(preset(self.preset), self.method, vars(self), self.device)
-
-    @property
-    def kind_of_views(self) -> str:
-        """How views are made."""
-        if self.views is not None:
-            return self.views
-        small = self.size <= BATCHED_UP_TO or self.device != "cpu"
-        return "batched" if small else "solo_learn"
 
     def network(self, stream: Any) -> SoloMethod:
         """Return the method, newly initialised from the seed.
@@ -143,28 +82,15 @@ class Comparison(StreamSettings):
             **views,
         )
 
-    def _defaults(self) -> dict[str, dict[str, Any]]:
+    def default_options(self) -> dict[str, dict[str, Any]]:
         """Return name → arguments of its plugin, where they are not the plugin's own."""
-        talking = ("branch_tuning", "clr", "fixed_norms", "kappatune")
-        found: dict[str, dict[str, Any]] = {name: {"verbose": False} for name in talking}
+        found = super().default_options()
         if self.data is None:
             found.update(digits.remembered(self.size, self.options))
         return found
 
-    def facts(self) -> dict[str, Any]:
-        """Return what stands beside the numbers."""
-        return {
-            **self.stream_facts(),
-            "method": self.method,
-            "views": f"{self.kind_of_views}, drawn from the seed, whatever the number of loader "
-            "workers",
-            **self._training_facts(),
-            **{f"options of {name}": str(given) for name, given in self.options.items()},
-            **({"command": self.command} if self.command else {}),
-            **({"caveat": CAVEAT} if self.epochs < SHORT else {}),
-        }
-
-    def _training_facts(self) -> dict[str, str]:
+    def training_facts(self) -> dict[str, str]:
+        """Return what stands beside the numbers of network and training."""
         if self.preset is not None:
             return published.facts(preset(self.preset), self.method, self.overridden())
         further = "".join(f", {k} {v}" for k, v in self.optimizer_settings.items())
@@ -174,250 +100,21 @@ class Comparison(StreamSettings):
             f"weight decay 5e-4, cosine{further}",
         }
 
-    def join(self) -> None:
-        """Become one of the job's ranks, if there is a job; all ranks.
-
-        :raises UnknownOptionError: for a device that cannot be used.
-        """
-        try:
-            Processes().join(torch.device(self.device))
-        except RuntimeError as error:
-            if isinstance(error, BranchTuneError):
-                raise
-            raise self._no_device(error) from error
-
-    def _no_device(self, error: Exception) -> UnknownOptionError:
-        reason = str(error).splitlines()[0]
-        return UnknownOptionError(f"device {self.device!r} cannot be used: {reason}")
-
     def check(self) -> None:
         """Refuse what cannot work, before anything is trained.
 
-        :raises BranchTuneError: for data, a method or a device that is not there, and for numbers
-            that cannot be.
+        :raises BranchTuneError: see the base class; and for a preset without its data.
         """
-        self.check_stream()
-        for name in ("epochs", "width", "batch"):
-            at_least(1, name, getattr(self, name))
-        at_least(0, "workers", self.workers)
-        one_of("views", self.kind_of_views, VIEWS)
-        for probe in self.probes:
-            one_of("probes", probe, PROBES)
+        at_least(1, "width", self.width)
         if self.preset is not None and self.data is None:
             raise UnknownOptionError(
                 f"preset {self.preset!r} is of {preset(self.preset).data}: pass the folder that "
                 "holds it (--data), with train/<class> and test/<class>"
             )
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise self._no_device(error) from error
-        Processes().refuse(self.network(self.stream()), self.batch, compile=False)
+        super().check()
 
-    def folder(self, spec: str, out: str | Path) -> Path:
-        """Return the folder of a strategy's record.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: folder of all of them.
-        """
-        return Path(out) / f"{self.variant or spec}-{self.seed}"
-
-    def reference(self, out: str | Path) -> Path:
-        """Return the folder of joint training, by which plasticity is measured.
-
-        :param out: folder of all of them.
-        """
-        return Path(out) / f"joint-{self.seed}"
-
-    def title(self, spec: str) -> str:
-        """Return how tables call a strategy here.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        """
-        return title(spec) if self.variant is None else f"{title(spec)} ({self.variant})"
-
-    def known(self, spec: str, out: str | Path) -> Asked | None:
-        """Return what a strategy's run was asked for, None if its folder is new.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: folder of all of them.
-        :raises RecordError: for a folder with a record that is not of a comparison.
-        """
-        folder = self.folder(spec, out)
-        found = asked(folder)
-        if found is None and (folder / RECORD).exists():
-            raise RecordError(
-                f"{folder} holds the record of a run already, and no {ASKED}: choose another "
-                "folder (--out) or another seed (--seed), or remove it"
-            )
-        return None if found is None else found.filled(vars(Comparison()))
-
-    def finished(self, spec: str, out: str | Path) -> bool:
-        """Tell whether a strategy is trained and measured, with all that others need of it.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: folder of all of them.
-        """
-        if not self.trained(spec, out) or self.waits(spec, out):
-            return False
-        return spec != "joint" or (self.folder(spec, out) / REFERENCE).is_file()
-
-    def trained(self, spec: str, out: str | Path) -> bool:
-        """Tell whether a strategy is trained and measured, but maybe for its plasticity.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: folder of all of them.
-        """
-        folder = self.folder(spec, out)
-        known = asked(folder)
-        return known is not None and known.finished and load_run(folder).complete
-
-    def waits(self, spec: str, out: str | Path) -> bool:
-        """Tell whether a strategy's plasticity is yet to be measured, see :meth:`run`.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: folder of all of them.
-        """
-        return plasticity.waits(self.folder(spec, out))
-
-    def run(
-        self,
-        spec: str,
-        out: str | Path,
-        *,
-        bar: bool = True,
-        lines: bool = False,
-        checkpoint_minutes: float | None = MINUTES,
-        keep_checkpoints: bool = False,
-    ) -> Run:
-        """Train and measure one strategy, or go on with it; in a job of several processes in all.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: the record goes to a folder of this one; joint training's
-            backbone as well, which is the reference of the others' plasticity.  Where joint
-            training is asked for and not finished, that is measured when this is called again.
-        :param bar: whether to show progress.
-        :param lines: whether to show it as lines, also on a terminal.
-        :param checkpoint_minutes: how often to save within an experience, see
-            :class:`~avalanche_branchtune.checkpoints.Checkpoints`; None for never.
-        :param keep_checkpoints: whether they stay when the run is finished.
-        :return: its record.
-        :raises RecordError: for a folder that has a run which is finished, or is not of this
-            comparison.
-        """
-        out = Path(out)
-        self.join()
-        stream = self.stream(out / PIXELS)
-        folder = self.folder(spec, out)
-        known, trained = ranks.of_first(lambda: self._ready(spec, stream, out))
-        if not trained:
-            progress = Progress(self.title(spec), self._epochs(spec), bar and ranks.leads(), lines)
-            checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
-            self._train(spec, stream, out, checkpoints, progress)
-            if ranks.leads():
-                replace(known, finished=True).save(folder)
-            checkpoints.finish(keep=keep_checkpoints)
-        return ranks.of_first(lambda: self._completed(spec, stream, out))
-
-    def _ready(self, spec: str, stream: Any, out: Path) -> tuple[Asked, bool]:
-        """Return what is asked for, and whether it is trained and waits for its plasticity."""
-        known = self._begun(spec, out)
-        self._joint(stream, out)  # one that is damaged is known before training
-        return known, known.finished and self.waits(spec, out)
-
-    def _completed(self, spec: str, stream: Any, out: Path) -> Run:
-        """Return the record of a strategy that is trained, with its plasticity if that can be."""
-        joint = self._joint(stream, out)
-        if joint is not None and self.waits(spec, out):
-            plasticity.measure(self.folder(spec, out), stream.test_stream, joint)
-        return load_run(self.folder(spec, out))
-
-    def strategy(
-        self, spec: str, stream: Any, evaluator: EvaluationPlugin | None, *plugins: Any
-    ) -> SelfSupervised:
-        """Return a strategy as it is trained here, newly initialised.
-
-        :param spec: see :func:`solo_bridge.specification.build`.
-        :param stream: that it will learn.
-        :param evaluator: of what is measured.
-        :param plugins: of the caller's own, before all others.
-        """
-        method = self.network(stream)
-        parts = {e.name for e in entries(spec)}
-        defaults = self._defaults()
-        options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
-        online = []
-        if "online" in self.probes:
-            labelled = LabelledImages(stream.train_stream)
-            online = [OnlineProbe(classes_of(stream), labelled=labelled)]
-        return build(
-            spec,
-            method,
-            options=options,
-            plugins=[*plugins, *online],
-            **self._settings(),
-            views=self.kind_of_views,
-            train_mb_size=self.batch,
-            train_epochs=self.epochs,
-            device=self.device,
-            reproducible_views=True,
-            evaluator=evaluator,
-        )
-
-    def _train(
-        self, spec: str, stream: Any, out: Path, checkpoints: Checkpoints, progress: Progress
-    ) -> None:
-        """Train and measure a strategy, but for its plasticity."""
-        folder = self.folder(spec, out)
-        begun = ranks.of_first(checkpoints.folder.begun)
-        recorder = RunRecorder(
-            folder,
-            self.title(spec),
-            seed=self.seed,
-            settings={**self.facts(), "specification": spec},
-            resume=begun,
-            overwrite=not begun,
-        )
-        evaluator = EvaluationPlugin(loggers=[recorder])
-        strategy = self.strategy(spec, stream, evaluator, progress)
-        analysis = None if isinstance(strategy, Joint) else self._analysis(spec, stream, out)
-        evaluator.metrics = metrics_of(self.probes, strategy, stream, analysis)
-        strategy.plugins.append(checkpoints)
-        checkpoints.attach(strategy)  # now that it has all its parts
-        several = isinstance(strategy, Joint)
-        for part in [stream.train_stream] if several else stream.train_stream:
-            strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
-            strategy.eval(stream.test_stream, loss=False)
-        if spec == "joint" and ranks.leads():
-            save_backbone(strategy.model, folder / REFERENCE)
-
-    def _epochs(self, spec: str) -> int:
-        joint = "joint" in {e.name for e in entries(spec)}
-        return self.epochs * (1 if joint else self.experiences)
-
-    def _joint(self, stream: Any, out: Path) -> nn.Module | None:
-        """Return the jointly trained backbone, None if it is not there."""
-        reference = self.reference(out) / REFERENCE
-        if not reference.is_file():
-            return None
-        joint = self.network(stream).backbone
-        load_solo_checkpoint(joint, reference, strict=True)
-        return joint.to(self.device)
-
-    def _begun(self, spec: str, out: Path) -> Asked:
-        """Return what the run is asked for, if it can begin or go on."""
-        folder = self.folder(spec, out)
-        new = Asked.of(vars(self), spec, threads=torch.get_num_threads())
-        known = self.known(spec, out)
-        if self.finished(spec, out):
-            raise RecordError(f"{folder} holds the record of a run that is finished")
-        if known is None:
-            new.save(folder)
-            return new
-        known.check_same_run(new, folder)
-        return known
-
-    def _settings(self) -> dict[str, Any]:
+    def training_settings(self) -> dict[str, Any]:
+        """Return further arguments of :func:`solo_bridge.specification.build`."""
         if self.preset is not None:
             warmup = published.warmup(preset(self.preset), self.method, self.epochs)
             return {
@@ -431,10 +128,3 @@ class Comparison(StreamSettings):
             "optimizer_settings": self.optimizer_settings,
             "channels_last": True,  # faster, on a CPU too
         }
-
-    def _analysis(self, spec: str, stream: Any, out: Path) -> AnalysisMetric:
-        """Return what measures S, and P now or later, if joint training is asked for."""
-        joint = self.reference(out)
-        if (joint / ASKED).is_file() or (joint / REFERENCE).is_file():
-            return plasticity.PlasticityLater(stream.test_stream, self.folder(spec, out))
-        return AnalysisMetric(stream.test_stream)

@@ -18,7 +18,8 @@ from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run, load_run
 from solo_bridge.apart import stopped_by
 from solo_bridge.comparison.asked import ASKED, Asked, asked
-from solo_bridge.comparison.settings import MINUTES, PIXELS, Comparison
+from solo_bridge.comparison.experiment import MINUTES, PIXELS
+from solo_bridge.comparison.settings import Comparison
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.presets import preset
 from solo_bridge.registry import import_file

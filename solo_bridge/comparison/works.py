@@ -15,7 +15,7 @@ from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.writing import write_text
 from solo_bridge.apart import PRELOADED, prepare
 from solo_bridge.comparison.asked import FAILED
-from solo_bridge.comparison.settings import REFERENCE, Comparison
+from solo_bridge.comparison.experiment import REFERENCE, Experiment
 from solo_bridge.registry import import_file
 from solo_bridge.side_by_side import Task, run_side_by_side
 
@@ -31,7 +31,7 @@ class Work:
     """
 
     name: str
-    comparison: Comparison
+    comparison: Experiment
     spec: str
     out: Path
 
@@ -79,7 +79,7 @@ def run_works(
     :param works: in the order in which they are begun.
     :param jobs: how many run at a time, at most.
     :param imports: files that register names of one's own.
-    :param how: of :meth:`Comparison.run`.
+    :param how: of :meth:`Experiment.run`.
     :param done: called with each record that is finished.
     :param go_on: asked before another one is begun.
     :param keep_failures: whether a run that fails leaves :data:`FAILED` in its folder, and the

@@ -19,8 +19,9 @@ from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run
 from avalanche_branchtune.records.run import RECORD
 from solo_bridge.comparison.asked import Asked, asked
+from solo_bridge.comparison.experiment import MINUTES, PIXELS
 from solo_bridge.comparison.scenarios import StreamSettings
-from solo_bridge.comparison.settings import MINUTES, PIXELS, Comparison
+from solo_bridge.comparison.settings import Comparison
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.registry import import_file
 from solo_bridge.study.plan import Job, Plan
