@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.keeping import looked_at
-from solo_bridge.compat import Generation
+from solo_bridge.compat import Generation, load
 
 
 def small_resnet(width: int = 32) -> nn.Sequential:
@@ -64,6 +64,13 @@ def resolve(
     # Measured, not asked: timm's num_features is not always the width of the output.
     net.num_features = features_dim(net, size)  # type: ignore[assignment]
     return net, {}
+
+
+def known_names() -> list[str]:
+    """Return the names that :func:`resolve` knows: solo-learn's, torchvision's and timm's."""
+    import timm
+
+    return [*load().backbone_names(), *list_models(module=models), *timm.list_models()]
 
 
 def features_dim(backbone: nn.Module, size: int) -> int:

@@ -10,7 +10,7 @@ from solo_bridge import job
 from solo_bridge.apart import stoppable
 from solo_bridge.commands import command, parsed
 
-TRAIN = ("compare", "demo", "resume")
+TRAIN = ("compare", "demo", "resume", "run")
 """Commands that a job of several processes does together."""
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare any strategies, each in a process of its own",
     "demo": "compare strategies on a stream that needs no download",
     "doctor": "print versions, what will work and what to do",
+    "run": "an experiment from configuration: a run, or a sweep of runs",
     "report": "make a page, figures and tables from the records of runs",
     "resume": "go on with an interrupted comparison, or with one run of it",
     "status": "list the runs below a folder: what runs, what died, what is done",

@@ -1,0 +1,1 @@
+"""``branchtune run``: an experiment from configuration, composed by Hydra."""

@@ -1,0 +1,267 @@
+"""Runs of configurations: one here, several side by side, or by a launcher of Hydra's."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from avalanche_branchtune import ranks
+from avalanche_branchtune.errors import ConfigError, RecordError
+from avalanche_branchtune.writing import write_text
+from solo_bridge.apart import Stopped, stopped_by
+from solo_bridge.comparison.asked import Asked, asked
+from solo_bridge.comparison.configured import Configured
+from solo_bridge.comparison.experiment import PIXELS
+from solo_bridge.comparison.works import Work, run_works
+from solo_bridge.registry import import_file
+from solo_bridge.run.completing import completed, experiment, folder
+from solo_bridge.run.composing import CONFIG, composed, hydra, read, refused
+from solo_bridge.run.groups import PRIMARY
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete configuration and what it trains.
+
+    :param config: see :func:`~solo_bridge.run.completing.completed`.
+    :param experiment: what it trains on.
+    :param out: folder of the runs that are compared with it.
+    """
+
+    config: dict[str, Any]
+    experiment: Configured
+    out: Path
+
+    @property
+    def spec(self) -> str:
+        """Of the strategy."""
+        return str(self.config["strategy"])
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.experiment.folder(self.spec, self.out)
+
+    @property
+    def work(self) -> Work:
+        """For the processes of several."""
+        return Work(str(self.folder), self.experiment, self.spec, self.out)
+
+    def asked(self) -> Asked:
+        """Return what it is asked for."""
+        return Asked.of(
+            vars(self.experiment),
+            self.spec,
+            imports=self.config["imports"],
+            separate=False,
+            threads=self.config["hardware"]["threads"],
+        )
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is trained.
+
+        :raises BranchTuneError: for what is not there, and for numbers that cannot be.
+        """
+        self.experiment.check()
+        self.experiment.strategy(self.spec, self.experiment.stream(), None)
+
+    def finished(self) -> bool:
+        """Tell whether it is trained and measured."""
+        return self.experiment.finished(self.spec, self.out)
+
+    def begin(self) -> None:
+        """Write what is asked for to its folder, or see that it is what was asked for.
+
+        :raises RecordError: for a folder that is of another run.
+        """
+        known = self.experiment.known(self.spec, self.out)
+        if known is not None:
+            known.check_same_run(self.asked(), self.folder)
+        else:
+            self.asked().save(self.folder)
+        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / CONFIG, text)
+
+
+def run_of(overrides: Sequence[str], file: Path | None = None) -> Run:
+    """Return the run that a configuration asks for; nothing is written.
+
+    :param overrides: see :func:`~solo_bridge.run.composing.composed`.
+    :param file: see there; one in the folder of a run is of that run, wherever it lies, unless it
+        is overridden.
+    :raises BranchTuneError: for what cannot be.
+    """
+    config = composed(overrides, file)
+    imports = config.get("imports")
+    for path in imports if isinstance(imports, list) else []:
+        import_file(path)
+    config = completed(config)
+    made = experiment(config)
+    here = (
+        None if file is None or overrides or file.name != CONFIG else asked(file.resolve().parent)
+    )
+    if file is None or here is None:
+        return Run(config, made, folder(config))
+    own = file.resolve().parent
+    run = Run(config, made, own.parent)
+    if run.folder != own:
+        raise RecordError(
+            f"{file} is not of this run, which would be {run.folder.name}: give it back its seed, "
+            f"strategy and options, or copy it elsewhere"
+        )
+    return run
+
+
+def train(run: Run) -> None:
+    """Train one run in this process, or in all of a job's, or go on with it.
+
+    :param run: see :func:`run_of`.
+    :raises BranchTuneError: for what cannot be.
+    :raises Stopped: if it was asked to end, and has saved.
+    """
+    warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
+    hardware = run.config["hardware"]
+    torch.set_num_threads(hardware["threads"])
+    run.experiment.join()
+    ranks.of_first(lambda: _ready(run))
+    try:
+        run.experiment.run(
+            run.spec,
+            run.out,
+            checkpoint_minutes=hardware["checkpoint_minutes"],
+            keep_checkpoints=hardware["keep_checkpoints"],
+        )
+    except KeyboardInterrupt as error:
+        raise _resumable(error, run.folder) from None
+    except SystemExit as error:
+        stopped = stopped_by(error.code)
+        raise error if stopped is None else _resumable(stopped, run.folder) from None
+
+
+def _ready(run: Run) -> None:
+    run.check()
+    run.begin()
+
+
+def _resumable(error: KeyboardInterrupt, what: Path) -> KeyboardInterrupt:
+    again = f"go on with: branchtune resume {shlex.quote(str(what))}"
+    error.args = (f"{str(error) or 'interrupted'}; {again}",)
+    return error
+
+
+def train_several(runs: Sequence[Run], jobs: int, done: Any) -> dict[str, str]:
+    """Train what is not finished, each run in a process of its own, several at a time.
+
+    :param runs: that are different; their hardware is the first one's.
+    :param jobs: how many at a time, at most.
+    :param done: called with each record that is finished.
+    :return: folder → why, of the runs that failed.
+    :raises BranchTuneError: before anything is trained, for what cannot be.
+    """
+    checked(runs)
+    hardware = runs[0].config["hardware"]
+    torch.set_num_threads(hardware["threads"])
+    left = sorted((run for run in runs if not run.finished()), key=lambda run: run.spec != "joint")
+    how = {name: hardware[name] for name in ("checkpoint_minutes", "keep_checkpoints")}
+    imports = list(dict.fromkeys(file for run in runs for file in run.config["imports"]))
+    with ExitStack() as stack:
+        for out in dict.fromkeys(run.out for run in runs):
+            stack.callback(shutil.rmtree, out / PIXELS, ignore_errors=True)
+        try:
+            works = [run.work for run in left]
+            run_works(works, jobs, imports, {**how, "bar": False}, done, keep_failures=True)
+        except Stopped as error:
+            finished = f"{sum(run.finished() for run in runs)} of {len(runs)} runs finished"
+            raise _resumable(Stopped(error.number), Path(f"{_common(runs)}")) from (
+                RecordError(finished)
+            )
+    return {str(run.folder): why for run in left if (why := run.work.failure()) is not None}
+
+
+def checked(runs: Sequence[Run]) -> None:
+    """Refuse what cannot work in any of several runs, then write what each is asked for.
+
+    :param runs: of a sweep.
+    :raises ConfigError: for two that would be in one folder.
+    :raises BranchTuneError: for what cannot be.
+    """
+    folders = [run.folder.resolve() for run in runs]
+    twice = [path for path in folders if folders.count(path) > 1]
+    if twice:
+        raise ConfigError(
+            f"{twice[0]}: two runs of the sweep would be in this folder: leave out name=…, or sweep "
+            "what tells them apart"
+        )
+    alike = set()
+    for run in runs:
+        same = (run.out, run.spec, run.experiment.variant)  # all but their seeds
+        if same not in alike and not run.finished():
+            run.check()
+        alike.add(same)
+    for run in runs:
+        run.begin()
+
+
+def _common(runs: Sequence[Run]) -> str:
+    return os.path.commonpath([str(run.out) for run in runs])
+
+
+def launch(runs: Sequence[Run], overrides: Sequence[str]) -> None:
+    """Train runs by a launcher of Hydra's, such as submitit's, and wait for their end.
+
+    :param runs: of a sweep.
+    :param overrides: those of the launcher's own settings, ``hydra/…`` and ``hydra.…``, and groups.
+    :raises BranchTuneError: for what cannot be.
+    """
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    checked(runs)
+    left = [run for run in runs if not run.finished()]
+    with refused():
+        from hydra._internal.callbacks import Callbacks
+
+        loaded = hydra()
+        config = loaded.compose_config(PRIMARY, list(overrides), RunMode.MULTIRUN, False, False)
+        context = HydraContext(config_loader=loaded.config_loader, callbacks=Callbacks(config))
+        launcher = Plugins.instance().instantiate_launcher(context, work, config)
+    files = [[f"+file='{(run.folder / CONFIG).resolve()}'"] for run in left]
+    for result in launcher.launch(files, initial_job_idx=0) if files else []:
+        _ = result.return_value  # raises what the job did
+
+
+def work(config: Any) -> None:
+    """Train one run in a launcher's job.
+
+    :param config: with the path of the run's configuration.
+    """
+    run = run_of([], Path(config.file))
+    if not run.finished():
+        print(run.folder, file=sys.stderr)
+        train(run)
+
+
+def launcher_of(overrides: Sequence[str]) -> str:
+    """Return which launcher of Hydra's is asked for, ``basic`` if none is.
+
+    :param overrides: as they were given.
+    """
+    from hydra.types import RunMode
+
+    with refused():
+        config = hydra().compose_config(PRIMARY, list(overrides), RunMode.MULTIRUN, False, False)
+        return str(config.hydra.runtime.choices.get("hydra/launcher", "basic"))
+
+
+__all__ = ["Run", "checked", "launch", "launcher_of", "read", "run_of", "train", "train_several"]
