@@ -20,6 +20,11 @@ SOLO = [
     "torchmetrics>=0.11",
     "tqdm>=4.60",
 ]
+CLI = [  # branchtune run
+    "hydra-core>=1.3",
+    "hydra-submitit-launcher>=1.2",
+    "omegaconf>=2.2",
+]
 DOCS = ["furo>=2024.1", "ipykernel>=6", "myst-nb>=1.1", "sphinx>=7.2"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 TEST = [
@@ -44,7 +49,7 @@ setup(
     py_modules=["branchtune"],  # python -m branchtune
     package_data={
         "avalanche_branchtune": ["py.typed", "report/page.html"],
-        "solo_bridge": ["py.typed"],
+        "solo_bridge": ["py.typed", "run/conf/*/*.yaml", "run/conf/*/*/*.yaml"],
     },
     entry_points={"console_scripts": ["branchtune = solo_bridge.cli:main"]},
     install_requires=[
@@ -61,11 +66,12 @@ setup(
     ],
     extras_require={
         "hub": ["datasets>=2.14"],  # streams.hub_images
+        "cli": CLI,
         "solo": SOLO,
         "onnx": ONNX,
         "docs": DOCS,
         "test": TEST,
-        "dev": [*SOLO, *TEST, *DOCS, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
+        "dev": [*SOLO, *CLI, *TEST, *DOCS, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

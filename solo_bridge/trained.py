@@ -196,6 +196,8 @@ def _told(path: Path) -> Architecture:
     if run is not None:
         settings = run.filled(vars(Comparison())).settings
         method = one_of(f"{path}: method", settings["method"], DEFAULTS)
+        if "backbone" in settings:
+            return _configured(settings, method)
         small = f"small_resnet({settings['width']})"
         name = small if settings["preset"] is None else DEFAULTS[method].backbone
         return Architecture(name, at_least_one(f"{path}: size", settings["size"]), method=method)
@@ -207,6 +209,15 @@ def _told(path: Path) -> Architecture:
         return _from_arguments(said)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Architecture()  # another program's
+
+
+def _configured(settings: Mapping[str, Any], method: str) -> Architecture:
+    """Return the backbone that a run's configuration names."""
+    name, options = str(settings["backbone"]), dict(settings["backbone_options"])
+    if name == "small_resnet":
+        name, options = f"{name}({options['width']})", {}
+    stem = settings["method_options"].get("cifar_stem")
+    return Architecture(name, int(settings["size"]), options, stem, method)
 
 
 def _inside(path: Path) -> Any:

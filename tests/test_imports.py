@@ -44,6 +44,7 @@ LAYERS = {
         ("specification",),
         ("comparison",),
         ("study",),
+        ("run",),
         ("doctor", "preloaded", "status", "trained"),
         ("exporting",),
         ("commands",),

@@ -80,12 +80,14 @@ def run(options: Namespace) -> int:
                 "branchtune run needs"
             )
     file, overrides = _file(options)
-    training.load()
+    if options.multirun:
+        return _several(file, overrides, options.cfg)
+    from solo_bridge.compat import load
+
+    load()
     from solo_bridge.run import composing
     from solo_bridge.run.running import run_of, train
 
-    if options.multirun:
-        return _several(file, overrides, options.cfg)
     composing.only_one(overrides)
     if options.cfg is not None:
         content = composing.composed(overrides, file)
@@ -98,8 +100,6 @@ def run(options: Namespace) -> int:
     processes = one.config["hardware"]["processes"]
     if processes > 1 and job.size() == 1:
         return _in_processes(one, processes)
-    if not job.follows():
-        print(one.folder, file=sys.stderr)
     train(one)
     if not job.follows():
         shutil.rmtree(one.out / "pixels", ignore_errors=True)
@@ -110,7 +110,7 @@ def run(options: Namespace) -> int:
 def _file(options: Namespace) -> tuple[Path | None, list[str]]:
     overrides = list(options.overrides)
     file = options.config
-    if file is None and overrides and "=" not in Path(overrides[0]).name:
+    if file is None and overrides and ("=" not in overrides[0] or os.path.exists(overrides[0])):
         file = overrides.pop(0)
     if file is None:
         return None, overrides
@@ -122,6 +122,7 @@ def _file(options: Namespace) -> tuple[Path | None, list[str]]:
 
 
 def _several(file: Path | None, overrides: list[str], cfg: str | None) -> int:
+    training.load()
     from avalanche_branchtune.report import write_report
     from solo_bridge.run import composing
     from solo_bridge.run.running import launch, launcher_of, run_of, train_several
@@ -179,6 +180,4 @@ def _show(runs: list[Any]) -> None:
 
     for out in dict.fromkeys(one.out for one in runs):
         print(f"\n{text_table(group_runs([one.folder for one in runs if one.out == out]))}\n")
-        print(
-            f"{out}: {len({one.folder for one in runs if one.out == out})} runs; branchtune report {out}"
-        )
+        print(f"branchtune report {out}")

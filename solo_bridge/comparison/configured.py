@@ -19,6 +19,7 @@ from solo_bridge.comparison.experiment import Experiment
 from solo_bridge.comparison.scenarios import classes_of
 from solo_bridge.method import SoloMethod
 from solo_bridge.presets import preset
+from solo_bridge.specification import title
 from solo_bridge.strategy import precision_on
 from solo_bridge.views import EvalTransform
 
@@ -64,6 +65,12 @@ class Configured(Experiment):
         options = {**{name: own[name] for name in own if name in known}, **self.stream_options}
         view = EvalTransform(self.size)
         return named_stream(self.named, self.division, eval_transform=view, **options)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether images are decoded to the stream's cache."""
+        known = STREAMS[self.named].options(self.division)
+        return "cache" in known and self.stream_options.get("cache") is None
 
     def check_stream(self) -> None:
         """Refuse what cannot be, before any data are read.
@@ -138,7 +145,18 @@ class Configured(Experiment):
         found = super().default_options()
         if self.named == "digits":
             found.update(digits.remembered(self.size, self.options))
+        if self.preset is not None:
+            for name, said in preset(self.preset).options(self.method).items():
+                found[name] = {**found.get(name, {}), **said}
         return found
+
+    def title(self, spec: str) -> str:
+        """Return how tables call a strategy here.
+
+        :param spec: see :func:`solo_bridge.specification.build`.
+        """
+        own = (self.variant or "").removeprefix(spec).removeprefix(",")
+        return f"{title(spec)} ({own})" if own else title(spec)
 
 
 def tuples(settings: Mapping[str, Any], names: set[str] | None = None) -> dict[str, Any]:

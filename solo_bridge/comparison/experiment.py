@@ -90,6 +90,11 @@ class Experiment(ABC):
         :param cache: folder for decoded images.
         """
 
+    @property
+    @abstractmethod
+    def decodes(self) -> bool:
+        """Whether images are decoded to the stream's cache."""
+
     @abstractmethod
     def check_stream(self) -> None:
         """Refuse what cannot be, before any data are read.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avalanche_branchtune.checkpoints.files import INDEX
 from avalanche_branchtune.errors import RecordError
 from solo_bridge.comparison.asked import ASKED, Asked, asked
+from solo_bridge.comparison.configured import Configured
+from solo_bridge.comparison.experiment import Experiment
 from solo_bridge.comparison.settings import Comparison
 
 
@@ -28,7 +32,7 @@ class Part:
         """Of all of them."""
         return [one.specification for one in self.asked]
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> Experiment:
         """Return what they are compared on.
 
         :raises RecordError: if that cannot be made of what was written.
@@ -40,7 +44,7 @@ class Part:
                 f"compare(…, out={str(self.out)!r}) again with the same options, which goes on"
             )
         try:
-            return Comparison(**first.settings)
+            return made(first.settings)
         except TypeError as error:
             raise RecordError(f"{self.out}: {ASKED} is of another version: {error}") from error
 
@@ -48,6 +52,14 @@ class Part:
         """Tell whether all of them are."""
         comparison = self.comparison()
         return all(comparison.finished(spec, self.out) for spec in self.specifications)
+
+
+def made(settings: Mapping[str, Any]) -> Experiment:
+    """Return what runs were trained on, of settings as :class:`Asked` has them.
+
+    :param settings: of a :class:`Comparison`, or of a configuration.
+    """
+    return Configured(**settings) if "named" in settings else Comparison(**settings)
 
 
 def unfinished(folder: Path) -> list[Part]:

@@ -58,6 +58,11 @@ class Comparison(StreamSettings, Experiment):
             return {}
         return published.overridden(preset(self.preset), self.method, vars(self), self.device)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether images are decoded to the stream's cache."""
+        return self.data is not None
+
     def network(self, stream: Any) -> SoloMethod:
         """Return the method, newly initialised from the seed.
 

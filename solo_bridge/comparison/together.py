@@ -18,8 +18,7 @@ from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run, load_run
 from solo_bridge.apart import stopped_by
 from solo_bridge.comparison.asked import ASKED, Asked, asked
-from solo_bridge.comparison.experiment import MINUTES, PIXELS
-from solo_bridge.comparison.settings import Comparison
+from solo_bridge.comparison.experiment import MINUTES, PIXELS, Experiment
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.presets import preset
 from solo_bridge.registry import import_file
@@ -40,7 +39,7 @@ COMBINATIONS = (
 
 def compare(
     specs: Sequence[str],
-    comparison: Comparison,
+    comparison: Experiment,
     out: str | Path,
     *,
     jobs: int = 1,
@@ -65,8 +64,8 @@ def compare(
         is its own; they end with this one.  Not in a job of several processes.
     :param done: called with each record that is finished.
     :param imports: files that register names of one's own, for those processes as well.
-    :param checkpoint_minutes: see :meth:`Comparison.run`.
-    :param keep_checkpoints: see :meth:`Comparison.run`.
+    :param checkpoint_minutes: see :meth:`Experiment.run`.
+    :param keep_checkpoints: see :meth:`Experiment.run`.
     :return: the records, in the order of ``specs``.
     :raises BranchTuneError: before training for what is not there, for a
         record that is not of this comparison and for a folder that another
@@ -87,7 +86,7 @@ def compare(
         if done is not None:
             for run in runs.values():
                 done(run)
-        if comparison.data is not None and left:
+        if comparison.decodes and left:
             comparison.stream(Path(out) / PIXELS)  # decoded once, for all of them
         if (separate or jobs > 1) and not ranks.joined():
             works = [Work(spec, comparison, spec, Path(out)) for spec in left]
@@ -103,7 +102,7 @@ def compare(
 
 
 def _check(
-    specs: Sequence[str], comparison: Comparison, jobs: int, checkpoint_minutes: float | None
+    specs: Sequence[str], comparison: Experiment, jobs: int, checkpoint_minutes: float | None
 ) -> None:
     """Refuse what cannot work, before anything is trained."""
     for spec in specs:
@@ -120,7 +119,7 @@ def _check(
         )
 
 
-def _finished(specs: Sequence[str], comparison: Comparison, out: str | Path) -> dict[str, Run]:
+def _finished(specs: Sequence[str], comparison: Experiment, out: str | Path) -> dict[str, Run]:
     """Return the records that are there already."""
     runs = {}
     for spec in specs:
@@ -131,7 +130,7 @@ def _finished(specs: Sequence[str], comparison: Comparison, out: str | Path) -> 
 
 
 def _ask(
-    specs: Sequence[str], comparison: Comparison, out: Path, imports: Sequence[str], separate: bool
+    specs: Sequence[str], comparison: Experiment, out: Path, imports: Sequence[str], separate: bool
 ) -> None:
     """Write what is asked for to the folder of each run, before any is trained."""
     threads, settings = torch.get_num_threads(), vars(comparison)
@@ -139,7 +138,7 @@ def _ask(
     for path in sorted(out.glob(f"*/{ASKED}")):
         known = asked(path.parent)
         if known is not None and new:
-            known = known.filled(vars(Comparison()))
+            known = known.filled(vars(type(comparison)()))
             if known.settings["variant"] == comparison.variant:  # a study's others differ
                 known.check_same(new[0], path.parent)
     for one in [one for one in new if comparison.known(one.specification, out) is None]:
@@ -156,7 +155,7 @@ def everything(of: str | None = None) -> list[str]:
     return [*(n for n in names() if not n.endswith("_paper")), *COMBINATIONS]
 
 
-def _here(comparison: Comparison, spec: str, out: str | Path, how: dict[str, Any]) -> Run:
+def _here(comparison: Experiment, spec: str, out: str | Path, how: dict[str, Any]) -> Run:
     try:
         return comparison.run(spec, out, **how)
     except SystemExit as error:  # it was asked to end, and has saved

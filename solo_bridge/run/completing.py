@@ -7,10 +7,11 @@ A setting that is null is what the preset says of the method, or solo-learn's ow
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,12 @@ class Base:
     :param name: of the method.
     :param method: arguments of :class:`~solo_bridge.SoloMethod`, augmentations among them.
     :param training: arguments of :class:`~solo_bridge.SelfSupervised`.
-    :param options: name → arguments of its plugin.
     :param experiences: of the stream, if that is said.
     """
 
     name: str
     method: dict[str, Any]
     training: dict[str, Any]
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
     experiences: int | None = None
 
 
@@ -101,7 +100,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": _backbone(sections["backbone"], base),
         "stream": stream,
         "augmentation": _augmentation(sections["augmentation"], base, stream["size"]),
-        "options": _options(found["strategy"], sections["options"], base),
+        "options": _options(found["strategy"], sections["options"]),
         "training": _training(sections["training"], base),
         "hardware": _hardware(sections["hardware"]),
     }
@@ -120,19 +119,16 @@ def _base(named: str | None, method: Mapping[str, Any]) -> Base:
             raise ConfigError("method.file and preset both say how it is trained: keep one")
         said = settings_from_config(fits("method.file", method["file"], str))
         how, training = dict(said.method), dict(said.strategy)
-        name = how.pop("name")
-        usual = DEFAULTS[name].optimizer_settings
+        usual = DEFAULTS[how["name"]].optimizer_settings
         training["optimizer_settings"] = {**usual, **training.get("optimizer_settings", {})}
-        return Base(name, how, training)
-    name = one_of("method", method.get("name"), DEFAULTS)
+        return Base(how["name"], how, training)
+    name: Any = one_of("method", method.get("name"), DEFAULTS)
     if named is not None:
         published = preset(named)
         run = published.method(name)
         how = {**run.method_kwargs, "augmentations": run.augmentations, "tau": run.tau}
         how["image_size"] = published.image_size
-        return Base(
-            name, how, published.training(name), published.options(name), published.experiences
-        )
+        return Base(name, how, published.training(name), published.experiences)
     own = DEFAULTS[name]
     training = {"optimizer": own.optimizer, "lr": own.lr, "weight_decay": own.weight_decay}
     return Base(name, {}, {**training, "optimizer_settings": dict(own.optimizer_settings)})
@@ -177,7 +173,8 @@ def _backbone(given: dict[str, Any], base: Base) -> dict[str, Any]:
 
 
 def _stream(given: dict[str, Any], base: Base) -> dict[str, Any]:
-    entry = STREAMS[one_of("stream.name", given.get("name"), STREAMS)]
+    name: Any = one_of("stream.name", given.get("name"), STREAMS)
+    entry = STREAMS[name]
     division = given.get("division")
     if division is not None:
         one_of("stream.division", division, entry.divisions)
@@ -225,7 +222,7 @@ def _sized(own: Any, size: int) -> list[Augmentation]:
     return [replace(one, crop_size=max(1, round(one.crop_size * size / largest))) for one in own]
 
 
-def _options(strategy: str, given: dict[str, Any], base: Base) -> dict[str, Any]:
+def _options(strategy: str, given: dict[str, Any]) -> dict[str, Any]:
     parts = entries(strategy)
     for name, one in given.items():
         if name not in (part.name for part in parts):
@@ -236,8 +233,7 @@ def _options(strategy: str, given: dict[str, Any], base: Base) -> dict[str, Any]
         mapping(f"options.{name}", one)
     for part in parts:
         arguments(f"options.{part.name}", mapping("", given.get(part.name)), part.maker)
-    every = {p.name: {**base.options.get(p.name, {}), **(given.get(p.name) or {})} for p in parts}
-    return _plain({name: one for name, one in every.items() if one})
+    return _plain({name: one for name, one in given.items() if one})
 
 
 def _training(given: dict[str, Any], base: Base) -> dict[str, Any]:
@@ -258,7 +254,7 @@ def _training(given: dict[str, Any], base: Base) -> dict[str, Any]:
         **plain,
         "optimizer_settings": settings if other else optimizer,
     }
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for name, called in counts.items():
         value = base.training.get(called) if given.get(name) is None else given[name]
         sizes[name] = BATCH if value is None and name == "batch" else value
@@ -288,8 +284,6 @@ def _given(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
 
 
 def _parameters(function: Any) -> list[str]:
-    import inspect
-
     return list(inspect.signature(function).parameters)
 
 
@@ -354,16 +348,14 @@ def folder(config: Mapping[str, Any]) -> Path:
 
 def _variant(config: Mapping[str, Any]) -> str | None:
     """Return what tells a run with options of its own from others of its strategy."""
-    said = preset(config["preset"]).options(config["method"]["name"]) if config["preset"] else {}
-    other = {
-        f"{part}.{name}": value
+    own = [
+        f"{part}.{name}={value}"
         for part, options in config["options"].items()
         for name, value in options.items()
-        if name not in said.get(part, {}) or said[part][name] != value
-    }
-    if not other:
+    ]
+    if not own:
         return None
-    text = ",".join(f"{name}={value}" for name, value in other.items())
+    text = ",".join(own)
     safe = UNSAFE.sub("-", f"{config['strategy']},{text}")
     if len(safe) > 120 or safe != f"{config['strategy']},{text}":
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]

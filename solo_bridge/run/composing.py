@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_branchtune.errors import BranchTuneError, ConfigError, did_you_mean
+from solo_bridge.config.bounds import check_yaml
 from solo_bridge.run.groups import FROM_YAML, GROUPS, PRIMARY, search_path
 
 CONFIG = "config.yaml"
@@ -39,7 +40,7 @@ def composed(overrides: Sequence[str], file: Path | None = None) -> dict[str, An
     """Return a configuration.
 
     :param overrides: as Hydra has them: ``group=name``, ``path.to.a.setting=value``.
-    :param file: of a configuration instead of the groups' defaults: a run's, or one of solo-learn's.
+    :param file: of a configuration instead of the groups' defaults: a run's, or solo-learn's.
     :raises ConfigError: for what cannot be composed.
     :raises UnknownOptionError: for names that there are not.
     """
@@ -75,7 +76,9 @@ def read(file: Path) -> dict[str, Any]:
     :raises ConfigError: unless it holds a mapping.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        check_yaml(text)
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -121,7 +124,7 @@ def only_one(overrides: Sequence[str]) -> None:
 
 
 def _changed(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a file's configuration with overrides, in which a group's name replaces its section."""
+    """Return a file's configuration with overrides; a group's name replaces its section."""
     config = OmegaConf.create(content)
     for one in parse(overrides):
         if one.is_delete() or one.package is not None:

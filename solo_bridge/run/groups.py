@@ -27,8 +27,7 @@ from solo_bridge.comparison import digits
 from solo_bridge.comparison.configured import SMALL
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.optim import OptimizerSettings
-from solo_bridge.presets import PRESETS
-from solo_bridge.presets import common
+from solo_bridge.presets import PRESETS, common
 from solo_bridge.strategy import SelfSupervised
 
 SCHEME = "branchtune"
@@ -186,7 +185,7 @@ GROUPS: Mapping[str, tuple[Callable[[str], dict[str, Any]], Callable[[], list[st
 """Group → its settings by name, and the names."""
 
 
-class Registries(ConfigSource):  # type: ignore[misc]
+class Registries(ConfigSource):
     """The groups above, as Hydra reads them."""
 
     @staticmethod
@@ -209,7 +208,7 @@ class Registries(ConfigSource):  # type: ignore[misc]
         whole = group in ("preset",) or not name
         if not whole:
             OmegaConf.set_struct(config, False)
-        header = {"package": "_global_" if whole else "_group_"}
+        header = {"package": "_global_" if whole else None}
         return ConfigResult(SCHEME, f"{SCHEME}://", config, header)
 
     def available(self) -> bool:

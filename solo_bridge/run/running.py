@@ -152,6 +152,7 @@ def train(run: Run) -> None:
 def _ready(run: Run) -> None:
     run.check()
     run.begin()
+    print(run.folder, file=sys.stderr)
 
 
 def _resumable(error: KeyboardInterrupt, what: Path) -> KeyboardInterrupt:
@@ -200,8 +201,8 @@ def checked(runs: Sequence[Run]) -> None:
     twice = [path for path in folders if folders.count(path) > 1]
     if twice:
         raise ConfigError(
-            f"{twice[0]}: two runs of the sweep would be in this folder: leave out name=…, or sweep "
-            "what tells them apart"
+            f"{twice[0]}: two runs of the sweep would be in this folder: leave out name=…, or what "
+            "is given twice"
         )
     alike = set()
     for run in runs:
@@ -248,7 +249,6 @@ def work(config: Any) -> None:
     """
     run = run_of([], Path(config.file))
     if not run.finished():
-        print(run.folder, file=sys.stderr)
         train(run)
 
 

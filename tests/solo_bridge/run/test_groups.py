@@ -1,0 +1,78 @@
+"""The groups of a configuration are what the registries have, and every name can be chosen."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+pytest.importorskip("hydra")
+
+from avalanche_branchtune.streams import STREAMS
+from solo_bridge.defaults import DEFAULTS
+from solo_bridge.method import available_methods
+from solo_bridge.presets import PRESETS
+from solo_bridge.run import groups
+from solo_bridge.run.completing import completed, experiment
+from solo_bridge.run.composing import composed
+
+ROOT = {
+    "paper/imagenet100_5": ["stream.root=there", "stream.classes=there.txt"],
+    "paper/domainnet": ["stream.root=there"],
+}
+
+
+def test_every_method_has_its_settings() -> None:
+    listed = groups.GROUPS["method"][1]()
+    assert set(listed) == {*DEFAULTS, groups.FROM_YAML} and available_methods().keys() <= set(
+        listed
+    )
+    for name in DEFAULTS:
+        assert DEFAULTS[name].method_kwargs.keys() <= groups.method(name).keys()
+
+
+@pytest.mark.parametrize("name", ["mae", "deepclusterv2", "byol"])
+def test_a_method_starts_from_its_own_settings(name: str) -> None:
+    made = completed(composed([f"method={name}", "stream.n_experiences=5", "training.epochs=1"]))
+    for setting, value in DEFAULTS[name].method_kwargs.items():
+        assert made["method"][setting] == value
+    assert made["training"]["lr"] == DEFAULTS[name].lr
+    assert completed(made) == made, "a complete configuration stays as it is"
+
+
+def test_every_stream_has_the_options_of_the_registry_and_of_each_division() -> None:
+    for name, entry in STREAMS.items():
+        for division in (None, *entry.divisions):
+            found = groups.stream(name if division is None else f"{name}/{division}")
+            wanted = entry.options(division)
+            assert found.keys() == {"name", "division", "size", *wanted}
+            empty = {n for n, value in wanted.items() if value is inspect.Parameter.empty}
+            assert {n for n, value in found.items() if value == "???"} == empty
+
+
+def test_a_division_is_chosen_behind_the_name_of_the_data() -> None:
+    chosen = ["stream=digits/sparse", "stream.per_experience=2", "stream.n_experiences=3"]
+    made = completed(composed([*chosen, "stream.samples=100", "training.epochs=1"]))
+    stream = experiment(made).stream()
+    assert [len(e.classes_in_this_experience) for e in stream.train_stream] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", [*groups.files("preset"), *PRESETS])
+def test_every_preset_is_complete(name: str) -> None:
+    method = "barlow_twins" if "barlow_twins" in getattr(PRESETS.get(name), "methods", {}) else ""
+    chosen = [f"preset={name}", *([f"method={method}"] if method else []), *ROOT.get(name, [])]
+    made = completed(composed(chosen))
+    assert completed(made) == made
+    assert made["training"]["epochs"] >= 6
+    if made["preset"] is not None:
+        own = PRESETS[made["preset"]].method(made["method"]["name"])
+        assert made["training"]["lr"] == own.lr
+        assert own.method_kwargs.items() <= made["method"].items()
+
+
+def test_every_group_lists_what_it_takes() -> None:
+    for make, names in groups.GROUPS.values():
+        listed = names()
+        assert len(set(listed)) >= 5
+        for name in listed[:3]:
+            assert make(name) is not None

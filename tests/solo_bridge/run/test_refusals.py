@@ -1,0 +1,97 @@
+"""Mistakes in a configuration: one line that names the setting and what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra")
+
+from solo_bridge import cli
+from tests.solo_bridge.run.tiny import tiny
+
+MISTAKES = {
+    "methd=byol": "unknown methd; did you mean method?",
+    "method=byoll": "did you mean byol?",
+    "preset=lap": "did you mean laptop?",
+    "hardware=gpuu": "there is no 'gpuu'; did you mean gpu?",
+    "backbone=resnet5": "no 'resnet5'; did you mean resnet50?",
+    "stream=foldr": "did you mean folder?",
+    "stream=folder": "stream.root=… is needed",
+    "stream.sample=10": "unknown stream.sample; did you mean samples?",
+    "stream.samples=few": "stream.samples: expected a valid integer; got 'few'",
+    "traning.epochs=3": "unknown traning; did you mean training?",
+    "training.epoch=3": "unknown training.epoch; did you mean epochs?",
+    "training.epochs=2.5": "training.epochs: expected a whole number of at least 1; got 2.5",
+    "training.lr=fast": "training.lr: expected a valid number; got 'fast'",
+    "training.lr=-1": "(lr=…): expected a finite number of at least 0; got -1",
+    "training.optimizer=sdg": "did you mean sgd?",
+    "training.optimizer_settings.momentm=1": "did you mean momentum?",
+    "method.temprature=1": "unknown method.temprature; did you mean temperature?",
+    "method.temperature=hot": "method.temperature: expected",
+    "strategy=branch_tuning+casle": "did you mean cassle?",
+    "options.cassle.weight=0.3": "options.cassle: not a part of strategy 'fine_tuning'",
+    "probe=knn+lineal": "did you mean linear?",
+    "augmentation.blur_prob=2": "expected a number from 0 to 1; got 2",
+    "seed=0,1": "seed=0,1: several values: add --multirun",
+    "seed=${nope}": "'nope' not found",
+    "name=../up": "name: expected that of one folder",
+    "imports=[nowhere.py]": "nowhere.py",
+    "a==": "Error parsing override 'a=='",
+}
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(["run", *words]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1 and "Traceback" not in streams.err
+    return streams.err
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: str
+) -> None:
+    line = said(capsys, *tiny(tmp_path), mistake)
+    assert line.startswith("branchtune run: ") and MISTAKES[mistake] in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = tiny(tmp_path, "strategy=branch_tuning+cassle")
+    assert "did you mean weight?" in said(capsys, *words, "options.cassle.weigth=0.3")
+    assert "options.cassle.hidden: expected" in said(capsys, *words, "options.cassle.hidden=big")
+    assert "options.cassle.NAME=…" in said(capsys, *words, "options.cassle=3")
+
+
+def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no such file" in said(capsys, "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [", encoding="utf-8")
+    assert "no valid YAML" in said(capsys, "--config", str(broken))
+    broken.write_text("- a\n", encoding="utf-8")
+    assert "expected a configuration" in said(capsys, "--config", str(broken))
+
+
+def test_without_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    hidden = lambda name, *more: None if name == "hydra" else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    assert "pip install 'avalanche-branchtune[cli]'" in said(capsys, "preset=laptop")
+
+
+def test_a_sweep_of_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from avalanche_branchtune.errors import ConfigError
+    from solo_bridge.run.composing import sweep
+    from solo_bridge.run.running import checked, run_of
+
+    each = sweep(tiny(tmp_path, "name=mine", "training.lr=0.1,0.2"))
+    runs = [run_of(one) for one in each]
+    with pytest.raises(ConfigError, match="two runs of the sweep would be in this folder"):
+        checked(runs)
+    assert list(tmp_path.iterdir()) == []

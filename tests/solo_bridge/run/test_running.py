@@ -1,0 +1,160 @@
+"""Runs of configurations: what stands in their folders, and how they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("hydra")
+
+from avalanche_branchtune.records import load_run
+from solo_bridge import cli
+from solo_bridge.comparison import Comparison
+from solo_bridge.comparison.progress import Progress
+from solo_bridge.comparison.resumed import made
+from solo_bridge.method import SoloMethod
+from solo_bridge.run.composing import sweep
+from solo_bridge.run.running import run_of
+from solo_bridge.status import status
+from tests.solo_bridge.config.examples import written
+from tests.solo_bridge.run.tiny import tiny
+
+CASSLE = ("strategy=branch_tuning+cassle", "options.cassle.weight=0.3")
+
+
+def accuracies(folder: Path) -> Any:
+    found = load_run(folder).probes["kNN"]
+    return found.accuracies, found.overall
+
+
+def test_a_run_the_same_again_and_one_that_is_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tiny(tmp_path / "one", *CASSLE)
+    assert cli.main(["run", *words]) == 0
+    (folder,) = (tmp_path / "one").glob("*/*-0")
+    assert folder.name == "branch_tuning+cassle,cassle.weight=0.3-0"
+    run = load_run(folder)
+    assert run.complete and run.name == "Branch-tuning + CaSSLe (cassle.weight=0.3)"
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["options"] == {"cassle": {"weight": 0.3}}
+    asked = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert made(asked["settings"]) == run_of(words).experiment
+    capsys.readouterr()
+
+    for again in (words, [str(folder)]):
+        assert cli.main(["run", *again]) == 0
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1 and "this run is finished" in out
+    assert cli.main(["resume", str(folder)]) == 0
+    assert "all runs are finished" in capsys.readouterr().out
+
+    ask_to_end_once(monkeypatch)
+    elsewhere = ["run", "--config", str(folder / "config.yaml"), f"out={tmp_path / 'two'}"]
+    assert cli.main(elsewhere) == 130
+    (other,) = (tmp_path / "two").glob("*/*-0")
+    assert other.relative_to(tmp_path / "two") == folder.relative_to(tmp_path / "one")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "go on with: branchtune resume" in last and other.name in last
+    assert status(other).state == "interrupted"
+    assert cli.main(["resume", str(other)]) == 0
+    assert status(other).state == "done"
+    assert accuracies(other) == accuracies(folder), "it ends as if it had not been cut"
+
+    changed = {**config, "training": {**config["training"], "lr": 0.5}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    assert cli.main(["run", str(folder / "config.yaml")]) == 2
+    assert "'lr': 0.5" in capsys.readouterr().err
+
+
+def ask_to_end_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send a SIGINT after the first epoch of the second experience."""
+    advance, cut = Progress.after_training_epoch, list[int]()
+
+    def asked_to_end(self: Progress, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        advance(self, strategy, *args, **kwargs)
+        if strategy.clock.train_exp_counter == 1 and not cut:
+            cut.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "after_training_epoch", asked_to_end)
+
+
+def test_jobs_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
+    words = ["seed=0,1", "strategy=fine_tuning,cassle", "training.lr=0.1,0.2"]
+    runs = [run_of(one) for one in sweep(tiny(tmp_path, *words))]
+    assert len({run.folder for run in runs}) == 8
+    assert len({run.out for run in runs}) == 2, "what is compared lies together"
+    assert {run.experiment.training["lr"] for run in runs} == {0.1, 0.2}
+
+
+def test_a_preset_is_trained_as_compare_trains_it(tmp_path: Path) -> None:
+    """The oracle is what ``compare --preset`` has trained with, by another way."""
+    found = run_of(
+        ["preset=paper/cifar100_5", "strategy=branch_tuning+cassle", "method=byol", "stream.root=x"]
+    ).experiment
+    theirs = Comparison.as_published("branch_tuning/cifar100", method="byol", samples=100)
+    stream = theirs.stream()
+    one, other = (e.strategy("branch_tuning+cassle", stream, None) for e in (found, theirs))
+    assert one.optimizer_settings == other.optimizer_settings
+    for name in ("train_epochs", "train_mb_size", "precision", "lr_scale"):
+        assert getattr(one, name) == getattr(other, name), name
+    assert one.augmentations == other.augmentations
+    assert one.model.settings == other.model.settings
+    assert [type(p) for p in one.plugins] == [type(p) for p in other.plugins]
+    cassle, wanted = (
+        next(p for p in s.plugins if "CaSSLe" in type(p).__name__) for s in (one, other)
+    )
+    assert cassle.hidden == wanted.hidden == 2048
+    for mine, its in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert mine.equal(its)
+
+
+def test_a_configuration_of_solo_learn_is_a_start(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    found = run_of([f"out={tmp_path}", "stream.n_experiences=5", "stream.size=8"], path)
+    method = SoloMethod.from_config(path)
+    assert found.experiment.epochs == method.train_epochs
+    network = found.experiment.network(found.experiment.stream())
+    assert network.augmentations == method.augmentations
+    assert network.settings.method_kwargs == method.settings.method_kwargs
+    assert found.config["training"]["lr"] == method.lr
+    assert run_of([], _saved(found.config, tmp_path)).experiment == found.experiment
+
+
+def _saved(config: dict[str, Any], folder: Path) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("what", ["job", "composed"])
+def test_the_configuration_is_printed(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    assert cli.main(["run", "preset=laptop", "--cfg", what]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["training"]["epochs"] == 6
+    assert printed["method"]["temperature"] == (0.2 if what == "job" else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+def test_a_sweep_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    if launcher != "basic":
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    more = [] if launcher == "basic" else [f"hydra/launcher={launcher}"]
+    words = tiny(tmp_path, "strategy=fine_tuning,joint", "seed=0,1", *more)
+    assert cli.main(["run", "--multirun", *words]) == 0
+    (out,) = (path for path in tmp_path.iterdir() if not path.name.startswith("."))
+    names = {path.name for path in out.iterdir() if (path / "run.json").exists()}
+    assert names == {"fine_tuning-0", "fine_tuning-1", "joint-0", "joint-1"}
+    assert (out / "report.html").exists()
+    assert cli.main(["run", "--multirun", *words]) == 0
+    assert "4 of them finished before" in capsys.readouterr().out
