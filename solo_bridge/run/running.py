@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -26,7 +25,7 @@ from solo_bridge.comparison.experiment import PIXELS
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.registry import import_file
 from solo_bridge.run.completing import completed, experiment, folder
-from solo_bridge.run.composing import CONFIG, composed, hydra, read, refused
+from solo_bridge.run.composing import CONFIG, composed, hydra, refused
 from solo_bridge.run.groups import PRIMARY
 
 
@@ -183,10 +182,12 @@ def train_several(runs: Sequence[Run], jobs: int, done: Any) -> dict[str, str]:
             works = [run.work for run in left]
             run_works(works, jobs, imports, {**how, "bar": False}, done, keep_failures=True)
         except Stopped as error:
-            finished = f"{sum(run.finished() for run in runs)} of {len(runs)} runs finished"
-            raise _resumable(Stopped(error.number), Path(f"{_common(runs)}")) from (
-                RecordError(finished)
+            count = sum(run.finished() for run in runs)
+            error.args = (
+                f"{error}; {count} of {len(runs)} runs finished, the others go on where "
+                "they are when it is started again",
             )
+            raise
     return {str(run.folder): why for run in left if (why := run.work.failure()) is not None}
 
 
@@ -212,10 +213,6 @@ def checked(runs: Sequence[Run]) -> None:
         alike.add(same)
     for run in runs:
         run.begin()
-
-
-def _common(runs: Sequence[Run]) -> str:
-    return os.path.commonpath([str(run.out) for run in runs])
 
 
 def launch(runs: Sequence[Run], overrides: Sequence[str]) -> None:
@@ -262,6 +259,3 @@ def launcher_of(overrides: Sequence[str]) -> str:
     with refused():
         config = hydra().compose_config(PRIMARY, list(overrides), RunMode.MULTIRUN, False, False)
         return str(config.hydra.runtime.choices.get("hydra/launcher", "basic"))
-
-
-__all__ = ["Run", "checked", "launch", "launcher_of", "read", "run_of", "train", "train_several"]
