@@ -76,7 +76,14 @@ class Run:
         self.experiment.strategy(self.spec, self.experiment.stream(), None)
 
     def finished(self) -> bool:
-        """Tell whether it is trained and measured."""
+        """Tell whether it is trained and measured.
+
+        :raises RecordError: for a folder that is of another run.
+        """
+        known = self.experiment.known(self.spec, self.out)
+        if known is None:
+            return False
+        known.check_same_run(self.asked(), self.folder)
         return self.experiment.finished(self.spec, self.out)
 
     def begin(self) -> None:

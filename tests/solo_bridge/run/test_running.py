@@ -15,10 +15,12 @@ pytest.importorskip("hydra")
 
 from avalanche_branchtune.records import load_run
 from solo_bridge import cli
+from solo_bridge.augmentation import Augmentation
 from solo_bridge.comparison import Comparison
+from solo_bridge.comparison.configured import tuples
 from solo_bridge.comparison.progress import Progress
 from solo_bridge.comparison.resumed import made
-from solo_bridge.method import SoloMethod
+from solo_bridge.config import settings_from_config
 from solo_bridge.run.composing import sweep
 from solo_bridge.run.running import run_of
 from solo_bridge.status import status
@@ -87,9 +89,9 @@ def ask_to_end_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_jobs_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
-    words = ["seed=0,1", "strategy=fine_tuning,cassle", "training.lr=0.1,0.2"]
+    words = ["seed=0", "strategy=fine_tuning,cassle", "training.lr=0.1,0.2"]
     runs = [run_of(one) for one in sweep(tiny(tmp_path, *words))]
-    assert len({run.folder for run in runs}) == 8
+    assert len({run.folder for run in runs}) == 4
     assert len({run.out for run in runs}) == 2, "what is compared lies together"
     assert {run.experiment.training["lr"] for run in runs} == {0.1, 0.2}
 
@@ -97,9 +99,9 @@ def test_jobs_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
 def test_a_preset_is_trained_as_compare_trains_it(tmp_path: Path) -> None:
     """The oracle is what ``compare --preset`` has trained with, by another way."""
     found = run_of(
-        ["preset=paper/cifar100_5", "strategy=branch_tuning+cassle", "method=byol", "stream.root=x"]
+        ["preset=paper/cifar100_5", "strategy=branch_tuning+cassle", "stream.root=x"]
     ).experiment
-    theirs = Comparison.as_published("branch_tuning/cifar100", method="byol", samples=100)
+    theirs = Comparison.as_published("branch_tuning/cifar100", samples=100)
     stream = theirs.stream()
     one, other = (e.strategy("branch_tuning+cassle", stream, None) for e in (found, theirs))
     assert one.optimizer_settings == other.optimizer_settings
@@ -119,13 +121,19 @@ def test_a_preset_is_trained_as_compare_trains_it(tmp_path: Path) -> None:
 def test_a_configuration_of_solo_learn_is_a_start(tmp_path: Path) -> None:
     path = written(tmp_path)
     found = run_of([f"out={tmp_path}", "stream.n_experiences=5", "stream.size=8"], path)
-    method = SoloMethod.from_config(path)
-    assert found.experiment.epochs == method.train_epochs
-    network = found.experiment.network(found.experiment.stream())
-    assert network.augmentations == method.augmentations
-    assert network.settings.method_kwargs == method.settings.method_kwargs
-    assert found.config["training"]["lr"] == method.lr
-    assert run_of([], _saved(found.config, tmp_path)).experiment == found.experiment
+    theirs = settings_from_config(path)
+    one, config = found.experiment, found.config
+    assert (one.epochs, one.batch) == (theirs.strategy["train_epochs"], 4)
+    assert config["training"]["lr"] == theirs.strategy["lr"]
+    assert (
+        theirs.strategy["optimizer_settings"].items() <= one.training["optimizer_settings"].items()
+    )
+    assert [Augmentation(**tuples(v)) for v in one.augmentations] == theirs.augmentations
+    for name in ("proj_hidden_dim", "proj_output_dim", "pred_hidden_dim", "large_views"):
+        assert one.method_options[name] == theirs.method[name]
+    assert one.method_options["tau"] == list(theirs.method["tau"])
+    assert one.backbone_options == theirs.method["backbone_kwargs"]
+    assert run_of([], _saved(config, tmp_path)).experiment == one, "a complete one stays as it is"
 
 
 def _saved(config: dict[str, Any], folder: Path) -> Path:
