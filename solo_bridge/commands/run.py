@@ -161,7 +161,7 @@ def _in_processes(one: Any, processes: int) -> int:
     """Start a job of several processes for a run; it takes this process's place."""
     if not hasattr(os, "execv"):
         raise BranchTuneError("hardware.processes: start torchrun -m branchtune run … yourself")
-    one.experiment.check()
+    one.check()
     one.begin()
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     words = [sys.executable, *launcher, "-m", "branchtune", "run", str(one.folder / "config.yaml")]

@@ -158,8 +158,8 @@ def test_another_comparison_is_refused_by_what_differs(tmp_path: Path) -> None:
     Asked.of(vars(replace(SMALL, epochs=1)), "frozen").save(tmp_path / "frozen-0")
     others = {"epochs": 3, "lr": 0.5, "options": {"cassle": {"weight": 2.0}}}
     message = (
-        r"frozen-0 is of another comparison: this one has epochs 3 instead of 1, lr 0.5 instead "
-        r"of 0.12, options \{'cassle': \{'weight': 2.0\}\} instead of \{\}. Choose another"
+        r"frozen-0 is of another comparison: this one has epochs 3 instead of 1, options "
+        r"\{'cassle': \{'weight': 2.0\}\} instead of \{\}, lr 0.5 instead of 0.12. Choose another"
     )
     for specs in (["frozen"], ["fine_tuning"]):
         with pytest.raises(RecordError, match=message):

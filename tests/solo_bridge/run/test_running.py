@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,15 @@ def test_a_sweep_is_trained(
     assert (out / "report.html").exists()
     assert cli.main(["run", "--multirun", *words]) == 0
     assert "4 of them finished before" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(tmp_path: Path) -> None:
+    """In a process of its own, since the job takes the place of it."""
+    words = tiny(tmp_path, "hardware.processes=2")
+    command = [sys.executable, "-m", "branchtune", "run", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob("*/*-0")
+    run = load_run(folder)
+    assert run.complete and run.environment["processes"] == 2
