@@ -164,7 +164,12 @@ def unfinished(results: Results) -> list[str]:
     """What time cut off, and what failed."""
     parts = []
     if results.left:
-        parts.append(f"Cut off by time: {len(results.left)} runs: {', '.join(results.left)}.")
+        seeds: dict[str, list[str]] = {}
+        for name in results.left:
+            arm, _, seed = name.rpartition("-")
+            seeds.setdefault(arm, []).append(seed)
+        names = "; ".join(f"{arm} (seeds {', '.join(each)})" for arm, each in seeds.items())
+        parts.append(f"Cut off by time: {len(results.left)} runs: {names}.")
     parts += [f"Failed: {name}: {why}" for name, why in results.failed.items()]
     return parts
 

@@ -15,6 +15,7 @@ from solo_bridge.study.text import MEASURES
 SUPPORTED = {ABOVE: COLOURS[0], BELOW: COLOURS[1]}
 
 
+@styled
 def save(picture: Figure, path: Path) -> None:
     """Write a figure; the same figure gives the same file."""
     picture.savefig(path, metadata={"Date": None, "Creator": None})
