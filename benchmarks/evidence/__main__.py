@@ -137,7 +137,14 @@ def compared(
         for group in dict.fromkeys(group for study in counted for group in study.groups())
         for measure in measures
     ]
-    return [(group, measure, one) for group, measure, one in found if one is not None]
+    shown = [(group, measure, one) for group, measure, one in found if one is not None]
+    return sorted(shown, key=lambda one: (*by_schedule(one[0]), one[1] != "linear"))
+
+
+def by_schedule(group: str) -> tuple[str, int]:
+    """For sorting: a stream's schedules, the short ones first."""
+    stream, epochs = group.rsplit("-", 1)
+    return stream, int(epochs)
 
 
 def union(studies: list[Results], group: str, measure: str, arm: str) -> dict[int, float]:
