@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOLO_LEARN := solo-learn==1.0.2
 
-.PHONY: demo test test-slow lint types docs build-check check clean
+.PHONY: demo test test-slow lint types docs lessons build-check check clean
 
 demo: $(READY)
 	$(BIN)/python -m solo_bridge demo
@@ -26,6 +26,10 @@ types: $(READY)
 # The pages' code is run; open docs/_build/html/index.html.
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -j auto -d docs/_build/doctrees docs docs/_build/html
+
+# Notebooks and scripts of docs/lessons, into examples/lessons.
+lessons:
+	$(PYTHON) docs/lessons/make.py
 
 # Build wheel and sdist, install each into an empty environment, import both packages there.
 # -I: beside the script lie folders of tests with the names of the packages.

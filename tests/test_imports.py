@@ -42,7 +42,7 @@ LAYERS = {
         ("plugins",),
         ("references",),
         ("specification",),
-        ("comparison",),
+        ("comparison", "lessons"),
         ("study",),
         ("run",),
         ("doctor", "preloaded", "status", "trained"),

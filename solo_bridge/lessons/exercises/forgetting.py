@@ -1,0 +1,27 @@
+"""Lesson 1: forgetting as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from solo_bridge.lessons.exercises.answers import number, wrong_value
+
+
+def forgetting(answer: Callable[[list[list[float]]], Any]) -> str | None:
+    """Check the mean forgetting of an accuracy matrix.
+
+    :param answer: from the rows of the matrix to a number.
+    """
+    found = number(answer([[0.6, 0.2, 0.1], [0.9, 0.8, 0.3], [0.7, 0.5, 0.9]]))
+    if isinstance(found, str):
+        return found
+    hints = {
+        -0.25: "The sign: what was lost counts as positive.",
+        0.5: "A sum? It should not grow with the number of experiences.",
+        25.0: "Percent? The matrix holds shares between 0 and 1; so should the answer.",
+        0.5 / 3: "How often can the last experience have been forgotten? Leave it out.",
+        0.1: "You begin with the accuracy right after an experience. Was it ever better?",
+        0.3: "The worst experience? Take the mean.",
+    }
+    return wrong_value(found, 0.25, hints, "of a small matrix")
