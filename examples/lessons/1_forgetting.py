@@ -14,6 +14,9 @@
 # %%
 import warnings
 
+warnings.filterwarnings("ignore")  # of the libraries, about their own insides
+
+# %%
 import matplotlib.pyplot as plt
 import torch
 from avalanche.training import Naive
@@ -23,8 +26,6 @@ from avalanche_branchtune.evaluation import AccuracyMatrix, ClassifierProbe, KNN
 from solo_bridge import EvalTransform, SelfSupervised
 from solo_bridge.backbones import small_resnet
 from solo_bridge.lessons import LAPTOP, check, digit_stream, simclr
-
-warnings.filterwarnings("ignore")  # of the libraries, about their own insides
 
 # %% [markdown]
 # ## A stream
@@ -156,13 +157,15 @@ for t, experience in enumerate(stream.train_stream):
     strategy.train(experience)
     simclr_matrix.add(probe.measure(method, t + 1).accuracies)
 
-print("before any training:", [f"{100 * a:.0f}" for a in simclr_matrix.random])
+untrained = simclr_matrix.random
+print("untrained:", [f"{a:.0%}" for a in untrained], f"mean {sum(untrained) / 5:.0%}")
+print(f"at the end: mean {simclr_matrix.final_accuracy:.0%}")
 print(f"forgetting: {100 * simclr_matrix.forgetting:.1f} points")
 show({"SimCLR's features, by kNN": simclr_matrix, "the classifier, for comparison": classifier})
 
 # %% [markdown]
-# *Figure 3. Accuracies in percent. Note the line that is printed above it: features of a network that
-# has learnt nothing tell most digits apart already. An accuracy says little without that number.*
+# *Figure 3. Accuracies in percent. Note what is printed above it: features of a network that has learnt
+# nothing tell most digits apart already. An accuracy says little without that number.*
 #
 # ## What it knew of the first classes
 
@@ -175,7 +178,7 @@ lines = {
 }
 for name, (matrix, style) in lines.items():
     axis.plot(100 * matrix.values[:, 0], style, label=name)
-axis.axhline(100 * simclr_matrix.random[0], color="grey", linewidth=1, label="SimCLR, untrained")
+axis.axhline(100 * untrained[0], color="grey", linewidth=1, label="SimCLR, untrained")
 axis.set_xticks(range(5))
 axis.set_xlabel("after experience")
 axis.set_ylabel("accuracy on 0 and 1 in %")
@@ -185,10 +188,14 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# *Figure 4. The first column of each matrix. Chance is 10 % for all three.*
+# *Figure 4. The first column of each matrix. A guess is right one time in ten.*
 #
 # One experience is enough for the classifier to lose everything. Features fall by less, and may rise
 # again: what is learnt on other digits can help with these.
+#
+# The grey line is a warning. 0 and 1 are so easy that an untrained network tells them apart about as
+# well as a trained one; what was learnt shows in the mean over all digits, above figure 3. Before you ask
+# what a network forgot, ask whether it had learnt it.
 #
 # **What this does not show.** It is one seed, one small network and a short training. With three seeds
 # the order was the same: the classifier forgot most, its features less, SimCLR's features least. By how

@@ -13,6 +13,11 @@
 # %pip install -q --no-deps solo-learn==1.0.2
 
 # %%
+import warnings
+
+warnings.filterwarnings("ignore")  # of the libraries, about their own insides
+
+# %%
 import copy
 
 import matplotlib.pyplot as plt
@@ -23,8 +28,6 @@ from torch import nn
 from avalanche_branchtune import compress, expand
 from solo_bridge.lessons import check
 
-torch.manual_seed(0)
-
 # %% [markdown]
 # ## One fact about convolutions
 #
@@ -33,6 +36,7 @@ torch.manual_seed(0)
 # $$ W * x + B * x = (W + B) * x $$
 
 # %%
+torch.manual_seed(0)
 images = torch.randn(2, 3, 8, 8)
 one, other = torch.randn(2, 4, 3, 3, 3)  # two kernels: 3 channels to 4, 3 × 3
 apart = F.conv2d(images, one, padding=1) + F.conv2d(images, other, padding=1)

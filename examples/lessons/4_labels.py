@@ -14,6 +14,9 @@
 # %%
 import warnings
 
+warnings.filterwarnings("ignore")  # of the libraries, about their own insides
+
+# %%
 import matplotlib.pyplot as plt
 import torch.nn.functional as F  # for your answers
 
@@ -21,8 +24,6 @@ from avalanche_branchtune.evaluation import AccuracyMatrix, ClassifierProbe, KNN
 from solo_bridge import SelfSupervised
 from solo_bridge.lessons import LAPTOP, check, digit_stream, simclr
 from solo_bridge.plugins import KaizenPlugin
-
-warnings.filterwarnings("ignore")  # of the libraries, about their own insides
 
 # %% [markdown]
 # ## Few labels
@@ -142,9 +143,9 @@ for axis, (i, title) in zip(axes, enumerate(("digits 0 to 4", "digits 5 to 9")))
     axis.set_title(title, fontsize=10)
     axis.set_xticks([0, 1], ["after experience 0", "after experience 1"])
 axes[0].set_ylabel("accuracy in %")
-axes[0].set_ylim(0, 119)
-axes[0].legend(fontsize=7, loc="upper right", ncols=1)
-figure.tight_layout()
+axes[0].set_ylim(0, 105)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=8)
+figure.tight_layout(rect=(0, 0, 1, 0.93))
 plt.show()
 
 # %% [markdown]

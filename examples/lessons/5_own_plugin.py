@@ -12,6 +12,11 @@
 # %pip install -q --no-deps solo-learn==1.0.2
 
 # %%
+import warnings
+
+warnings.filterwarnings("ignore")  # of the libraries, about their own insides
+
+# %%
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +75,7 @@ class Anchor(SupervisedPlugin):
     def after_training_exp(self, strategy, **kwargs):
         self.earlier = [p.detach().clone() for p in strategy.model.backbone.parameters()]
 ''')
+print("mine.py is written")
 
 # %% [markdown]
 # The first experience leaves `earlier` empty, and nothing is added. That is the usual way: a plugin for

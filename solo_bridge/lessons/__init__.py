@@ -1,4 +1,4 @@
-"""What the lessons of docs/lessons stand on: a stream for a laptop, and checks of exercises."""
+"""What the lessons of docs/lessons stand on: streams for a laptop, and checks of exercises."""
 
 from typing import TYPE_CHECKING
 
@@ -6,14 +6,28 @@ from avalanche_branchtune.lazy import exports
 
 if TYPE_CHECKING:
     from solo_bridge.lessons.checks import check
-    from solo_bridge.lessons.scans import LAPTOP, digit_stream, scanned_digits, simclr
+    from solo_bridge.lessons.laptop import (
+        LAPTOP,
+        PHOTOGRAPHS,
+        SCANS,
+        digit_stream,
+        photograph_stream,
+        scanned_digits,
+        simclr,
+    )
 
-__all__ = ["LAPTOP", "check", "digit_stream", "scanned_digits", "simclr"]
+__all__ = [
+    "LAPTOP",
+    "PHOTOGRAPHS",
+    "SCANS",
+    "check",
+    "digit_stream",
+    "photograph_stream",
+    "scanned_digits",
+    "simclr",
+]
 
 __getattr__ = exports(  # checks need no solo-learn
     __name__,
-    {
-        "check": "checks",
-        **dict.fromkeys(("LAPTOP", "digit_stream", "scanned_digits", "simclr"), "scans"),
-    },
+    {"check": "checks", **dict.fromkeys(set(__all__) - {"check"}, "laptop")},
 )

@@ -28,8 +28,8 @@ def alignment(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
     if not (torch.equal(x, before[0]) and torch.equal(y, before[1])):
         return "It changes the features that it is given: use x = x - …, not x -= …"
     right = float(linear_cka(*before))
-    centred = [f - f.mean(dim=0) for f in before]
-    of_rows = [f - f.mean(dim=1, keepdim=True) for f in before]
+    centred = x - x.mean(dim=0), y - y.mean(dim=0)
+    of_rows = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
     hints = {
         _cka(*before): "Does the answer stay the same if every feature is moved by 5? It should.",
         _cka(*of_rows): "The mean of what? Each feature has its own, over the images.",

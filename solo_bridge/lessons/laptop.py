@@ -1,36 +1,33 @@
-"""The stream and the network of the lessons: a laptop trains them in seconds."""
+"""Streams and a network that a laptop trains in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from avalanche_branchtune.streams import ArrayImages, class_incremental, hide_labels
+from avalanche_branchtune.streams import (
+    ArrayImages,
+    class_incremental,
+    digits_on_photographs,
+    hide_labels,
+)
 from avalanche_branchtune.streams.digits import CLASSES, TEST_DIGITS
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.backbones import small_resnet
+from solo_bridge.comparison import digits
 from solo_bridge.method import SoloMethod
 from solo_bridge.views import EvalTransform
 
-SIZE = 8
-"""Side of the scans in pixels."""
+SCANS = replace(digits.views(8), saturation=0.0, hue=0.0, grayscale_prob=0.0)
+"""How two views of a scan are made: it is grey, and 8 pixels wide."""
 
-VIEWS = Augmentation(
-    crop_size=SIZE,
-    crop_min_scale=0.5,  # a smaller share of 8 pixels shows no digit any more
-    brightness=0.8,
-    contrast=0.8,
-    saturation=0.0,  # the scans are grey
-    hue=0.0,
-    grayscale_prob=0.0,
-    flip_prob=0.0,  # mirrored digits are others
-    num_crops=2,
-)
-"""How two views of a scan are made."""
+PHOTOGRAPHS = digits.views(12)
+"""The same of a digit on a photograph, 12 pixels wide."""
 
 LAPTOP: dict[str, Any] = {
     "views": "batched",
@@ -82,24 +79,41 @@ def digit_stream(
         scanned_digits(False),
         n_experiences,
         train_transform=train_transform,
-        eval_transform=EvalTransform(SIZE),
+        eval_transform=EvalTransform(SCANS.crop_size),
         class_order=range(CLASSES),
     )
 
 
-def simclr(seed: int = 0, width: int = 8) -> SoloMethod:
-    """Return SimCLR on a small ResNet, with fresh weights.
+def photograph_stream(n_experiences: int = 5) -> Any:
+    """Return a class-incremental stream of 2000 digits on photographs, in the digits' order.
+
+    They are harder than the scans: what a network has learnt of some says less of the others.
+
+    :param n_experiences: a divisor of 10.
+    """
+    size = PHOTOGRAPHS.crop_size
+    return class_incremental(
+        digits_on_photographs(True, size=size, samples=2000),
+        digits_on_photographs(False, size=size),
+        n_experiences,
+        eval_transform=EvalTransform(size),
+        class_order=range(CLASSES),
+    )
+
+
+def simclr(seed: int = 0, views: Augmentation = SCANS) -> SoloMethod:
+    """Return SimCLR on a small ResNet with 32 features, with fresh weights.
 
     :param seed: of the weights, and of all that is drawn after it.
-    :param width: channels of the network's first block; its features have four times as many.
+    :param views: how they are made, :data:`SCANS` or :data:`PHOTOGRAPHS`.
     """
     torch.manual_seed(seed)
     return SoloMethod(
         "simclr",
-        small_resnet(width),
-        image_size=SIZE,
+        small_resnet(8),
+        image_size=views.crop_size,
         num_classes=CLASSES,
         proj_hidden_dim=256,
         proj_output_dim=128,
-        augmentations=[VIEWS],
+        augmentations=[views],
     )
