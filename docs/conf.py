@@ -45,8 +45,8 @@ PACKAGES = (
     *("avalanche_branchtune.evaluation", "avalanche_branchtune.metrics"),
     *("avalanche_branchtune.records", "avalanche_branchtune.report"),
     *("avalanche_branchtune.streams", "solo_bridge", "solo_bridge.comparison"),
-    *("solo_bridge.config", "solo_bridge.plugins", "solo_bridge.presets", "solo_bridge.study"),
-    "solo_bridge.views",
+    *("solo_bridge.config", "solo_bridge.lessons", "solo_bridge.plugins", "solo_bridge.presets"),
+    *("solo_bridge.study", "solo_bridge.views"),
 )
 PUBLIC = {name: importlib.import_module(name) for name in PACKAGES}
 for module in PUBLIC.values():
