@@ -208,9 +208,9 @@ plt.show()
 # learnt.*
 #
 # Who learns nothing, keeps everything: the frozen network stands at the far right, at S = 1, and lowest.
-# Fine-tuning stands at the left and highest. Branch-tuning lies between: it keeps nearly everything, and
-# learns a part of what fine-tuning learns. The question of the field is how to leave the line between
-# the two ends, upward.
+# Fine-tuning stands at the left and highest. Branch-tuning lies between the two: it keeps more than
+# fine-tuning, and learns more than the frozen network. The question of the field is how to leave the line
+# between the two ends, upward.
 #
 # **What this does not show.** It is one seed, and the training is short: longer, and branches have more
 # time to learn. With three seeds the order of figure 3 was the same. With a learning rate of 0.5 instead
