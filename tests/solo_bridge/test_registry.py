@@ -23,7 +23,7 @@ from avalanche_branchtune.metrics.parameters import held_parameters
 from avalanche_branchtune.records import load_run
 from solo_bridge import SelfSupervised, registry, specification
 from solo_bridge.cli import main
-from solo_bridge.comparison import Comparison, compare, settings
+from solo_bridge.comparison import Comparison, compare, experiment
 from solo_bridge.plugins import CaSSLePlugin, DERPlugin, KaizenPlugin, LUMPPlugin
 from solo_bridge.references import FineTuning, Frozen, Joint
 from solo_bridge.titles import TITLES
@@ -198,7 +198,7 @@ def test_remembered_digits_are_not_mirrored(
         given.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(settings, "build", stop)
+    monkeypatch.setattr(experiment, "build", stop)
     mirrored = {"lump": {"replay_view": None, "memory": 5}}
     whole = {"lump": {"views": "before_augmentation"}}  # makes no view of a remembered image alone
     several: list[dict[str, Any]] = [{}, {"options": mirrored}, {"options": whole}]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from avalanche_branchtune.records import load_run
 from solo_bridge import specification
-from solo_bridge.comparison import Comparison, settings
+from solo_bridge.comparison import Comparison, experiment
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_strategy_is_the_presets(tiny: Comparison, monkeypatch: pytest.Monke
         made.append(specification.build(*arguments, **how))  # type: ignore[arg-type]
         raise InterruptedError
 
-    monkeypatch.setattr(settings, "build", build)
+    monkeypatch.setattr(experiment, "build", build)
     for epochs in (1, 100):
         with pytest.raises(InterruptedError):
             replace(tiny, epochs=epochs).run("branch_tuning", f"{tiny.data}-{epochs}", bar=False)

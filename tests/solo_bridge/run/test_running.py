@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,20 @@ from tests.solo_bridge.run.tiny import tiny
 CASSLE = ("strategy=branch_tuning+cassle", "options.cassle.weight=0.3")
 
 
+@pytest.fixture()
+def heard() -> Iterator[None]:
+    """SIGINT is heard as in a terminal: shells have it ignored in what they run behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def accuracies(folder: Path) -> Any:
     found = load_run(folder).probes["kNN"]
     return found.accuracies, found.overall
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_run_the_same_again_and_one_that_is_cut(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
