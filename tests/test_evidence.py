@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             0.45,
             0.001,
-            "in 0 of the 2 comparisons that could be afforded here, below it in 2;",
+            "2 comparisons with 3 seeds or more that could be afforded here, below it in 2;",
             "- Below it: digits, simclr, 60 epochs, linear",
         ),
         (
@@ -96,6 +97,17 @@ def test_the_opening_is_what_the_seeds_support(
     readme = (written / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("before\n") and readme.endswith("after\n")
     assert opening in readme and "old" not in readme
+
+
+def test_too_few_seeds_are_counted_apart(written: Path) -> None:
+    every = results(0.55)
+    few = replace(every, rows=[row for row in every.rows if row.seed < 2])
+    few.save(written / "streams.json")
+    evidence.main()
+    page = (written / "evidence.md").read_text(encoding="utf-8")
+    assert "in 0 of the 0 comparisons with 3 seeds" in page and "2 more have fewer seeds" in page
+    assert "- Fewer than 3 seeds: digits, simclr, 60 epochs, linear" in page
+    assert "the seeds leave 0 undecided" in page
 
 
 def test_runs_that_plans_share_count_once(written: Path) -> None:

@@ -16,7 +16,7 @@ from avalanche_branchtune.report.formats import number
 from benchmarks.evidence import figures, sections
 from benchmarks.evidence.sections import PICTURES, Page, titled
 from solo_bridge.study.results import Results, load_results
-from solo_bridge.study.statistics import ABOVE, BELOW, UNDECIDED, Difference, paired
+from solo_bridge.study.statistics import ABOVE, BELOW, FEWEST, UNDECIDED, Difference, paired
 from solo_bridge.study.text import MEASURES, NOTE, difference
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +41,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
     "probes": ("Online and offline linear probes", sections.probes),
 }
 """Name of a plan → title and what writes its section."""
+FEW = "few"
+"""Beside the verdicts: comparisons of too few seeds for one."""
 COUNTED = ("streams", "schedules", "parts", "optimizers", "neighbours")
 """Plans in which Branch-tuning is compared with fine-tuning under equal settings."""
 
@@ -90,11 +92,13 @@ def head(studies: dict[str, Results]) -> list[str]:
 def opening(studies: dict[str, Results]) -> str:
     """What Branch-tuning, with the paper's branches and fixed norms, won and lost, at once."""
     counts = {v: len(found) for v, found in judged(studies, sections.ACCURACIES).items()}
+    few = counts.pop(FEW)
     return (
         "**Branch-tuning with the paper's branches (1×k and k×1, weight and bias of BatchNorm "
         f"fixed) ended above fine-tuning in {counts[ABOVE]} of the {sum(counts.values())} "
-        f"comparisons that could be afforded here, below it in {counts[BELOW]}; the seeds leave "
-        f"{counts[UNDECIDED]} undecided.**"
+        f"comparisons with {FEWEST} seeds or more that could be afforded here, below it in "
+        f"{counts[BELOW]}; the seeds leave {counts[UNDECIDED]} undecided.**"
+        + (f" {few} more have fewer seeds, and decide nothing." if few else "")
     )
 
 
@@ -102,8 +106,13 @@ def in_short(studies: dict[str, Results]) -> list[str]:
     """The opening, and where Branch-tuning won and lost."""
     verdicts = judged(studies, sections.ACCURACIES)
     layers = judged(studies, ("S", "P"))
-    number_of = sum(len(groups) for groups in verdicts.values())
-    words = {ABOVE: "Above fine-tuning", BELOW: "Below it", UNDECIDED: "Undecided by the seeds"}
+    number_of = sum(len(groups) for verdict, groups in verdicts.items() if verdict != FEW)
+    words = {
+        ABOVE: "Above fine-tuning",
+        BELOW: "Below it",
+        UNDECIDED: "Undecided by the seeds",
+        FEW: f"Fewer than {FEWEST} seeds",
+    }
     lines = [f"- {words[v]}: {'; '.join(groups) or 'nowhere'}." for v, groups in verdicts.items()]
     return [
         opening(studies),
@@ -119,10 +128,10 @@ def in_short(studies: dict[str, Results]) -> list[str]:
 
 def judged(studies: dict[str, Results], measures: Sequence[str]) -> dict[str, list[str]]:
     """Verdict → in what Branch-tuning differs so from fine-tuning."""
-    verdicts: dict[str, list[str]] = {ABOVE: [], BELOW: [], UNDECIDED: []}
+    verdicts: dict[str, list[str]] = {ABOVE: [], BELOW: [], UNDECIDED: [], FEW: []}
     for group, measure, found in compared(studies, measures):
         text = f"{titled(group)}, {MEASURES[measure][0]} {difference(measure, found)}"
-        verdicts[found.verdict].append(text)
+        verdicts[found.verdict if found.seeds >= FEWEST else FEW].append(text)
     return verdicts
 
 
@@ -186,7 +195,7 @@ def how(studies: dict[str, Results]) -> list[str]:
     lines, machines = [], list[str]()
     for name, study in studies.items():
         for group, facts in study.settings.items():
-            shown = "; ".join(f"{key}: {value}" for key, value in facts.items())
+            shown = "; ".join(f"{k}: {value}" for k, value in facts.items() if k != "caveat")
             lines.append(f"- {name}, {group}: {shown}")
             for probe, protocol in study.protocols.get(group, {}).items():
                 lines.append(f"  - {probe}: {sentence(protocol)}")
@@ -200,7 +209,7 @@ def how(studies: dict[str, Results]) -> list[str]:
 
 
 def dropped() -> list[str]:
-    """Streams that were tried and left, from their own record."""
+    """What one seed was tried on before the studies, kept or left, from its own record."""
     path = RESULTS / "screening.json"
     if not path.exists():
         return []
@@ -216,7 +225,7 @@ def dropped() -> list[str]:
             f"{number(100 * row['kNN'][-1])} | {number(100 * row['linear'])} |"
         )
     return [
-        "## What was tried and dropped",
+        "## What was tried before the studies",
         f"{content['what']}. {content['machine']}.",
         "\n".join(lines),
         "\n".join(rows),

@@ -43,10 +43,7 @@ TALKING = ("branch_tuning", "clr", "fixed_norms", "kappatune")
 """Plugins that print what they do, unless told otherwise."""
 SHORT = 100
 """Fewer epochs of each experience than this are few: the paper has 500."""
-CAVEAT = (
-    "A schedule this short favours fine-tuning; it shows that everything runs, and supports no "
-    "claim of a paper."
-)
+CAVEAT = "A schedule this short shows that everything runs, and supports no claim of a paper."
 
 
 @dataclass(frozen=True)
