@@ -30,8 +30,14 @@ from avalanche_branchtune.metrics.online_accuracy import OnlineProbeAccuracy
 from avalanche_branchtune.metrics.parameters import ParameterMetric
 from avalanche_branchtune.metrics.probes import ProbeMetric
 from avalanche_branchtune.metrics.recorder import RunRecorder
+from avalanche_branchtune.metrics.tensorboard import TensorBoardLogger
+from avalanche_branchtune.metrics.trackers import TrackioLogger, WandBLogger
+
+LOGGERS = {"tensorboard": TensorBoardLogger, "trackio": TrackioLogger, "wandb": WandBLogger}
+"""Name → logger of what a :class:`RunRecorder` writes; ``with`` ends it."""
 
 __all__ = [
+    "LOGGERS",
     "AnalysisMetric",
     "BranchNormMetric",
     "ContinualEvaluation",
@@ -43,6 +49,9 @@ __all__ = [
     "ProbeMetric",
     "RunMetric",
     "RunRecorder",
+    "TensorBoardLogger",
+    "TrackioLogger",
+    "WandBLogger",
     "run_metrics",
 ]
 

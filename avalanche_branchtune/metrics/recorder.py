@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from avalanche.evaluation.metric_results import AlternativeValues, MetricValue, TensorImage
+from avalanche.evaluation.metric_results import MetricValue
 from avalanche.logging import BaseLogger
-from PIL.Image import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import RecordError
@@ -29,6 +27,7 @@ from avalanche_branchtune.experiences import (
     stream_length,
     stream_recipe,
 )
+from avalanche_branchtune.metrics.values import as_picture, unwrapped
 from avalanche_branchtune.records.journal import JOURNAL, Journal
 from avalanche_branchtune.records.run import RECORD, Run, check_limits
 from avalanche_branchtune.records.sample import SAMPLE
@@ -207,24 +206,16 @@ class RunRecorder(BaseLogger):
         self._journal.save(self.run)
 
     def _cell(self, metric: MetricValue) -> Any:
-        from matplotlib.figure import (
-            Figure,  # Avalanche imports it; this package's metrics need not
-        )
-
-        value = metric.value
-        if isinstance(value, AlternativeValues):
-            kinds = (bool, int, float, str, Tensor, Image, TensorImage, Figure)
-            value = value.best_supported_value(*kinds)
+        value = unwrapped(metric.value)
         if isinstance(value, Tensor):
             return json.dumps(value.item() if value.numel() == 1 else value.tolist())
-        if isinstance(value, TensorImage):
-            value = to_pil_image(value.image)
-        if isinstance(value, Image | Figure):
-            file = re.sub(r"[^\w.-]+", "_", f"{metric.name}-{metric.x_plot}.png")
-            with replacing(self.folder / file) as path:
-                value.save(path) if isinstance(value, Image) else value.savefig(path)
-            return file
-        return value
+        picture = as_picture(value)
+        if picture is None:
+            return value
+        file = re.sub(r"[^\w.-]+", "_", f"{metric.name}-{metric.x_plot}.png")
+        with replacing(self.folder / file) as path:
+            picture.save(path)
+        return file
 
 
 def _all_so_far(known: list[Any], now: Any) -> Any:
