@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOLO_LEARN := solo-learn==1.0.2
 
-.PHONY: demo test test-slow lint types docs lessons build-check check clean
+.PHONY: demo test test-slow lint types docs lessons dist build-check check clean
 
 demo: $(READY)
 	$(BIN)/python -m solo_bridge demo
@@ -31,11 +31,15 @@ docs: $(READY)
 lessons:
 	$(PYTHON) docs/lessons/make.py
 
-# Build wheel and sdist, install each into an empty environment, import both packages there.
+# Build wheel and sdist of the last commit, twice: the same bytes, and nothing that does not belong.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python tests/check_dist.py dist
+
+# Install each into an empty environment, import both packages there.
 # -I: beside the script lie folders of tests with the names of the packages.
-build-check: $(READY)
-	rm -rf dist build .venv-empty
-	$(BIN)/python -m build --outdir dist .
+build-check: dist
+	rm -rf .venv-empty
 	$(PYTHON) -m venv .venv-empty
 	.venv-empty/bin/python -m pip install --quiet dist/*.whl
 	cd / && "$(CURDIR)/.venv-empty/bin/python" -I "$(CURDIR)/tests/check_installed.py"

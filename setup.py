@@ -1,23 +1,27 @@
 """Metadata of the distribution; tools are configured in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "avalanche_branchtune/__init__.py").read_text(), re.M
+)[1]
 
 # What solo-learn really needs at run time: solo-learn itself cannot be listed, because its only
 # release (1.0.2) pins torch==1.9.1. Install it with: pip install --no-deps solo-learn==1.0.2
 SOLO = [
     "einops>=0.4",
-    "lightning>=2.1",
+    "lightning>=2.5.2,!=2.6.2,!=2.6.3",  # those two were compromised, and withdrawn
     "omegaconf>=2.1",
-    "pytorch-lightning>=2.1",  # solo-learn 1.0.2 imports it under its old name
-    "pyyaml>=5.1",
-    "scipy>=1.7",
+    "pytorch-lightning>=2.5.2,!=2.6.2,!=2.6.3",  # solo-learn 1.0.2 imports it under its old name
+    "pyyaml>=6.0",
+    "scipy>=1.10",
     "setuptools; python_version >= '3.12'",  # solo-learn 1.0.2 imports distutils
     "timm>=0.9",
-    "torchmetrics>=0.11",
+    "torchmetrics>=1.0",
     "tqdm>=4.60",
 ]
 CLI = [  # branchtune run
@@ -36,7 +40,7 @@ TEST = [
 
 setup(
     name="avalanche-branchtune",
-    version="0.1.0",
+    version=VERSION,
     description=(
         "Branch-tuning for continual self-supervised learning: an Avalanche plugin, and a bridge "
         "that trains solo-learn's methods over Avalanche's streams"
@@ -44,6 +48,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["avalanche_branchtune*", "solo_bridge*"]),
     py_modules=["branchtune"],  # python -m branchtune
@@ -70,11 +75,17 @@ setup(
         "solo": SOLO,
         "onnx": ONNX,
         "docs": DOCS,
+        "tensorboard": ["tensorboard>=2.21"],  # avalanche-lib brings this and wandb, of any version
+        "trackio": ["trackio>=0.43"],
+        "wandb": ["wandb>=0.31"],
         "test": TEST,
         "dev": [*SOLO, *CLI, *TEST, *DOCS, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
     },
     classifiers=[
-        "Programming Language :: Python :: 3",
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

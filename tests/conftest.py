@@ -16,5 +16,5 @@ torch.set_warn_always(True)
 # The tensors here are tiny: more threads only wait for one another.
 torch.set_num_threads(1)
 
-# A script for an environment without solo-learn: pytest must not import it in search of doctests.
-collect_ignore = ["check_installed.py"]
+# Scripts of the Makefile: pytest must not import them in search of doctests.
+collect_ignore = ["check_dist.py", "check_installed.py"]
