@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOLO_LEARN := solo-learn==1.0.2
 
-.PHONY: demo test test-slow lint types docs lessons dist build-check check clean
+.PHONY: demo test test-slow lint types docs lessons dist test-versions build-check check clean
 
 demo: $(READY)
 	$(BIN)/python -m solo_bridge demo
@@ -30,6 +30,11 @@ docs: $(READY)
 # Notebooks and scripts of docs/lessons, into examples/lessons.
 lessons:
 	$(PYTHON) docs/lessons/make.py
+
+# With the lowest and the newest versions; uv makes the environments, some 6 GB each.
+PYTHONS ?= 3.10:lowest 3.12 3.13
+test-versions: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.versions .venv-versions $(PYTHONS)
 
 # Build wheel and sdist of the last commit, twice: the same bytes, and nothing that does not belong.
 dist: $(READY)
@@ -59,4 +64,4 @@ $(READY): setup.py
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venv-empty build dist docs/_build runs *.egg-info
+	rm -rf $(VENV) .venv-empty .venv-versions build dist docs/_build runs *.egg-info

@@ -65,8 +65,8 @@ setup(
         "psutil>=5.9",
         "pydantic>=2",
         "scikit-learn>=1.2",
-        "torch>=2.1",
-        "torchvision>=0.16",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "tqdm>=4.60",
     ],
     extras_require={
@@ -79,7 +79,7 @@ setup(
         "trackio": ["trackio>=0.43"],
         "wandb": ["wandb>=0.31"],
         "test": TEST,
-        "dev": [*SOLO, *CLI, *TEST, *DOCS, "build>=1.0", "mypy>=1.8", "ruff>=0.4"],
+        "dev": [*SOLO, *CLI, *TEST, *DOCS, "build>=1.0", "mypy>=1.8", "ruff>=0.4", "uv>=0.13"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

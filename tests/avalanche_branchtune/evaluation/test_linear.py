@@ -46,7 +46,7 @@ def test_sgd_comes_near_and_does_not_touch_the_random_state() -> None:
     sgd = linear_probe(PIXELS, digits(FIRST), digits(LAST), protocol="sgd", lr=0.3, epochs=40)
     assert torch.equal(torch.get_rng_state(), state)
     lbfgs = linear_probe(PIXELS, digits(FIRST), digits(LAST))
-    assert sgd.accuracy == pytest.approx(lbfgs.accuracy, abs=0.04)
+    assert sgd.accuracy == pytest.approx(lbfgs.accuracy, abs=0.05)
     assert "rate / 10 after 24 and 32" in sgd.protocol
     again = linear_probe(PIXELS, digits(FIRST), digits(LAST), protocol="sgd", lr=0.3, epochs=40)
     assert torch.equal(again.predictions, sgd.predictions)
