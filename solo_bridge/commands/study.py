@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from avalanche_branchtune.options import at_least
@@ -34,6 +35,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the runs and do nothing else")
     training.argument_of_imports(parser, "as of compare")
     training.arguments_of_jobs(parser)
+    training.argument_of_log(parser)
 
 
 def run(options: Namespace) -> int:
@@ -52,7 +54,7 @@ def run(options: Namespace) -> int:
     for file in options.imports:
         import_file(file)
     torch.set_num_threads(at_least(1, "--threads", options.threads))
-    plan = read_plan(options.plan)
+    plan = replace(read_plan(options.plan), log=options.log)
     out = Path(options.out or "runs/study")
     if options.list:
         state = progress(plan, out)

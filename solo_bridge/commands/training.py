@@ -17,7 +17,8 @@ from solo_bridge.side_by_side import cores
 EPOCHS = {"demo": 16, "compare": 6}
 """Of each experience, unless told otherwise."""
 EXPERIENCES = 5
-UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints", "jobs")
+LOGS = ("tensorboard", "trackio", "wandb")
+UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints", "jobs", "log")
 """Options on which no result depends that is averaged: they are not in the command of a record."""
 
 
@@ -73,6 +74,19 @@ def arguments_of_jobs(parser: ArgumentParser) -> None:
         "--keep-checkpoints",
         action="store_true",
         help="keep the checkpoints of finished runs, which are removed otherwise",
+    )
+
+
+def argument_of_log(parser: ArgumentParser) -> None:
+    """Say what a command takes whose runs can be followed while they last.
+
+    :param parser: of the command.
+    """
+    parser.add_argument(
+        "--log",
+        choices=LOGS,
+        help="also send what is measured to TensorBoard's files in the folder of each run, to "
+        "Trackio, or to W&B (offline if WANDB_MODE=offline)",
     )
 
 

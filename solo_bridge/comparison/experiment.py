@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from torch import nn
 from avalanche_branchtune import ranks
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.errors import BranchTuneError, RecordError, UnknownOptionError
-from avalanche_branchtune.metrics import AnalysisMetric, LabelledImages, OnlineProbe, RunRecorder
+from avalanche_branchtune.metrics import (
+    LOGGERS,
+    AnalysisMetric,
+    LabelledImages,
+    OnlineProbe,
+    RunRecorder,
+)
 from avalanche_branchtune.options import at_least, one_of
 from avalanche_branchtune.records import Run, load_run
 from avalanche_branchtune.records.run import RECORD
@@ -63,6 +70,7 @@ class Experiment(ABC):
     :param probes: names of :data:`~solo_bridge.comparison.measured.PROBES`.
     :param variant: name of these settings, where a strategy is compared with itself under others:
         of its folder instead of the specification, and beside the title in tables.
+    :param logger: name of one beside the record, of :data:`avalanche_branchtune.metrics.LOGGERS`.
     :param command: that it was asked for by, for its records; ``…`` in it stands for
         the specifications of all of them.
     """
@@ -78,6 +86,7 @@ class Experiment(ABC):
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     probes: list[str] = field(default_factory=lambda: ["knn"])
     variant: str | None = None
+    logger: str | None = None
     command: str | None = None
 
     @abstractmethod
@@ -170,6 +179,8 @@ class Experiment(ABC):
             at_least(1, name, getattr(self, name))
         at_least(0, "workers", self.workers)
         one_of("views", self.kind_of_views, VIEWS)
+        if self.logger is not None:
+            one_of("logger", self.logger, LOGGERS)
         for probe in self.probes:
             one_of("probes", probe, PROBES)
         try:
@@ -343,16 +354,18 @@ class Experiment(ABC):
             resume=begun,
             overwrite=not begun,
         )
-        evaluator = EvaluationPlugin(loggers=[recorder])
-        strategy = self.strategy(spec, stream, evaluator, progress)
-        analysis = None if isinstance(strategy, Joint) else self._analysis(spec, stream, out)
-        evaluator.metrics = metrics_of(self.probes, strategy, stream, analysis)
-        strategy.plugins.append(checkpoints)
-        checkpoints.attach(strategy)  # now that it has all its parts
-        several = isinstance(strategy, Joint)
-        for part in [stream.train_stream] if several else stream.train_stream:
-            strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
-            strategy.eval(stream.test_stream, loss=False)
+        with nullcontext() if self.logger is None else LOGGERS[self.logger](recorder) as logger:
+            loggers = [recorder] if logger is None else [recorder, logger]
+            evaluator = EvaluationPlugin(loggers=loggers)
+            strategy = self.strategy(spec, stream, evaluator, progress)
+            analysis = None if isinstance(strategy, Joint) else self._analysis(spec, stream, out)
+            evaluator.metrics = metrics_of(self.probes, strategy, stream, analysis)
+            strategy.plugins.append(checkpoints)
+            checkpoints.attach(strategy)  # now that it has all its parts
+            several = isinstance(strategy, Joint)
+            for part in [stream.train_stream] if several else stream.train_stream:
+                strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
+                strategy.eval(stream.test_stream, loss=False)
         if spec == "joint" and ranks.leads():
             save_backbone(strategy.model, folder / REFERENCE)
 
