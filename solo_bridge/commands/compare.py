@@ -15,7 +15,7 @@ def arguments(parser: ArgumentParser) -> None:
     """
     training.arguments(parser, "compare")
     training.arguments_of_jobs(parser)
-    training.argument_of_log(parser)
+    training.argument_of_logger(parser)
     parser.add_argument(
         "--strategies",
         help="names joined by commas, each of parts joined by +, such as "
@@ -79,7 +79,7 @@ def run(options: Namespace) -> int:
         workers=options.workers,
         experiences=options.experiences,
         size=options.size,
-        log=options.log,
+        logger=options.logger,
     )
 
 

@@ -35,7 +35,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the runs and do nothing else")
     training.argument_of_imports(parser, "as of compare")
     training.arguments_of_jobs(parser)
-    training.argument_of_log(parser)
+    training.argument_of_logger(parser)
 
 
 def run(options: Namespace) -> int:
@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
     for file in options.imports:
         import_file(file)
     torch.set_num_threads(at_least(1, "--threads", options.threads))
-    plan = replace(read_plan(options.plan), log=options.log)
+    plan = replace(read_plan(options.plan), logger=options.logger)
     out = Path(options.out or "runs/study")
     if options.list:
         state = progress(plan, out)

@@ -17,8 +17,8 @@ from solo_bridge.side_by_side import cores
 EPOCHS = {"demo": 16, "compare": 6}
 """Of each experience, unless told otherwise."""
 EXPERIENCES = 5
-LOGS = ("tensorboard", "trackio", "wandb")
-UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints", "jobs", "log")
+LOGGERS = ("tensorboard", "trackio", "wandb")
+UNTOLD = ("out", "seed", "strategies", "checkpoint_minutes", "keep_checkpoints", "jobs", "logger")
 """Options on which no result depends that is averaged: they are not in the command of a record."""
 
 
@@ -77,14 +77,15 @@ def arguments_of_jobs(parser: ArgumentParser) -> None:
     )
 
 
-def argument_of_log(parser: ArgumentParser) -> None:
+def argument_of_logger(parser: ArgumentParser) -> None:
     """Say what a command takes whose runs can be followed while they last.
 
     :param parser: of the command.
     """
     parser.add_argument(
-        "--log",
-        choices=LOGS,
+        # Not --log: torchrun takes that for one of its own.
+        "--logger",
+        choices=LOGGERS,
         help="also send what is measured to TensorBoard's files in the folder of each run, to "
         "Trackio, or to W&B (offline if WANDB_MODE=offline)",
     )

@@ -16,7 +16,7 @@ from solo_bridge.comparison.settings import Comparison
 from solo_bridge.specification import entries
 
 SETTINGS = frozenset(f.name for f in fields(Comparison)) - {
-    *("seed", "epochs", "method", "options", "probes", "device", "variant", "command", "log"),
+    *("seed", "epochs", "method", "options", "probes", "device", "variant", "command", "logger"),
 }
 """Settings of a :class:`~solo_bridge.comparison.Comparison` that a stream may have."""
 OWN = frozenset({"optimizer", "lr", "optimizer_settings", "batch", "views", "workers"})
@@ -77,7 +77,7 @@ class Plan:
     :param probes: see :data:`solo_bridge.comparison.measured.PROBES`.
     :param device: where to train.
     :param reference: name of the arm that the others are compared with.
-    :param log: name of a logger, see :data:`avalanche_branchtune.metrics.LOGGERS`; not of the file.
+    :param logger: name of one, see :data:`avalanche_branchtune.metrics.LOGGERS`; not of the file.
     """
 
     question: str
@@ -89,7 +89,7 @@ class Plan:
     probes: tuple[str, ...] = ("knn", "linear")
     device: str = "cpu"
     reference: str = "fine_tuning"
-    log: str | None = None
+    logger: str | None = None
 
     def jobs(self) -> list[Job]:
         """Return all jobs: all of the first seed first, the shortest first, joint training first.
@@ -123,7 +123,7 @@ class Plan:
             epochs=epochs,
             seed=seed,
             options={name: dict(given) for name, given in arm.options.items()},
-            log=self.log,
+            logger=self.logger,
             variant=None if arm.name == arm.strategy else arm.name,
         )
         return Job(f"{stream}-{method}-{epochs}", arm.name, arm.strategy, comparison)

@@ -10,17 +10,17 @@ import pytest
 
 from avalanche_branchtune.errors import RecordError, UnknownOptionError
 from avalanche_branchtune.metrics import LOGGERS
-from solo_bridge.commands.training import LOGS
+from solo_bridge.commands.training import LOGGERS as NAMES
 from solo_bridge.comparison import Comparison
 from tests import wandb_files
 
-SMALL = Comparison(epochs=1, experiences=2, samples=80, size=8, width=4, batch=20, log="wandb")
+SMALL = Comparison(epochs=1, experiences=2, samples=80, size=8, width=4, batch=20, logger="wandb")
 
 
 def test_the_command_knows_every_logger() -> None:
-    assert tuple(LOGGERS) == LOGS
+    assert tuple(LOGGERS) == NAMES
     with pytest.raises(UnknownOptionError, match="did you mean wandb"):
-        replace(SMALL, log="wand").check()
+        replace(SMALL, logger="wand").check()
 
 
 @pytest.mark.slow
@@ -38,5 +38,5 @@ def test_what_is_measured_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_run_goes_on_with_the_logger_that_it_was_begun_with(tmp_path: Path) -> None:
     SMALL._begun("fine_tuning", tmp_path)
-    with pytest.raises(RecordError, match="log None instead of 'wandb'"):
-        replace(SMALL, log=None)._begun("fine_tuning", tmp_path)
+    with pytest.raises(RecordError, match="logger None instead of 'wandb'"):
+        replace(SMALL, logger=None)._begun("fine_tuning", tmp_path)
