@@ -64,7 +64,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     """
     python, _, kind = name.partition(":")
     home = folder / f"{Path(python).name.removeprefix('python')}-{kind or 'newest'}"
-    subprocess.run(["uv", "venv", "--allow-existing", "--python", python, home], check=True)
+    subprocess.run(["uv", "venv", "--clear", "--python", python, home], check=True)
     resolution = "lowest-direct" if kind == "lowest" else "highest"
     pip = ["uv", "pip", "install", "--python", home]
     subprocess.run([*pip, "--resolution", resolution, f"{ROOT}[solo,test]"], check=True)
