@@ -33,8 +33,9 @@ class Tracker(BaseLogger, ABC):
         evaluator = EvaluationPlugin(*metrics, loggers=[recorder, WandBLogger(recorder)])
 
     Under :class:`~avalanche_branchtune.checkpoints.Checkpoints` a run that goes on is the same run
-    there, and a value that is there already is not sent again.  Of a job's processes the first one
-    alone sends.  It ends with the process, or earlier by :meth:`finish` or ``with``.
+    there; values are sent in numbered rows, and a row that is there already is not sent again.  Of
+    a job's processes the first one alone sends.  It ends with the process, or earlier by
+    :meth:`finish` or ``with``, which also tells W&B how it ended.
 
     :param recorder: of the run; it stands before this one among the loggers.
     :param project: where the run is listed; by default what ``WANDB_PROJECT`` or
@@ -201,7 +202,9 @@ class WandBLogger(Tracker):
     """A run in Weights & Biases, see :class:`Tracker`.
 
     Its files lie in the recorder's folder, in ``wandb/``.  ``WANDB_MODE=offline`` needs neither an
-    account nor a network; what is there is sent later by ``wandb sync``.
+    account nor a network; what is there is sent later by ``wandb sync``.  Each part of a run that
+    goes on has a folder of its own then, all of one run; what was sent after the checkpoint is in
+    two of them, under the same numbers.
 
     Avalanche 0.6's own ``WandBLogger`` fails with wandb 0.31: it calls ``wandb.util.generate_id``
     and, for every value, ``wandb.viz.CustomChart``, neither of which is there any more; and it
