@@ -65,8 +65,8 @@ setup(
         "psutil>=5.9",
         "pydantic>=2",
         "scikit-learn>=1.2",
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "tqdm>=4.60",
     ],
     extras_require={
