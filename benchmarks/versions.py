@@ -51,8 +51,9 @@ and the newest versions (`make test`).
 NOTES = """
 **Norms in eval mode in a network that is compiled already** (`norm_mode="eval"`, not the default):
 torch before 2.15 does not compile anew when they are fixed, and goes on in training mode, without a
-word. Call `torch.compiler.reset()` after fixing them. `SelfSupervised(compile=True)` is not
-affected. The test of it is skipped below 2.15.
+word (seen with 2.7, 2.8, 2.11, 2.13 and 2.14). `torch.compiler.reset()` after fixing them is the
+remedy. `SelfSupervised(compile=True)` is not affected: its slow test passes with 2.7. The test of
+the other is skipped below 2.15.
 """
 
 
