@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 from avalanche_branchtune.errors import ExpansionError, expected_one_of
@@ -125,6 +127,8 @@ def fix_norms(
     try:
         for module in chosen.values():
             _fix(module, mode)
+        if mode == "eval":
+            _compile_anew()
         return tuple(chosen)
     except BaseException:
         _restore(chosen.values(), model)
@@ -164,7 +168,10 @@ def restore_norms(model: nn.Module) -> tuple[str, ...]:
         (('0',), True, True)
     """
     fixed = {n: m for n, m in model.named_modules() if _RECORD in vars(m)}
+    held = any("training" in vars(m)[_RECORD] for m in fixed.values())
     _restore(fixed.values(), model)
+    if held:
+        _compile_anew()
     return tuple(fixed)
 
 
@@ -179,6 +186,15 @@ def _restore(modules: Collection[nn.Module], model: nn.Module) -> None:
                     del module._forward_pre_hooks[key]
             module.training = record["training"] and (module is model or model.training)
         del vars(module)[_RECORD]  # last: what is interrupted here is done once more
+
+
+def _compile_anew() -> None:
+    """Have compiled networks compiled anew: torch before 2.15 sees no hooks come and go."""
+    if _BLIND_TO_HOOKS and "torch._dynamo" in sys.modules:  # else nothing is compiled yet
+        torch.compiler.reset()
+
+
+_BLIND_TO_HOOKS = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15)
 
 
 def requires_grad_before(module: nn.Module) -> dict[str, bool]:

@@ -50,10 +50,8 @@ and the newest versions (`make test`).
 """
 NOTES = """
 **Norms in eval mode in a network that is compiled already** (`norm_mode="eval"`, not the default):
-torch before 2.15 does not compile anew when they are fixed, and goes on in training mode, without a
-word (seen with 2.7, 2.8, 2.11, 2.13 and 2.14). `torch.compiler.reset()` after fixing them is the
-remedy. `SelfSupervised(compile=True)` is not affected: its slow test passes with 2.7. The test of
-the other is skipped below 2.15.
+torch before 2.15 does not see that they are fixed and would go on in training mode, so fixing and
+restoring them calls `torch.compiler.reset()` there, and everything compiled is compiled anew.
 """
 
 

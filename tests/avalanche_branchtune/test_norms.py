@@ -76,10 +76,6 @@ def test_eval_holds_whatever_calls_train(twin: str) -> None:
     assert not torch.equal(model[1].running_mean, buffers["1.running_mean"])
 
 
-@pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15),
-    reason="torch before 2.15 does not compile anew, see docs/versions.md",
-)
 def test_eval_in_a_compiled_model() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     compiled = torch.compile(model, backend="aot_eager")
@@ -91,6 +87,9 @@ def test_eval_in_a_compiled_model() -> None:
     model.train()
     compiled(X)
     assert torch.equal(model[1].running_mean, mean)
+    restore_norms(model)
+    compiled(X)
+    assert not torch.equal(model[1].running_mean, mean)
 
 
 def test_restoring_respects_the_model_mode_and_the_users_own_choices() -> None:
