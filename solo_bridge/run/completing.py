@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_branchtune.errors import ConfigError, UnknownOptionError, did_you_mean
+from avalanche_branchtune.metrics import LOGGERS
 from avalanche_branchtune.options import at_least, at_least_one, one_of, positive
 from avalanche_branchtune.streams import DIVISIONS, STREAMS
 from solo_bridge.augmentation import Augmentation, resized
@@ -32,16 +33,16 @@ from solo_bridge.specification import entries
 from solo_bridge.strategy import SelfSupervised
 
 SECTIONS = ("method", "backbone", "stream", "augmentation", "options", "training", "hardware")
-NAMES = ("preset", "strategy", "probe", "seed", "out", "name", "imports")
+NAMES = ("preset", "strategy", "probe", "logger", "seed", "out", "name", "imports")
 PLAIN: Mapping[str, Any] = {
-    **{"preset": str | None, "strategy": str, "probe": str, "seed": int},
+    **{"preset": str | None, "strategy": str, "probe": str, "logger": str | None, "seed": int},
     **{"out": str, "name": str | None, "imports": list[str]},
 }
 HARDWARE: Mapping[str, Any] = {
     **{"device": str, "workers": int, "threads": int, "jobs": int | None, "processes": int},
     **{"checkpoint_minutes": float | None, "keep_checkpoints": bool},
 }
-APART = frozenset({"strategy", "options", "seed", "out", "name", "hardware", "imports"})
+APART = frozenset({"strategy", "options", "seed", "out", "name", "hardware", "imports", "logger"})
 """What may differ between the runs of one folder, which are compared."""
 SIZE, BATCH = 32, 256
 """Of images in pixels and of a minibatch, where nothing says them."""
@@ -90,6 +91,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     base = _base(found["preset"], sections["method"])
     at_least(0, "seed", found["seed"])
+    if found["logger"] is not None:
+        one_of("logger", found["logger"], LOGGERS)
     probes = [one_of("probe", part.strip(), PROBES) for part in found["probe"].split("+")]
     stream = _stream(sections["stream"], base)
     return {
@@ -317,6 +320,7 @@ def experiment(config: Mapping[str, Any]) -> Configured:
         views=config["augmentation"]["views"],
         options=config["options"],
         probes=config["probe"].split("+"),
+        logger=config["logger"],
         variant=_variant(config),
         named=named,
         division=division,

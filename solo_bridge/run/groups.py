@@ -83,6 +83,7 @@ def primary() -> dict[str, Any]:
         "strategy": "fine_tuning",
         "options": {},
         "probe": "knn",
+        "logger": None,
         "training": {
             "epochs": None,
             "batch": None,

@@ -52,7 +52,9 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "options", "message"), BAD, ids=lambda case: str(case)[:60])
+@pytest.mark.parametrize(
+    ("make", "options", "message"), BAD, ids=lambda case: getattr(case, "__name__", str(case))[:60]
+)
 def test_refused_when_built(
     make: Callable[..., Any], options: dict[str, Any], message: str
 ) -> None:

@@ -13,7 +13,7 @@ from solo_bridge.defaults import DEFAULTS
 from solo_bridge.method import available_methods
 from solo_bridge.presets import PRESETS
 from solo_bridge.run import groups
-from solo_bridge.run.completing import completed, experiment
+from solo_bridge.run.completing import completed, experiment, folder
 from solo_bridge.run.composing import composed
 
 ROOT = {
@@ -67,6 +67,13 @@ def test_every_preset_is_complete(name: str) -> None:
         own = PRESETS[made["preset"]].method(made["method"]["name"])
         assert made["training"]["lr"] == own.lr
         assert own.method_kwargs.items() <= made["method"].items()
+
+
+def test_a_logger_does_not_part_runs_that_are_compared() -> None:
+    every = ["stream.n_experiences=2", "training.epochs=1"]
+    plain, logged = (completed(composed([*every, *more])) for more in ([], ["logger=wandb"]))
+    assert experiment(plain).logger is None and experiment(logged).logger == "wandb"
+    assert folder(plain) == folder(logged)
 
 
 def test_every_group_lists_what_it_takes() -> None:

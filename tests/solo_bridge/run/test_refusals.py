@@ -34,6 +34,7 @@ MISTAKES = {
     "strategy=branch_tuning+casle": "did you mean cassle?",
     "options.cassle.weight=0.3": "options.cassle: not a part of strategy 'fine_tuning'",
     "probe=knn+lineal": "did you mean linear?",
+    "logger=tensorbord": "did you mean tensorboard?",
     "augmentation.blur_prob=2": "expected a number from 0 to 1; got 2",
     "seed=0,1": "seed=0,1: several values: add --multirun",
     "seed=${nope}": "'nope' not found",
