@@ -8,7 +8,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,6 +33,27 @@ _COPIED = frozenset(
     | {"pin_memory", "prefetch_factor", "timeout", "worker_init_fn"}
 )
 """Arguments of torch's loader that stay as they were."""
+
+TRIED = 64
+"""How many samples are tried for one that can be read."""
+
+
+def first_readable(dataset: Any) -> Any:
+    """Return a data set's first sample, or if that cannot be read the first that can.
+
+    What is found unreadable here is counted and named when the loader comes to it.
+
+    :param dataset: with at least one sample.
+    :raises OSError: (or what else images raise) of the first sample, if :data:`TRIED` of them
+        cannot be read.
+    """
+    try:
+        return dataset[0]
+    except UNREADABLE:
+        for i in range(1, min(TRIED, len(dataset))):
+            with suppress(*UNREADABLE):
+                return dataset[i]
+        raise
 
 
 class Key(NamedTuple):

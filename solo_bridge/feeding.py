@@ -16,7 +16,7 @@ from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import EmptyExperienceError, UnknownOptionError, ViewsError
 from avalanche_branchtune.experiences import experience_index, torch_loader
 from avalanche_branchtune.keeping import random_state_kept
-from avalanche_branchtune.loading import ExperienceLoader
+from avalanche_branchtune.loading import ExperienceLoader, first_readable
 from avalanche_branchtune.options import one_of
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.compiling import Compiled
@@ -154,9 +154,9 @@ class Feeding(BaseSGDTemplate):
         return [v.to(self.device, non_blocking=True) for v in as_view_list(images)]
 
     def first_view(self) -> Tensor:
-        """Return the first view of the experience's first sample, ``(C, H, W)``, on the device."""
+        """Return the first view of the first readable sample, ``(C, H, W)``, on the device."""
         with random_state_kept():
-            sample = self.adapted_dataset[0]
+            sample = first_readable(self.adapted_dataset)
         image = sample[0] if isinstance(sample, list | tuple) else sample
         if isinstance(image, Decoded):
             return self.views_of(default_collate([image]))[0][0]

@@ -10,6 +10,7 @@ from avalanche.benchmarks.utils import AvalancheDataset, TransformGroups, make_a
 from torch import Tensor
 
 from avalanche_branchtune.errors import ViewsError
+from avalanche_branchtune.loading import first_readable
 from solo_bridge.views.decoded import Decode, Decoded
 from solo_bridge.views.pipelines import Views
 
@@ -18,10 +19,10 @@ def yields_views(dataset: AvalancheDataset) -> bool:
     """Tell whether a data set's items hold lists of views.
 
     :param dataset: any data set with at least one item.
-    :return: True if its first item's first element is a list or tuple, or an image of which a
+    :return: True if an item's first element is a list or tuple, or an image of which a
         minibatch of views is to be made.
     """
-    item = dataset[0]
+    item = first_readable(dataset)
     return isinstance(item, tuple | list) and isinstance(item[0], tuple | list | Decoded)
 
 

@@ -147,15 +147,16 @@ def test_an_image_that_cannot_be_read_ends_the_run_after_saving(tmp_path: Path) 
 def test_images_that_cannot_be_read_are_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = folder(tmp_path / "images", (13, 20))
+    bad = (0, 13, 20)
+    files = folder(tmp_path / "images", bad)
     with caplog.at_level(logging.WARNING):
         made = run(tmp_path, files, on_bad_image="skip")
-    assert made.replaced_images == {files.files[13]: 2, files.files[20]: 2}, "in each epoch"
+    assert made.replaced_images == {files.files[i]: 2 for i in bad}, "in each epoch"
     said = [r.getMessage() for r in caplog.records if "could not be read" in r.getMessage()]
-    assert said[-1].startswith("2 images could not be read so far, and were replaced 4 times")
+    assert said[-1].startswith("3 images could not be read so far, and were replaced 6 times")
     assert files.files[13] in said[-1]
     assert load_run(tmp_path / "record").replaced_images == made.replaced_images
-    assert "run, seed 0: 2 images could not be read" in "\n".join(
+    assert "run, seed 0: 3 images could not be read" in "\n".join(
         notices(group_runs([tmp_path / "record"]))
     )
 
