@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -161,12 +162,20 @@ def seen(folder: Path, text: str) -> bool:
 
 def _in_use(folder: Path) -> FolderInUseError:
     found = holder(folder) or Holder("")
-    who = ", ".join(filter(None, [found.text.partition("\n")[0] or "unknown", last_sign(folder)]))
+    who = ", ".join(filter(None, [_who(found.text), last_sign(folder)]))
     left = "" if found.alive else f" (if it is no more, remove {folder / LOCK})"
     return FolderInUseError(
         f"another process ({who}) writes to {folder}: choose another folder, or wait for its end"
         f"{left}"
     )
+
+
+def _who(text: str) -> str:
+    words = WORDS.match(text)
+    if words is None:
+        return text.partition("\n")[0] or "unknown"
+    begun = datetime.fromtimestamp(float(words[2]))
+    return f"process {words[1]} on {words[3]}, begun {begun:%Y-%m-%d %H:%M}"
 
 
 def _text(path: Path) -> str:

@@ -93,7 +93,7 @@ def test_another_host_is_refused_with_its_last_sign(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("process 7 of 12.00 on elsewhere\n")
     said = {"state": "training", "heartbeat": "2020-01-01T00:00:00+00:00"}
     (tmp_path / SIDECAR).write_text(json.dumps(said))
-    message = r"\(process 7 of 12.00 on elsewhere, last heartbeat \d+ d ago\).*remove .*running"
+    message = r"\(process 7 on elsewhere, begun [-\d]+ \S+, last .* d ago\).*remove .*running"
     with pytest.raises(FolderInUseError, match=message):
         Lock(tmp_path)
 
