@@ -9,6 +9,8 @@ from typing import Any
 from avalanche_branchtune.checkpoints.lock import holder
 from avalanche_branchtune.checkpoints.sidecar import SIDECAR, age, ago, read_sidecar
 from avalanche_branchtune.errors import RecordError
+from avalanche_branchtune.records import load_run
+from avalanche_branchtune.records.run import RECORD
 from solo_bridge.comparison.asked import ASKED, FAILED, asked
 
 SILENT = 600.0
@@ -24,7 +26,8 @@ class Status:
     :param state: ``training``, ``evaluating``, ``waiting`` (between two calls), ``done``,
         ``interrupted``, ``failed``; ``died`` if its process is no more and did not say so,
         ``stopped`` if it ended between two calls, ``silent`` if another host's was not heard of for
-        ten minutes, ``not begun``, or ``broken`` if its files cannot be read.
+        ten minutes, ``partial`` if there is but a record that is not complete, ``not begun``, or
+        ``broken`` if its files cannot be read.
     :param progress: experience and epoch.
     :param heartbeat: seconds since it last said something.
     :param checkpoint: seconds since it was last saved.
@@ -53,7 +56,7 @@ def statuses(folder: Path) -> list[Status]:
     """
     if not folder.is_dir():
         raise RecordError(f"{folder}: no such folder")
-    found = {path.parent for name in (SIDECAR, ASKED) for path in folder.rglob(name)}
+    found = {path.parent for name in (SIDECAR, ASKED, RECORD) for path in folder.rglob(name)}
     return [status(run) for run in sorted(found)]
 
 
@@ -68,7 +71,9 @@ def status(folder: Path) -> Status:
             why = folder / FAILED
             if why.exists():
                 return Status(str(folder), "failed", note=why.read_text(encoding="utf-8").strip())
-            return Status(str(folder), "done" if known and known.finished else "not begun")
+            if known is None:
+                return _recorded(folder)
+            return Status(str(folder), "done" if known.finished else "not begun")
         said = read_sidecar(folder)
         state = "done" if known and known.finished else _state(folder, said)
         return _status(folder, state, said)
@@ -76,6 +81,13 @@ def status(folder: Path) -> Status:
         return Status(str(folder), "broken", note=" ".join(str(error).split()))
     except (LookupError, TypeError, ValueError) as error:
         return Status(str(folder), "broken", note=f"{folder / SIDECAR} is damaged: {error!r}")
+
+
+def _recorded(folder: Path) -> Status:
+    """Return what is known of a run that has nothing but its record."""
+    run = load_run(folder)
+    progress = f"{run.finished} of {run.n_experiences} experiences"
+    return Status(str(folder), "done" if run.complete else "partial", progress)
 
 
 def _state(folder: Path, said: dict[str, Any]) -> str:

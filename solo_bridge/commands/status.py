@@ -13,7 +13,7 @@ def arguments(parser: ArgumentParser) -> None:
     :param parser: of the command.
     """
     parser.description = (
-        "Lists every run that has a sidecar.json or a comparison.json: its state, how "
+        "Lists every run that has a sidecar.json, a comparison.json or a run.json: its state, how "
         "far it is, when it last said so and was last saved, and where it runs."
     )
     parser.add_argument("folder", metavar="FOLDER", help="of runs")

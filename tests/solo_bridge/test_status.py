@@ -11,6 +11,7 @@ import pytest
 
 from avalanche_branchtune.checkpoints.lock import LOCK, Lock
 from avalanche_branchtune.checkpoints.sidecar import SIDECAR
+from avalanche_branchtune.records import Run
 from solo_bridge import cli
 
 
@@ -70,6 +71,18 @@ def test_every_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[5].endswith("process 7 on here  SIGTERM")
     assert "failed       experience 2  " in lines[6] and lines[6].endswith("ValueError: no")
     assert "is damaged" in lines[8]
+
+
+def test_a_record_alone_is_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, part = Run("a", 1, seconds=[2.0]), Run("b", 3, seconds=[2.0])
+    whole.save(tmp_path / "a")
+    part.save(tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "run.json").write_text("{")
+    assert cli.main(["status", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["state"] for one in found] == ["done", "partial", "broken"]
+    assert found[1]["progress"] == "1 of 3 experiences"
 
 
 def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
