@@ -68,19 +68,19 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             0.55,
             0.001,
             "above fine-tuning in 2 of the 2 ",
-            "- Above fine-tuning: digits, simclr, 60 epochs, linear",
+            "| digits, simclr, 60 epochs | linear, offline | 50.0 ± 0.0 | 55.2 ± 0.2 | – |",
         ),
         (
             0.45,
             0.001,
             "2 comparisons with 3 seeds or more that could be afforded here, below it in 2;",
-            "- Below it: digits, simclr, 60 epochs, linear",
+            "| digits, simclr, 60 epochs | linear, offline | 50.0 ± 0.0 | 45.2 ± 0.2 | – |",
         ),
         (
             0.5,
             0.0,
             "below it in 0; the seeds leave 2 undecided",
-            "Undecided by the seeds: digits, simclr, 60 epochs",
+            "| – | 60.0 ± 0.0 | 0.0 \\[0.0, 0.0\\] | – |",
         ),
     ],
 )
@@ -106,8 +106,19 @@ def test_too_few_seeds_are_counted_apart(written: Path) -> None:
     evidence.main()
     page = (written / "evidence.md").read_text(encoding="utf-8")
     assert "in 0 of the 0 comparisons with 3 seeds" in page and "2 more have fewer seeds" in page
-    assert "- Fewer than 3 seeds: digits, simclr, 60 epochs, linear" in page
     assert "the seeds leave 0 undecided" in page
+
+
+def test_a_frozen_network_is_the_other_control(written: Path) -> None:
+    results(0.45, frozen=0.4).save(written / "streams.json")
+    evidence.main()
+    page = (written / "evidence.md").read_text(encoding="utf-8")
+    assert "above in 2, below in 0, and 0 are undecided" in page
+    assert "those of fine-tuning and of the frozen network in 2 of 2." in page
+    results(0.35, frozen=0.4).save(written / "streams.json")
+    evidence.main()
+    page = (written / "evidence.md").read_text(encoding="utf-8")
+    assert "above in 0, below in 2" in page and "frozen network in 0 of 2." in page
 
 
 def test_runs_that_plans_share_count_once(written: Path) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from avalanche_branchtune.evaluation.probe import sentence
-from avalanche_branchtune.report.formats import number
+from avalanche_branchtune.report.formats import Table, markdown, number
 from benchmarks.evidence import figures, sections
 from benchmarks.evidence.sections import PICTURES, Page, titled
 from solo_bridge.study.results import Results, load_results
 from solo_bridge.study.statistics import ABOVE, BELOW, FEWEST, UNDECIDED, Difference, paired
-from solo_bridge.study.text import MEASURES, NOTE, difference
+from solo_bridge.study.text import MEASURES, NOTE, cell, difference
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
@@ -43,6 +43,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
 """Name of a plan → title and what writes its section."""
 FEW = "few"
 """Beside the verdicts: comparisons of too few seeds for one."""
+ARMS = (sections.FINE, sections.OURS, sections.FROZEN, sections.JOINT)
+"""Columns of the first table."""
 COUNTED = ("streams", "schedules", "parts", "optimizers", "neighbours")
 """Plans in which Branch-tuning is compared with fine-tuning under equal settings."""
 
@@ -72,7 +74,8 @@ def head(studies: dict[str, Results]) -> list[str]:
     """The title and the shortest answer."""
     rows = [
         (f"{titled(group)}, {measure}", found)
-        for group, measure, found in compared(studies, sections.ACCURACIES)
+        for group, measure in compared(studies, sections.ACCURACIES)
+        if (found := against(studies, group, measure, sections.FINE)) is not None
     ]
     overview = figures.forest(rows, "linear", "fine-tuning", "Branch-tuning")
     figures.save(overview, PICTURES / "overview.svg")
@@ -81,7 +84,6 @@ def head(studies: dict[str, Results]) -> list[str]:
         "Made by `python -m benchmarks.evidence` from the records in `benchmarks/results/study/`; "
         "the plans that they were run by are in `benchmarks/studies/`.",
         *in_short(studies),
-        OVERVIEW.format(""),
         "These are small networks, small images and short schedules. They say nothing of "
         "the papers' setting (ResNet-18, CIFAR-100, 500 epochs of each experience), for which "
         "`python -m benchmarks.paper` is there.",
@@ -91,7 +93,7 @@ def head(studies: dict[str, Results]) -> list[str]:
 
 def opening(studies: dict[str, Results]) -> str:
     """What Branch-tuning, with the paper's branches and fixed norms, won and lost, at once."""
-    counts = {v: len(found) for v, found in judged(studies, sections.ACCURACIES).items()}
+    counts = counted(studies, sections.FINE)
     few = counts.pop(FEW)
     return (
         "**Branch-tuning with the paper's branches (1×k and k×1, weight and bias of BatchNorm "
@@ -103,51 +105,86 @@ def opening(studies: dict[str, Results]) -> str:
 
 
 def in_short(studies: dict[str, Results]) -> list[str]:
-    """The opening, and where Branch-tuning won and lost."""
-    verdicts = judged(studies, sections.ACCURACIES)
-    layers = judged(studies, ("S", "P"))
-    number_of = sum(len(groups) for verdict, groups in verdicts.items() if verdict != FEW)
-    words = {
-        ABOVE: "Above fine-tuning",
-        BELOW: "Below it",
-        UNDECIDED: "Undecided by the seeds",
-        FEW: f"Fewer than {FEWEST} seeds",
-    }
-    lines = [f"- {words[v]}: {'; '.join(groups) or 'nowhere'}." for v, groups in verdicts.items()]
+    """The opening, and what it was counted of."""
+    verdicts = counted(studies, sections.FINE)
+    number_of = sum(n for verdict, n in verdicts.items() if verdict != FEW)
+    frozen = counted(studies, sections.FROZEN)
+    inside = between(studies)
     return [
         opening(studies),
-        "\n".join(lines),
-        f"The two probes of one stream are of the same runs. If nothing differed, "
-        f"{number(number_of / 20, 1)} of these would be decided by chance.",
-        "Stability S and plasticity P of its layers, against fine-tuning's: above in "
-        f"{'; '.join(layers[ABOVE]) or 'no comparison'}; below in "
-        f"{'; '.join(layers[BELOW]) or 'no comparison'}.",
+        OVERVIEW.format(""),
+        f"Against a network that is frozen after its first experience it ended above in "
+        f"{frozen[ABOVE]}, below in {frozen[BELOW]}, and {frozen[UNDECIDED]} are undecided. Its "
+        f"mean lies between those of fine-tuning and of the frozen network in {sum(inside)} of "
+        f"{len(inside)}. The two probes of one stream are of the same runs; if nothing differed, "
+        f"{number(number_of / 20, 1)} of {number_of} comparisons would be decided by chance.",
+        markdown(table_of(studies, sections.ACCURACIES, "accuracy", ARMS)),
+        markdown(table_of(studies, ("S", "P"), "of its layers", ARMS[:2])),
         runs_sentence(studies),
     ]
 
 
-def judged(studies: dict[str, Results], measures: Sequence[str]) -> dict[str, list[str]]:
-    """Verdict → in what Branch-tuning differs so from fine-tuning."""
-    verdicts: dict[str, list[str]] = {ABOVE: [], BELOW: [], UNDECIDED: [], FEW: []}
-    for group, measure, found in compared(studies, measures):
-        text = f"{titled(group)}, {MEASURES[measure][0]} {difference(measure, found)}"
-        verdicts[found.verdict if found.seeds >= FEWEST else FEW].append(text)
-    return verdicts
+def table_of(
+    studies: dict[str, Results], measures: Sequence[str], what: str, arms: Sequence[str]
+) -> Table:
+    """Each stream and schedule: the arms, and Branch-tuning's difference to each control."""
+    controls = [arm for arm in (sections.FINE, sections.FROZEN) if arm in arms]
+    head = ["stream, method, schedule", what, *(sections.NAMES[arm] for arm in arms)]
+    head += [f"Branch-tuning − {sections.NAMES[arm]}" for arm in controls]
+    rows = []
+    for group, measure in compared(studies, measures):
+        values = {arm: union(studies, group, measure, arm) for arm in arms}
+        found = [paired(values[sections.OURS], values[arm]) for arm in controls]
+        rows.append(
+            [
+                titled(group),
+                MEASURES[measure][0],
+                *(cell(measure, one, {}, compared=False) for one in values.values()),
+                *("–" if one is None else difference(measure, one) for one in found),
+            ]
+        )
+    return Table("short", "After the last experience", head, rows, [])
 
 
-def compared(
-    studies: dict[str, Results], measures: Sequence[str]
-) -> list[tuple[str, str, Difference]]:
-    """Branch-tuning's differences to fine-tuning; each group and measure once."""
-    counted = [study for name, study in studies.items() if name in COUNTED]
-    arms = (sections.OURS, sections.FINE)
+def counted(studies: dict[str, Results], reference: str) -> dict[str, int]:
+    """Verdict → how often Branch-tuning differs so from the reference."""
+    counts = dict.fromkeys((ABOVE, BELOW, UNDECIDED, FEW), 0)
+    for group, measure in compared(studies, sections.ACCURACIES):
+        found = against(studies, group, measure, reference)
+        if found is not None:
+            counts[found.verdict if found.seeds >= FEWEST else FEW] += 1
+    return counts
+
+
+def between(studies: dict[str, Results]) -> list[bool]:
+    """Whether Branch-tuning's mean is between fine-tuning's and the frozen network's."""
+    inside = []
+    for group, measure in compared(studies, sections.ACCURACIES):
+        fine = against(studies, group, measure, sections.FINE)
+        frozen = against(studies, group, measure, sections.FROZEN)
+        if fine is not None and frozen is not None and frozen.seeds >= FEWEST:
+            inside.append(fine.mean * frozen.mean < 0)
+    return inside
+
+
+def against(
+    studies: dict[str, Results], group: str, measure: str, reference: str
+) -> Difference | None:
+    """Branch-tuning's difference to the reference on the seeds that both have."""
+    arms = (sections.OURS, reference)
+    return paired(*(union(studies, group, measure, arm) for arm in arms))
+
+
+def compared(studies: dict[str, Results], measures: Sequence[str]) -> list[tuple[str, str]]:
+    """Groups and measures in which Branch-tuning is compared with fine-tuning, each once."""
+    those = [study for name, study in studies.items() if name in COUNTED]
     found = [
-        (group, measure, paired(*(union(counted, group, measure, arm) for arm in arms)))
-        for group in dict.fromkeys(group for study in counted for group in study.groups())
+        (group, measure)
+        for group in dict.fromkeys(group for study in those for group in study.groups())
         for measure in measures
+        if against(studies, group, measure, sections.FINE) is not None
     ]
-    shown = [(group, measure, one) for group, measure, one in found if one is not None]
-    return sorted(shown, key=lambda one: (*by_schedule(one[0]), one[1] != "linear"))
+    return sorted(found, key=lambda one: (*by_schedule(one[0]), one[1] != "linear"))
 
 
 def by_schedule(group: str) -> tuple[str, int]:
@@ -156,11 +193,12 @@ def by_schedule(group: str) -> tuple[str, int]:
     return stream, int(epochs)
 
 
-def union(studies: list[Results], group: str, measure: str, arm: str) -> dict[int, float]:
-    """Seed → value, of all studies that have the arm; they share their runs."""
+def union(studies: dict[str, Results], group: str, measure: str, arm: str) -> dict[int, float]:
+    """Seed → value, of all studies that are counted and have the arm; they share their runs."""
     found: dict[int, float] = {}
-    for study in studies:
-        found.update(study.values(group, measure).get(arm, {}))
+    for name, study in studies.items():
+        if name in COUNTED:
+            found.update(study.values(group, measure).get(arm, {}))
     return found
 
 
