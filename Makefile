@@ -10,8 +10,9 @@ SOLO_LEARN := solo-learn==1.0.2
 demo: $(READY)
 	$(BIN)/python -m solo_bridge demo
 
+# A process for each core, but no more than memory of 6 GB bears, each with one thread.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

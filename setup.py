@@ -34,6 +34,7 @@ ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 TEST = [
     "hypothesis>=6.80",
     "pytest>=7.4",
+    "pytest-xdist>=3.5",
     "quadprog>=0.1.11",  # the solver that Avalanche's GEM asks qpsolvers for
     "selenium>=4.11",  # opens the report in a browser
 ]
