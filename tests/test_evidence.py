@@ -38,7 +38,7 @@ def results(ours: float, spread: float = 0.001, **others: float) -> Results:
         "Why?",
         "fine_tuning",
         arms,
-        {GROUP: {"data": "d"}},
+        {GROUP: {"data": "d", "stream": "s", "image size": 8}},
         {},
         [machine],
         rows,
@@ -115,6 +115,12 @@ def test_a_frozen_network_is_the_other_control(written: Path) -> None:
     page = (written / "evidence.md").read_text(encoding="utf-8")
     assert "above in 2, below in 0, and 0 are undecided" in page
     assert "those of fine-tuning and of the frozen network in 2 of 2." in page
+    results(0.55, frozen=0.6).save(written / "streams.json")
+    evidence.main()
+    page = (written / "evidence.md").read_text(encoding="utf-8")
+    assert "the frozen network's mean is higher still in 2 of 2." in page
+    assert "In 6 of 6 Branch-tuning is on the side of fine-tuning" in page
+    assert "in 6 it is nearer to fine-tuning than freezing" in page
     results(0.35, frozen=0.4).save(written / "streams.json")
     evidence.main()
     page = (written / "evidence.md").read_text(encoding="utf-8")

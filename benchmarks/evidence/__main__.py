@@ -116,12 +116,42 @@ def in_short(studies: dict[str, Results]) -> list[str]:
         f"Against a network that is frozen after its first experience it ended above in "
         f"{frozen[ABOVE]}, below in {frozen[BELOW]}, and {frozen[UNDECIDED]} are undecided. Its "
         f"mean lies between those of fine-tuning and of the frozen network in {sum(inside)} of "
-        f"{len(inside)}. The two probes of one stream are of the same runs; if nothing differed, "
-        f"{number(number_of / 20, 1)} of {number_of} comparisons would be decided by chance.",
+        f"{len(inside)}. {where_it_won(studies)}The two probes of one stream are of the same runs; "
+        f"if nothing differed, {number(number_of / 20, 1)} of {number_of} comparisons would be decided by chance.",
         markdown(table_of(studies, sections.ACCURACIES, "accuracy", ARMS)),
         markdown(table_of(studies, ("S", "P"), "of its layers", ARMS[:2])),
+        "\n".join(glossary(studies)),
         runs_sentence(studies),
     ]
+
+
+def glossary(studies: dict[str, Results]) -> list[str]:
+    """What the streams of the first table are."""
+    lines = {}
+    for group, _ in compared(studies, sections.ACCURACIES):
+        facts = next(s.settings[group] for s in studies.values() if group in s.settings)
+        name = group.rsplit("-", 2)[0]
+        lines[name] = (
+            f"- `{name}`: {facts['data']}; {facts['stream']}; {facts['image size']} pixels"
+        )
+    return list(lines.values())
+
+
+def where_it_won(studies: dict[str, Results]) -> str:
+    """Whether the frozen network was better still."""
+    won = [
+        frozen.mean < 0
+        for group, measure in compared(studies, sections.ACCURACIES)
+        if (fine := against(studies, group, measure, sections.FINE)) is not None
+        and fine.verdict == ABOVE
+        and (frozen := against(studies, group, measure, sections.FROZEN)) is not None
+    ]
+    if not won:
+        return ""
+    return (
+        "Where it ended above fine-tuning, the frozen network's mean is higher still in "
+        f"{sum(won)} of {len(won)}. "
+    )
 
 
 def table_of(

@@ -80,6 +80,32 @@ def over_epochs(
 
 
 @styled
+def gains(points: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """What freezing wins over fine-tuning, and what Branch-tuning does: stream → runs' points."""
+    picture = figure(4.0, width=6.4)
+    axes = picture.subplots()
+    every = [value for pairs in points.values() for pair in pairs for value in pair]
+    ends = [100 * min(0, *every), 100 * max(0, *every)]
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")
+    for number, (name, pairs) in enumerate(points.items()):
+        x, y = zip(*pairs, strict=True)
+        axes.plot(
+            [100 * one for one in x],
+            [100 * one for one in y],
+            "o",
+            markersize=5,
+            label=name,
+            color=COLOURS[number % len(COLOURS)],
+        )
+    axes.set_xlabel("frozen after the first experience − fine-tuning, points")
+    axes.set_ylabel("Branch-tuning − fine-tuning, points")
+    axes.legend(frameon=False, fontsize="small")
+    axes.grid(linewidth=0.3)
+    return picture
+
+
+@styled
 def layers(results: Results, group: str, arms: Mapping[str, str]) -> Figure:
     """S and P of each layer, means over seeds: arm → label."""
     picture = figure(3.4, width=8.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,8 +154,38 @@ def streams(page: Page, name: str, results: Results) -> None:
                 alt = f"Branch-tuning − {NAMES[reference]}, {MEASURES[measure][0]}"
                 page.picture(f"{name}-{reference}-{measure.lower()}", figure, alt)
                 page.add(said(found, measure, reference))
+    gained(page, name, results)
     for group in results.groups():
         page.add(f"### {titled(group)}", markdown(without_notes(table(results, group))))
+
+
+def gained(page: Page, name: str, results: Results) -> None:
+    """Whether Branch-tuning wins where freezing does: each run and probe is a point."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for group in results.groups():
+        for measure in ACCURACIES:
+            arms = [results.values(group, measure).get(arm, {}) for arm in (FINE, OURS, FROZEN)]
+            for seed in sorted(set.intersection(*(set(arm) for arm in arms))):
+                fine, ours, frozen = (arm[seed] for arm in arms)
+                points.setdefault(titled(group), []).append((frozen - fine, ours - fine))
+    every = [pair for pairs in points.values() for pair in pairs]
+    if len(every) < 3 or any(
+        len(set(differences)) == 1 for differences in zip(*every, strict=True)
+    ):
+        return
+    figure = figures.gains(points)
+    page.picture(f"{name}-gains", figure, "What freezing wins, and what Branch-tuning does")
+    alike = sum((frozen > 0) == (ours > 0) for frozen, ours in every)
+    less = sum(abs(ours) < abs(frozen) for frozen, ours in every)
+    r = statistics.correlation(*zip(*every, strict=True))
+    page.add(
+        f"Each point is a seed and a probe. In {alike} of {len(every)} Branch-tuning is on the "
+        "side of fine-tuning on which freezing is, and in "
+        f"{less} it is nearer to fine-tuning than freezing (dashed: as far); the "
+        f"correlation of the two differences is {number(r, 2)} (both are to the same fine-tuning, "
+        "which alone makes them somewhat alike). So on these streams a frozen network, which costs "
+        "no training, says beforehand on which side of fine-tuning branches end."
+    )
 
 
 def schedules(page: Page, name: str, results: Results) -> None:
