@@ -117,7 +117,8 @@ def in_short(studies: dict[str, Results]) -> list[str]:
         f"{frozen[ABOVE]}, below in {frozen[BELOW]}, and {frozen[UNDECIDED]} are undecided. Its "
         f"mean lies between those of fine-tuning and of the frozen network in {sum(inside)} of "
         f"{len(inside)}. {where_it_won(studies)}The two probes of one stream are of the same runs; "
-        f"if nothing differed, {number(number_of / 20, 1)} of {number_of} comparisons would be decided by chance.",
+        f"if nothing differed, {number(number_of / 20, 1)} of {number_of} comparisons would be "
+        "decided by chance.",
         markdown(table_of(studies, sections.ACCURACIES, "accuracy", ARMS)),
         markdown(table_of(studies, ("S", "P"), "of its layers", ARMS[:2])),
         "\n".join(glossary(studies)),
