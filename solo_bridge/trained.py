@@ -139,8 +139,8 @@ def trained(
     told = _told(path)
     if path.is_dir() and asked(path) is not None and not (path / INDEX).exists():
         raise CheckpointError(
-            f"{path}: its checkpoints were removed when it was finished: train with "
-            "--keep-checkpoints, or pass a file of its weights"
+            f"{path}: there is no {REFERENCE}, and no checkpoint: it has not begun, or an earlier "
+            "version trained it, which kept neither"
         )
     found = _of_backbone(plain_tensors(path))
     name = backbone or told.name or _recognised(found)

@@ -25,7 +25,7 @@ from avalanche_branchtune.streams.digits import digits_on_photographs
 from avalanche_branchtune.streams.domainnet import domainnet
 from avalanche_branchtune.streams.folders import image_folder
 from avalanche_branchtune.streams.hub import hub_images
-from avalanche_branchtune.streams.imagenet import imagenet, tiny_imagenet
+from avalanche_branchtune.streams.imagenet import class_list, imagenet, tiny_imagenet
 from avalanche_branchtune.streams.online import online
 from avalanche_branchtune.streams.recurring import power_law_revisits, recurring, sparse_classes
 from avalanche_branchtune.streams.scenarios import (
@@ -147,6 +147,15 @@ def _imagenet(
     return train, test
 
 
+def _imagenet100(
+    root: Folder, classes: Folder | Sequence[str], cache: Folder | None = None
+) -> tuple[Any, Any]:
+    found = class_list(classes) if isinstance(classes, str | os.PathLike) else list(classes)
+    if len(found) != 100:
+        raise UnknownOptionError(f"classes: expected those of ImageNet-100; got {len(found)}")
+    return _imagenet(root, found, cache)
+
+
 def _core50(
     root: Folder | None = None,
     scenario: str = "nc",
@@ -185,7 +194,10 @@ STREAMS: Mapping[str, NamedStream] = {
         "Tiny ImageNet: 200 classes of 64 x 64 pixels", _tiny_imagenet
     ),
     "split_imagenet": NamedStream(
-        "ImageNet, or ImageNet-100 by a list of classes, from train/ and val/", _imagenet
+        "ImageNet, or some of its classes by a list of them, from train/ and val/", _imagenet
+    ),
+    "split_imagenet100": NamedStream(
+        "ImageNet-100, by the list of its classes, from ImageNet's folder", _imagenet100
     ),
     "core50": NamedStream(
         "CORe50: 50 objects in 11 sessions, in its authors' order", _core50, ("predefined",)

@@ -72,10 +72,10 @@ def run(options: Namespace) -> int:
 
     settings = _stream(options, network.size)
     settings.check_stream()
-    length = settings.experiences
+    stream = settings.stream()
+    length = len(stream.train_stream)
     asked = length if options.trained is None else options.trained
     trained = int(between(1, length, "--trained", asked))
-    stream = settings.stream()
     made = {"knn": KNNProbe(options.k), "linear": LinearProbe(seed=settings.seed)}
     how: dict[str, Any] = {"batch_size": 256, "num_workers": options.workers}
     how |= {"label_share": options.label_share, "seed": settings.seed, "cache": FeatureCache()}
@@ -132,22 +132,31 @@ def _checked(options: Namespace) -> list[str]:
 
 def _stream(options: Namespace, size: int) -> Any:
     """Return what the network is judged on: as it is said, else the run's own stream."""
-    from dataclasses import fields, replace
+    import os
+    from dataclasses import replace
     from pathlib import Path
 
-    from avalanche_branchtune.errors import UnknownOptionError
-    from solo_bridge.comparison.asked import asked
+    from avalanche_branchtune.errors import RecordError, UnknownOptionError
+    from solo_bridge.comparison.asked import ASKED, asked
+    from solo_bridge.comparison.configured import Configured
+    from solo_bridge.comparison.resumed import made
     from solo_bridge.comparison.scenarios import StreamSettings
 
     asked_for = {"data": options.data, "experiences": options.experiences, "seed": options.seed}
     given = {k: v for k, v in asked_for.items() if v is not None}
     run = asked(Path(options.checkpoint)) if options.data is None else None
     if run is not None:
-        names = {f.name for f in fields(StreamSettings)}
-        own = StreamSettings(**{k: v for k, v in run.settings.items() if k in names})
-        own.check_stream()
-        if own.data is not None and not own.data.startswith("cifar100:"):
-            own = replace(own, data=str(Path(run.directory) / own.data))
+        try:
+            own = made(run.settings)
+        except TypeError as error:
+            where = Path(options.checkpoint) / ASKED
+            raise RecordError(f"{where} is of another version: {error}: say --data") from error
+        if isinstance(own, Configured) and options.experiences is not None:
+            raise UnknownOptionError("--experiences: of --data; the run's own stream says how many")
+        if options.json is not None:
+            options.json = os.path.abspath(options.json)
+        if os.path.isdir(run.directory):
+            os.chdir(run.directory)  # the stream's paths are relative to it
         return replace(own, size=size, **given)
     if options.data is None:
         raise UnknownOptionError(f"--data: expected a {checkpoints.DATA}; nothing was given")

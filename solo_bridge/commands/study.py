@@ -70,6 +70,7 @@ def run(options: Namespace) -> int:
             imports=options.imports,
             done=lambda run: print(f"{run.name}, seed {run.seed}: finished", file=sys.stderr),
             checkpoint_minutes=options.checkpoint_minutes,
+            keep_checkpoints=options.keep_checkpoints,
         )
     except Stopped as error:
         finished = len(progress(plan, out).finished)

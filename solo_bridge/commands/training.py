@@ -73,7 +73,8 @@ def arguments_of_jobs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-checkpoints",
         action="store_true",
-        help="keep the checkpoints of finished runs, which are removed otherwise",
+        help="keep the checkpoints of finished runs, of which only the backbone (backbone.pt) "
+        "stays otherwise",
     )
 
 

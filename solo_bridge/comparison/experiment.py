@@ -39,7 +39,7 @@ from solo_bridge.specification import build, entries, title
 from solo_bridge.strategy import SelfSupervised
 
 REFERENCE = "backbone.pt"
-"""The file of a run's folder that plasticity is measured against: joint training's backbone."""
+"""The file of a run's folder with its backbone; plasticity is measured against joint training's."""
 PIXELS = "pixels"
 """Folder of decoded images, while strategies are trained on them."""
 BATCHED_UP_TO = 64
@@ -268,9 +268,9 @@ class Experiment(ABC):
         """Train and measure one strategy, or go on with it; in a job of several processes in all.
 
         :param spec: see :func:`solo_bridge.specification.build`.
-        :param out: the record goes to a folder of this one; joint training's
-            backbone as well, which is the reference of the others' plasticity.  Where joint
-            training is asked for and not finished, that is measured when this is called again.
+        :param out: record and backbone go to a folder of this one.  Joint training's backbone is
+            the reference of the others' plasticity: where joint training is asked for and not
+            finished, that is measured when this is called again.
         :param bar: whether to show progress.
         :param lines: whether to show it as lines, also on a terminal.
         :param checkpoint_minutes: how often to save within an experience, see
@@ -366,7 +366,7 @@ class Experiment(ABC):
             for part in [stream.train_stream] if several else stream.train_stream:
                 strategy.train(part, num_workers=self.workers, persistent_workers=self.workers > 0)
                 strategy.eval(stream.test_stream, loss=False)
-        if spec == "joint" and ranks.leads():
+        if ranks.leads():
             save_backbone(strategy.model, folder / REFERENCE)
 
     def _epochs(self, spec: str, stream: Any) -> int:

@@ -52,6 +52,7 @@ def run_study(
     imports: Sequence[str] = (),
     done: Callable[[Run], None] | None = None,
     checkpoint_minutes: float | None = MINUTES,
+    keep_checkpoints: bool = False,
 ) -> Progress:
     """Train and measure what is not finished; called again, it goes on.
 
@@ -65,6 +66,7 @@ def run_study(
     :param imports: files that register names of one's own.
     :param done: called with each record that is finished.
     :param checkpoint_minutes: see :meth:`~solo_bridge.comparison.Comparison.run`.
+    :param keep_checkpoints: likewise.
     :raises BranchTuneError: before training for what is not there, and for runs there that were
         asked for otherwise.
     """
@@ -91,7 +93,11 @@ def run_study(
             works,
             jobs,
             imports,
-            {"checkpoint_minutes": checkpoint_minutes, "bar": False},
+            {
+                "checkpoint_minutes": checkpoint_minutes,
+                "keep_checkpoints": keep_checkpoints,
+                "bar": False,
+            },
             done,
             lambda: limit is None or time.monotonic() - begin < limit,
             keep_failures=True,

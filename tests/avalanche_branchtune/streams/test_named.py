@@ -91,7 +91,7 @@ def test_the_order_is_what_counts_and_not_the_seed() -> None:
 def test_every_name_says_what_it_is_and_takes() -> None:
     assert set(STREAMS) == {
         *("digits", "folder", "split_cifar10", "split_cifar100", "split_tiny_imagenet"),
-        *("split_imagenet", "core50", "domainnet", "hugging_face"),
+        *("split_imagenet", "split_imagenet100", "core50", "domainnet", "hugging_face"),
     }
     for name, entry in STREAMS.items():
         assert entry.title and "\n" not in entry.title and len(entry.title) < 90, name
@@ -131,6 +131,8 @@ def test_each_name_finds_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     fake.imagenet_archives(tmp_path / "imagenet", monkeypatch)
     two = [fake.WORDNET[2], fake.WORDNET[0]]
     how = {"root": tmp_path / "imagenet", "classes": two, "n_experiences": 2}
+    with pytest.raises(UnknownOptionError, match="those of ImageNet-100; got 2"):
+        named_stream("split_imagenet100", **how)
     stream = named_stream("split_imagenet", class_order=[1, 0], **how)
     assert [e.dataset[0][0].getpixel((0, 0))[0] for e in stream.train_stream] == [2, 0]
     assert [e.dataset[0][0].getpixel((0, 0))[0] for e in stream.test_stream] == [100, 101]

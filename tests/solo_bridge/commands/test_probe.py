@@ -72,16 +72,13 @@ def test_a_run_is_judged_as_it_judged_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Comparison(samples=200, epochs=1, experiences=2, width=4).run(
-        "branch_tuning", tmp_path, bar=False, keep_checkpoints=True
+        "branch_tuning", tmp_path, bar=False
     )
     folder = tmp_path / "branch_tuning-0"
     recorded = load_run(folder).probes["kNN"].accuracies[-1]
     assert cli.main(["probe", str(folder), "--json", str(tmp_path / "a.json")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["probes"]["kNN"]["accuracies"] == recorded
-    for path in folder.glob("checkpoints.json"):
-        path.unlink()
-    for path in folder.glob("state-*.pt"):
-        path.unlink()
+    (folder / "backbone.pt").unlink()
     capsys.readouterr()
-    assert "--keep-checkpoints" in refused(capsys, "probe", folder)
+    assert "no backbone.pt, and no checkpoint" in refused(capsys, "probe", folder)

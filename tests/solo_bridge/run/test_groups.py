@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("hydra")
 
+from avalanche_branchtune.errors import ConfigError
 from avalanche_branchtune.streams import STREAMS
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.method import available_methods
@@ -67,6 +68,11 @@ def test_every_preset_is_complete(name: str) -> None:
         own = PRESETS[made["preset"]].method(made["method"]["name"])
         assert made["training"]["lr"] == own.lr
         assert own.method_kwargs.items() <= made["method"].items()
+
+
+def test_imagenet100_needs_its_classes() -> None:
+    with pytest.raises(ConfigError, match=r"stream\.classes=… is needed"):
+        completed(composed(["preset=paper/imagenet100_5", "stream.root=there"]))
 
 
 def test_a_logger_does_not_part_runs_that_are_compared() -> None:

@@ -68,6 +68,11 @@ def test_a_run_the_same_again_and_one_that_is_cut(
         assert out.count("\n") == 1 and "this run is finished" in out
     assert cli.main(["resume", str(folder)]) == 0
     assert "all runs are finished" in capsys.readouterr().out
+    assert cli.main(["probe", str(folder), "--json", str(tmp_path / "probed.json")]) == 0
+    probed = json.loads((tmp_path / "probed.json").read_text(encoding="utf-8"))
+    assert probed["probes"]["kNN"]["accuracies"] == accuracies(folder)[0][-1], "on its own stream"
+    assert cli.main(["probe", str(folder), "--experiences", "2"]) == 2
+    assert "the run's own stream says how many" in capsys.readouterr().err
 
     ask_to_end_once(monkeypatch)
     elsewhere = ["run", "--config", str(folder / "config.yaml"), f"out={tmp_path / 'two'}"]
