@@ -2,7 +2,7 @@
 
 Jobs of 1, 2 and 4 processes train the second experience of a stream, the whole minibatch fixed or
 the share of each.  Writes ``results/processes-<device>.json`` and the measured tables of
-``docs/more-than-one-machine.md``; ten minutes on two cores.
+``docs/processes.md``; ten minutes on two cores.
 """
 
 from __future__ import annotations

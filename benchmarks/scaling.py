@@ -3,7 +3,7 @@
 Nothing here was measured on a GPU.  What a step sends is counted as ``benchmarks.processes`` has
 measured it; what that takes follows from published figures, each with its source in
 :data:`SOURCES`, once in their kinder and once in their harder reading.  Writes its part of
-``docs/more-than-one-machine.md``.
+``docs/processes.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from avalanche_branchtune import expand, fix_norms, ranks
 from avalanche_branchtune.parts import backbone_scope
 from solo_bridge import Augmentation, SoloMethod
 
-PAGE = Path(__file__).parents[1] / "docs" / "more-than-one-machine.md"
+PAGE = Path(__file__).parents[1] / "docs" / "processes.md"
 PER_NODE = 8
 GPUS = (8, 64, 512)
 FLOAT = 4

@@ -62,7 +62,7 @@ plt.show()
 # row of the *accuracy matrix*: `A[t, i]` is the accuracy on the test images of experience `i` after
 # training on experience `t`.
 #
-# A second question is asked beside it. We leave the classifier away and look at the *features*, the
+# A second question is asked beside it. We leave the classifier out and look at the *features*, the
 # numbers that the ResNet hands to it. A test image gets the class of those training images whose
 # features are nearest to its own. This is a *kNN probe* (k nearest neighbours). It uses the labels of
 # all classes; so it does not ask what the network *says*, but what can still be *told apart* by it.
@@ -141,8 +141,8 @@ for name, matrix in {"classifier": classifier, "features": features}.items():
 # ## Without labels
 #
 # *SimCLR* (Chen et al. 2020) learns without labels. Of each image it makes two *views*: parts of it,
-# brighter or darker. Two views of one image shall have like features, views of different images
-# unlike ones. This is *self-supervised* learning: there is no classifier that could forget.
+# brighter or darker. Two views of one image should have similar features, views of
+# different images different ones. This is *self-supervised* learning: there is no classifier that could forget.
 #
 # The same stream, without its labels. Only the kNN probe sees them, to judge the features.
 

@@ -58,7 +58,7 @@ check("classification", classification)
 # %% [markdown]
 # ## The classifier forgets
 #
-# *Kaizen* (Tang et al. 2023) adds four terms:
+# The loss of *Kaizen* (Tang et al. 2024) has four terms:
 #
 # $$ L = L_\text{features} + \lambda_F \, D_\text{features} + L_\text{classes} + \lambda_C \, D_\text{classes} $$
 #
