@@ -1,4 +1,4 @@
-"""docs/more-than-one-machine.md: its snippets; docs/processes.md: its tables and the counts behind."""
+"""docs/more-than-one-machine.md: its snippets; docs/processes.md: its tables, and their counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def snippets(language: str) -> list[str]:
 
 
 def part(name: str) -> str:
-    return TABLES.split(f"<!-- {name}: made by")[1].split("-->", 1)[1].split("<!-- end of")[0].strip()
+    found = TABLES.split(f"<!-- {name}: made by")[1].split("-->", 1)[1]
+    return found.split("<!-- end of")[0].strip()
 
 
 def test_measured_tables_are_those_of_the_results() -> None:
