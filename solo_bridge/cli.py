@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: command line without the program's name.
     :return: exit status: 0 if all went well, 1 if the bridge does not work
         (``doctor``) or images cannot be used (``check``), 2 for wrong arguments or
-        input; if it was asked to end 130 (SIGINT), 143 (SIGTERM) or 75 (SIGUSR1).
+        input; if it was asked to end 130 (SIGINT), 143 (SIGTERM) or 75 (SIGUSR1, SIGUSR2).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if job.follows():

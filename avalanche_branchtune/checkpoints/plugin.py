@@ -56,8 +56,9 @@ class Checkpoints(SupervisedPlugin):
     """Saves a strategy, and lets a run that was interrupted go on as if it never was.
 
     It saves after every call of ``train`` and ``eval``; within a call of ``train`` after so many
-    minutes or epochs; and when SIGTERM, SIGINT or SIGUSR1 ask the process to end: it finishes the
-    step, saves, and exits with status 143, 130 or ``requeue``.  A second signal ends it at once.
+    minutes or epochs; and when SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 ask the process to end: it
+    finishes the step, saves, and exits with status 143, 130 or ``requeue``.  A second signal ends
+    it at once.
 
     To go on, start the script again with ``resume=True``: calls that were finished return at once,
     with the metrics that they gave, and the one that was not goes on, also in the middle of an
@@ -95,7 +96,7 @@ class Checkpoints(SupervisedPlugin):
     :param every_minutes: how often to save in a call of ``train``; None for never.
     :param every_epochs: the same in epochs.
     :param keep: for how many of the last calls checkpoints are kept.
-    :param requeue: exit status after SIGUSR1.
+    :param requeue: exit status after SIGUSR1 and SIGUSR2.
     :param trust_plugins: pickle what cannot be written as plain data, and read such pickles.  A
         pickle can run anything when it is read: for files of your own alone.
     :raises CheckpointError: if there is a run and ``resume`` is not set.

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 REQUEUE = 75
-"""Exit status after SIGUSR1, by which a batch script can tell that the run is to be queued again:
+"""Exit status after SIGUSR1 and SIGUSR2, by which a batch script can tell that the run is to be queued again:
 EX_TEMPFAIL of sysexits.h."""
 
 STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGUSR1"):
-    STATUSES[signal.SIGUSR1] = REQUEUE
+    STATUSES |= {signal.SIGUSR1: REQUEUE, signal.SIGUSR2: REQUEUE}
 
 AT_ONCE = 1.0
 """Seconds in which signals are one: a terminal or SLURM sends it to a whole group, of which one
@@ -28,7 +28,8 @@ class Requests:
     Not one of several processes, which would leave the others behind: ``torchrun`` passes a signal
     on that they may have got already, and kills after half a minute what has not ended.
 
-    :param requeue: exit status for SIGUSR1, by which SLURM says that the time is nearly over.
+    :param requeue: exit status for SIGUSR1 and SIGUSR2, by which batch scripts and submitit say
+        that the time is nearly over.
     """
 
     def __init__(self, requeue: int) -> None:

@@ -15,7 +15,7 @@ def arguments(parser: ArgumentParser) -> None:
     :param parser: of the command.
     """
     parser.description = (
-        "Goes on with what compare and demo began, with the arguments that they had: "
+        "Goes on with what compare, demo and run began, with the arguments that they had: "
         "finished strategies are kept, the interrupted one goes on, the rest are trained. A script "
         "of your own is started again instead, with Checkpoints(..., resume=True)."
     )

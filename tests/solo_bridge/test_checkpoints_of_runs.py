@@ -293,7 +293,8 @@ def test_every_plugin_and_memory(spec: str, name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)]
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)],
 )
 def test_exit_status(number: signal.Signals, status: int, tmp_path: Path) -> None:
     WHAT.clear()
