@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 REQUEUE = 75
-"""Exit status after SIGUSR1 and SIGUSR2, by which a batch script can tell that the run is to be queued again:
-EX_TEMPFAIL of sysexits.h."""
+"""Exit status after SIGUSR1 and SIGUSR2, by which a batch script can tell that the run is to be
+queued again: EX_TEMPFAIL of sysexits.h."""
 
 STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGUSR1"):
