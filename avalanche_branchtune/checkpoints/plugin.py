@@ -99,6 +99,7 @@ class Checkpoints(SupervisedPlugin):
     :param requeue: exit status after SIGUSR1 and SIGUSR2.
     :param trust_plugins: pickle what cannot be written as plain data, and read such pickles.  A
         pickle can run anything when it is read: for files of your own alone.
+    :param verbose: print a line where a run goes on.
     :raises CheckpointError: if there is a run and ``resume`` is not set.
     :raises FolderInUseError: if another process writes there; when a strategy takes the plugin.
     :raises UnknownOptionError: for options that are none.
@@ -114,6 +115,7 @@ class Checkpoints(SupervisedPlugin):
         keep: int = 2,
         requeue: int = REQUEUE,
         trust_plugins: bool = False,
+        verbose: bool = True,
     ) -> None:
         """See the class."""
         super().__init__()
@@ -126,6 +128,7 @@ class Checkpoints(SupervisedPlugin):
         self.every_minutes = every_minutes
         self.every_epochs = every_epochs
         self.trust_plugins = true_or_false("Checkpoints(trust_plugins=…)", trust_plugins)
+        self.verbose = true_or_false("Checkpoints(verbose=…)", verbose)
         self.requests = Requests(at_least(0, "Checkpoints(requeue=…)", requeue))
         if not ranks.launched():  # else one of the processes may have begun already
             self._refuse_a_run()
@@ -181,6 +184,10 @@ class Checkpoints(SupervisedPlugin):
             self._run = self._base["run"]
             self._calls = apart(self._base["calls"], str(self.folder.path))
             self._watched.check_shapes(self._base["shapes"])
+            if self.verbose and ranks.leads():
+                within = ", within the next" if self._between or self._midway else ""
+                calls = f"{len(self._calls)} finished calls of train and eval{within}"
+                print(f"{self.folder.path}: goes on after {calls}")
         for name in ("train", "eval"):
             vars(strategy)[name] = partial(self._call, name, getattr(strategy, name))
         vars(strategy)["_train_exp"] = partial(self._train_exp, strategy._train_exp)

@@ -288,7 +288,9 @@ class Experiment(ABC):
         if not trained:
             epochs = self._epochs(spec, stream)
             progress = Progress(self.title(spec), epochs, bar and ranks.leads(), lines)
-            checkpoints = Checkpoints(folder, resume=True, every_minutes=checkpoint_minutes)
+            checkpoints = Checkpoints(
+                folder, resume=True, every_minutes=checkpoint_minutes, verbose=False
+            )
             self._train(spec, stream, out, checkpoints, progress)
             if ranks.leads():
                 replace(known, finished=True).save(folder)

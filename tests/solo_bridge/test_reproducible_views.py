@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,9 @@ def run(path: Path, files: ImageFiles, *, resume: bool = False, **settings: Any)
     return made
 
 
-def test_an_image_that_cannot_be_read_ends_the_run_after_saving(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_ends_the_run_after_saving(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = folder(tmp_path / "good", ())
     expected = weights(run(tmp_path / "whole", good).model)
     bad = folder(tmp_path / "bad", (13,))
@@ -141,6 +144,8 @@ def test_an_image_that_cannot_be_read_ends_the_run_after_saving(tmp_path: Path) 
     assert list((tmp_path / "parts" / "state").glob("midway-*.pt"))
     Path(bad.files[13]).write_bytes(Path(good.files[13]).read_bytes())
     found = run(tmp_path / "parts", bad, resume=True)
+    said = capsys.readouterr().out
+    assert re.search(r"state: goes on after \d finished calls of .*, within the next\n", said)
     assert torch.equal(weights(found.model), expected), "mended, the run went on"
 
 
