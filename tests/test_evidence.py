@@ -42,8 +42,8 @@ def results(ours: float, spread: float = 0.001, **others: float) -> Results:
         {},
         [machine],
         rows,
-        ["x/y-0", "x/y-1"],
-        {},
+        ["x/y-0", "x/y-1", "x/z-0"],
+        {"x/z-0": "no"},
     )
 
 
@@ -92,7 +92,7 @@ def test_the_opening_is_what_the_seeds_support(
     page = (written / "evidence.md").read_text(encoding="utf-8")
     assert opening in page and where in page
     assert "9 runs, seeds 0, 1, 2, 9.0 hours" in page
-    assert "Cut off by time: 2 runs: x/y (seeds 0, 1)." in page
+    assert "Cut off by time: 2 runs: x/y (seeds 0, 1)." in page and "Failed: x/z-0: no" in page
     assert "Not run (`benchmarks/studies/schedules.yaml`)" in page
     readme = (written / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("before\n") and readme.endswith("after\n")

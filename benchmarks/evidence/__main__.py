@@ -36,7 +36,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
     "parts": ("Which part of Branch-tuning matters?", sections.parts),
     "optimizers": ("Does the optimizer decide?", sections.optimizers),
     "tuning": ("The neighbours' weights", sections.tuned),
-    "neighbours": ("The neighbours, each with its best weight", sections.arms_against),
+    "neighbours": ("The neighbours, each with its best weight", sections.neighbours),
     "distillation": ("Why were CaSSLe and Kaizen below fine-tuning?", sections.arms_against),
     "probes": ("Online and offline linear probes", sections.probes),
 }
@@ -248,13 +248,14 @@ def runs_sentence(studies: dict[str, Results]) -> str:
 def unfinished(results: Results) -> list[str]:
     """What time cut off, and what failed."""
     parts = []
-    if results.left:
+    left = [name for name in results.left if name not in results.failed]
+    if left:
         seeds: dict[str, list[str]] = {}
-        for name in results.left:
+        for name in left:
             arm, _, seed = name.rpartition("-")
             seeds.setdefault(arm, []).append(seed)
         names = "; ".join(f"{arm} (seeds {', '.join(each)})" for arm, each in seeds.items())
-        parts.append(f"Cut off by time: {len(results.left)} runs: {names}.")
+        parts.append(f"Cut off by time: {len(left)} runs: {names}.")
     parts += [f"Failed: {name}: {why}" for name, why in results.failed.items()]
     return parts
 

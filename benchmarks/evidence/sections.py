@@ -258,6 +258,17 @@ def against_controls(page: Page, results: Results, pairs: Sequence[tuple[str, st
             page.add(f"One thing at a time, {titled(group)}:", "\n".join(lines))
 
 
+def neighbours(page: Page, name: str, results: Results) -> None:
+    """The neighbours against fine-tuning, and beside branches."""
+    arms_against(page, name, results)
+    against_controls(page, results, TOGETHER)
+
+
+TOGETHER = (
+    ("branch_tuning", "branch_tuning-4", "branches at four times the rate"),
+    ("cassle-0.3", "branch_tuning+cassle", "branches, beside CaSSLe in both"),
+    ("branch_tuning", "branch_tuning+cassle", "CaSSLe, beside branches in both"),
+)
 CONTROLS = (
     ("fixed_norms", "branch_tuning", "branches, with weight and bias of BatchNorm fixed in both"),
     ("fixed_norms-eval", "branches-eval", "branches, with BatchNorm's statistics fixed in both"),
