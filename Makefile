@@ -10,7 +10,7 @@ SOLO_LEARN := solo-learn==1.0.2
 demo: $(READY)
 	$(BIN)/python -m solo_bridge demo
 
-# A process for each core, but no more than memory of 6 GB bears, each with one thread.
+# A process for each core, at most four, with one thread each.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 

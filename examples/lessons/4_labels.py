@@ -7,7 +7,8 @@
 # a label, why it forgets although the features do not, and how *distillation* holds it.
 
 # %%
-# In a hosted notebook (Colab, Kaggle): take the # away and run this cell once.
+# In a hosted notebook (Colab, Kaggle): take the # of %pip away and run this cell once. Until there
+# is a release, upload the wheel that `make dist` builds and give its file: "./NAME.whl[solo]".
 # %pip install -q "avalanche-branchtune[solo]"
 # %pip install -q --no-deps solo-learn==1.0.2
 

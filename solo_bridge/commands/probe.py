@@ -143,7 +143,7 @@ def _stream(options: Namespace, size: int) -> Any:
     from solo_bridge.comparison.scenarios import StreamSettings
 
     asked_for = {"data": options.data, "experiences": options.experiences, "seed": options.seed}
-    given = {k: v for k, v in asked_for.items() if v is not None}
+    given: dict[str, Any] = {k: v for k, v in asked_for.items() if v is not None}
     run = asked(Path(options.checkpoint)) if options.data is None else None
     if run is not None:
         try:
@@ -153,6 +153,8 @@ def _stream(options: Namespace, size: int) -> Any:
             raise RecordError(f"{where} is of another version: {error}: say --data") from error
         if isinstance(own, Configured) and options.experiences is not None:
             raise UnknownOptionError("--experiences: of --data; the run's own stream says how many")
+        if isinstance(own, Configured) and "seed" in own.stream_options and "seed" in given:
+            given["stream_options"] = {**own.stream_options, "seed": options.seed}
         if options.json is not None:
             options.json = os.path.abspath(options.json)
         if os.path.isdir(run.directory):

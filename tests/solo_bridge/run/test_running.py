@@ -74,6 +74,15 @@ def test_a_run_the_same_again_and_one_that_is_cut(
     assert cli.main(["probe", str(folder), "--experiences", "2"]) == 2
     assert "the run's own stream says how many" in capsys.readouterr().err
 
+    asked["settings"]["stream_options"]["seed"] = 3
+    (folder / "comparison.json").write_text(json.dumps(asked), encoding="utf-8")
+    found = []
+    for seed in ("4", "3"):
+        words = ["probe", str(folder), "--seed", seed, "--json", str(tmp_path / "probed.json")]
+        assert cli.main(words) == 0
+        found.append(json.loads((tmp_path / "probed.json").read_text(encoding="utf-8")))
+    assert ["seed 4" in one["stream"] for one in found] == [True, False], "the stream's seed too"
+
     ask_to_end_once(monkeypatch)
     elsewhere = ["run", "--config", str(folder / "config.yaml"), f"out={tmp_path / 'two'}"]
     assert cli.main(elsewhere) == 130
