@@ -26,6 +26,7 @@ from solo_bridge.compat.checkpoint_keys import BACKBONE_KEYS
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.files import CHECKPOINT, some
 from solo_bridge.method import SoloMethod
+from solo_bridge.plugins.partial.clr import MAP
 
 SIZE = 32
 """Side of the images in pixels, where nothing says it."""
@@ -163,6 +164,11 @@ def trained(
     report = load_solo_checkpoint(method.backbone, path)
     missing = [n for n in report.missing if not n.endswith("num_batches_tracked")]
     others = [n for n in report.unexpected if n.split(".")[0] not in HEADS]
+    if any(n.split(".")[-1] == MAP for n in others):
+        raise CheckpointError(
+            f"{path} is a network that CLR reprogrammed: a plain {architecture.name} has no place "
+            "for the maps of its last experience; what it reached stands in the run's record"
+        )
     if missing or others or report.mismatched:
         raise CheckpointError(f"{path} is not of backbone {architecture.name}: {report}")
     return Trained(path, architecture, method)

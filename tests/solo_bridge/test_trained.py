@@ -105,6 +105,9 @@ def test_another_backbones_file_is_refused(tmp_path: Path) -> None:
     torch.save({**values(small()), "8.conv1.weight": torch.ones(1)}, tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match=r"unknown to the model: 8.conv1.weight"):
         trained(tmp_path / "b.pt", size=8)
+    torch.save({**values(small()), "0.clr_map": torch.ones(1)}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"a network that CLR reprogrammed"):
+        trained(tmp_path / "b.pt", size=8)
     path = save_backbone(small(), tmp_path / "c.pt")
     with pytest.raises(UnknownOptionError, match="nobody"):
         trained(path, backbone="nobody")

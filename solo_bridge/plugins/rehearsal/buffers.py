@@ -60,7 +60,7 @@ class FirstPerClassBuffer(ExemplarsBuffer):
         size = sys.maxsize if max_size is None else max_size
         super().__init__(at_least_one("FirstPerClassBuffer(max_size=…)", size))
         self.share = fraction("FirstPerClassBuffer(share=…)", share)
-        self.seen: Counter[int] = Counter()
+        self.seen: dict[int, int] = {}
         """Class → samples seen; the classes in the order in which they came."""
         self._classes: list[int] = []  # of the samples in the buffer
 
@@ -71,7 +71,8 @@ class FirstPerClassBuffer(ExemplarsBuffer):
         :param exp: the experience.
         """
         labels = _labels(exp.dataset)
-        self.seen.update(labels)
+        for label in labels:
+            self.seen[label] = self.seen.get(label, 0) + 1
         stored = Counter(self._classes)
         room = {c: self._quota(c) - stored[c] for c in self.seen}
         chosen = []
