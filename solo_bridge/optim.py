@@ -187,7 +187,7 @@ class OptimizerSettings:
             scheduler = load().warmup_cosine(optimizer, **settings)
         static = [i for i, g in enumerate(optimizer.param_groups) if g.get(STATIC_LR)]
         if static:  # as in solo-learn
-            scheduler.get_lr = _StaticRates(scheduler.get_lr, static, self.lr)  # type: ignore[method-assign]
+            scheduler.get_lr = _StaticRates(scheduler, static, self.lr)  # type: ignore[method-assign]
         return scheduler
 
     def _warmup(self, units: int, epochs: int) -> float:
@@ -227,15 +227,15 @@ class OptimizerSettings:
 
 
 class _StaticRates:
-    """A scheduler's rates, but for some groups that keep theirs."""
+    """A scheduler's rates, but for some groups that keep theirs; checkpoints know its parts."""
 
-    def __init__(self, rates: Callable[[], list[Any]], static: list[int], lr: float) -> None:
-        self.rates = rates
+    def __init__(self, scheduler: LRScheduler, static: list[int], lr: float) -> None:
+        self.scheduler = scheduler
         self.static = static
         self.lr = lr
 
     def __call__(self) -> list[Any]:
-        rates = list(self.rates())
+        rates = list(type(self.scheduler).get_lr(self.scheduler))
         for i in self.static:
             rates[i] = self.lr
         return rates

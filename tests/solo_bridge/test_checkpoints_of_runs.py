@@ -25,7 +25,7 @@ from avalanche_branchtune.metrics import LabelledImages, OnlineProbe, RunRecorde
 from avalanche_branchtune.streams import online
 from solo_bridge import SelfSupervised, specification
 from solo_bridge.titles import TITLES
-from tests.selfsupervised import method, small_options, stream, weights
+from tests.selfsupervised import ALL_METHODS, method, small_options, stream, weights
 
 
 @pytest.fixture(autouse=True)
@@ -279,11 +279,14 @@ def test_what_can_only_be_saved_between_calls(
 SPECS = [spec for spec in TITLES if spec != "kaizen_paper"]  # whose network is too large
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_every_strategy_can_be_saved(spec: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [*((spec, "simclr") for spec in SPECS), *(("fine_tuning", name) for name in ALL_METHODS)],
+)
+def test_everything_can_be_saved(spec: str, name: str, tmp_path: Path) -> None:
     made = specification.build(
         spec,
-        method("simclr"),
+        method(name),
         options=small_options(spec),
         plugins=[Checkpoints(tmp_path)],
         optimizer="sgd",
@@ -299,7 +302,10 @@ def test_every_strategy_can_be_saved(spec: str, tmp_path: Path) -> None:
 EVERY = [
     *((spec, "simclr") for spec in SPECS if spec not in ("joint", "frozen", "fixed_norms")),
     *(("fixed_norms", n) for n in ("simclr", "byol")),
-    *(("fine_tuning", n) for n in ("swav", "mocov2plus", "dino", "deepclusterv2", "nnclr")),
+    *(
+        ("fine_tuning", n)
+        for n in ("swav", "mocov2plus", "dino", "deepclusterv2", "nnclr", "simsiam")
+    ),
     *(("branch_tuning", n) for n in ("byol", "swav", "vicreg", "barlow_twins")),
 ]
 
