@@ -136,7 +136,10 @@ class MainBranch(Generation):
             "equalization": {"prob": a.equalization_prob},
             "horizontal_flip": {"prob": a.flip_prob},
         }
-        return build_transform_pipeline("custom", OmegaConf.create(config))
+        made = build_transform_pipeline("custom", OmegaConf.create(config))
+        last = made.transforms[-1]
+        last.mean, last.std = a.mean, a.std  # plain data, which checkpoints can hold
+        return made
 
     def many_views(
         self, pipelines: list[Callable[[Any], Tensor]], counts: list[int]
