@@ -9,9 +9,9 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from avalanche_branchtune.checkpoints.signals import AT_ONCE, STATUSES
@@ -58,20 +58,27 @@ class Apart:
     :param name: of the work, for messages.
     :param work: of a module, so that the process can import it.
     :param arguments: its arguments, which can be pickled.
+    :param environment: variables that the process has set.
     """
 
-    def __init__(self, name: str, work: Callable[..., None], *arguments: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[..., None],
+        *arguments: Any,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """See the class."""
         prepare()
         context: Any = multiprocessing.get_context(START)
         task = pickle.dumps((work, arguments))
         heard = [number for number in STATUSES if signal.getsignal(number) is not signal.SIG_IGN]
         start = multiprocessing.get_start_method()
-        self.name = name
+        self.name, self.environment = name, environment
         self._pipe, there = context.Pipe()
         numbers = (1, 2) if START == "forkserver" else ()
         said = [_Stream(number) for number in numbers if _is_open(number)]
-        arguments = (there, said, task, start, heard)
+        arguments = (there, said, task, start, heard, dict(environment))
         self._process = context.Process(target=_enter, args=arguments, name=name)
         try:
             self._process.start()
@@ -211,9 +218,15 @@ def _taken_over(number: int, stream: Any) -> None:
 
 
 def _enter(
-    parent: Connection, said: Any, task: bytes, start: str, heard: list[signal.Signals]
+    parent: Connection,
+    said: Any,
+    task: bytes,
+    start: str,
+    heard: list[signal.Signals],
+    environment: dict[str, str],
 ) -> None:
     """Do the work, in the new process."""
+    os.environ.update(environment)
     for number in heard:
         signal.signal(number, _end)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -12,7 +12,7 @@ from avalanche_branchtune.options import at_least
 from solo_bridge import job
 from solo_bridge.apart import PRELOADED, Stopped, prepare
 from solo_bridge.commands import parsed
-from solo_bridge.side_by_side import cores
+from solo_bridge.side_by_side import cores, places_of
 
 EPOCHS = {"demo": 16, "compare": 6}
 """Of each experience, unless told otherwise."""
@@ -61,7 +61,7 @@ def arguments_of_jobs(parser: ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="how many strategies train at a time, on which no number depends (default: one "
-        "for each core; 1 on a GPU, and under torchrun)",
+        "for each core, or for each GPU where they train there; 1 under torchrun)",
     )
     parser.add_argument(
         "--checkpoint-minutes",
@@ -163,7 +163,7 @@ def run(
 
 
 def jobs(asked: int | None, device: str, threads: int) -> int:
-    """Return how many strategies train at a time: on a GPU or in a job one, unless told so.
+    """Return how many strategies train at a time, unless told: a core or a GPU each, in a job one.
 
     :param asked: as ``--jobs`` says, None if it does not.
     :param device: where they train.
@@ -171,7 +171,9 @@ def jobs(asked: int | None, device: str, threads: int) -> int:
     """
     if asked is not None:
         return at_least(1, "--jobs", asked)
-    return max(1, cores() // threads) if device == "cpu" and job.size() == 1 else 1
+    if job.size() > 1:
+        return 1
+    return max(1, cores() // threads) if device == "cpu" else len(places_of(device))
 
 
 def train(

@@ -17,7 +17,7 @@ from solo_bridge.apart import PRELOADED, prepare
 from solo_bridge.comparison.asked import FAILED
 from solo_bridge.comparison.experiment import REFERENCE, Experiment
 from solo_bridge.registry import import_file
-from solo_bridge.side_by_side import Task, run_side_by_side
+from solo_bridge.side_by_side import Task, places_of, run_side_by_side
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def run_works(
 ) -> dict[str, Run]:
     """Train strategies in processes; where plasticity waits for joint training, once more.
 
+    On ``"cuda"`` they are shared out among the GPUs.
+
     :param works: in the order in which they are begun.
     :param jobs: how many run at a time, at most.
     :param imports: files that register names of one's own.
@@ -124,7 +126,9 @@ def run_works(
         return keep_failures
 
     prepare(PRELOADED)
-    run_side_by_side(begin(jobs), jobs, ended, failed)
+    devices = {work.comparison.device for work in works}
+    places = places_of(devices.pop()) if len(devices) == 1 else [{}]
+    run_side_by_side(begin(jobs), jobs, ended, failed, places)
     return runs
 
 

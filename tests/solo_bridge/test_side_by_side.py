@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+import torch
+
 from avalanche_branchtune.errors import UnknownOptionError
+from solo_bridge.commands.training import jobs
+from solo_bridge.side_by_side import places_of
 
 
 def work(folder: str, name: str, until: str = "", error: str = "") -> None:
     """Say that it has begun, wait for a file of another one, and fail if it is to."""
-    Path(folder, f"{name} begun").touch()
+    place = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    Path(folder, f"{name} begun").write_text(place, encoding="utf-8")
     limit = time.monotonic() + 60
     while until and not Path(folder, until).exists():
         assert time.monotonic() < limit
@@ -56,6 +63,45 @@ run_side_by_side(tasks, 2, ended)
         "follows | first begun follows begun second begun",
     ]
     assert sorted(line.split(" |")[0] for line in lines[2:]) == ["second", "third"]
+
+
+def test_they_are_shared_out_among_places(tmp_path: Path) -> None:
+    code = """
+places = [{"CUDA_VISIBLE_DEVICES": "a"}, {"CUDA_VISIBLE_DEVICES": "b"}]
+tasks = [task("1", "2 begun"), task("2", "1 begun"), task("3", "4 begun"), task("4", "3 begun")]
+run_side_by_side(tasks, 2, places=places)
+print("here", os.environ.get("CUDA_VISIBLE_DEVICES"))
+"""
+    lines, _ = said(code, tmp_path)
+    assert lines == ["here None"]
+    on = {path.name[0]: path.read_text() for path in tmp_path.glob("* begun")}
+    assert {on["1"], on["2"]} == {on["3"], on["4"]} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "visible", "expected"),
+    [
+        ("cpu", 4, None, [None]),
+        ("cuda", 1, None, [None]),
+        ("cuda:1", 4, None, [None]),
+        ("cuda", 3, None, ["0", "1", "2"]),
+        ("cuda", 2, "5, GPU-ab,-1,3", ["5", "GPU-ab"]),
+    ],
+)
+def test_a_place_for_each_gpu(
+    device: str,
+    count: int,
+    visible: str | None,
+    expected: list[str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in places_of(device)] == expected
+    if device != "cpu":
+        assert jobs(None, device, 1) == len(expected)
 
 
 def test_one_that_fails_lets_those_beside_it_finish(tmp_path: Path) -> None:
