@@ -166,11 +166,13 @@ class Branched(nn.Module):
         return dict(self._branch_record["requires_grad"])
 
     def folded_weight(self) -> Tensor:
-        """Return the kernel with its branches added, with gradients to the branches.
+        """Return the kernel with its branches added, ``W + Σ pad(B)``, with gradients to them.
 
         :return: tensor of the shape of ``weight``.
         """
-        raise NotImplementedError
+        if "merged" in self._branch_record:
+            return self._branch_record["merged"]
+        return fold(self.weight, self.branches)
 
     def folded_gradient(self) -> Tensor | None:
         """Return the loss's gradient for the folded kernel where branches reach, else zero.
@@ -302,12 +304,6 @@ class BranchConv2d(Branched, nn.Conv2d):
         super().__init__(*args, **kwargs)
         _branch_conv(self, nn.Conv2d, branch)
 
-    def folded_weight(self) -> Tensor:
-        """Return ``W + Σ pad(B)``, shape ``(C_out, C_in / groups, kH, kW)``."""
-        if "merged" in self._branch_record:
-            return self._branch_record["merged"]
-        return fold(self.weight, self.branches)
-
     def folded_gradient(self) -> Tensor:
         """Return the gradient for the folded kernel inside the branches' support, else zero."""
         gradient = torch.zeros_like(self.weight)
@@ -339,12 +335,6 @@ class BranchLinear(Branched, nn.Linear):
         >>> torch.equal(layer.folded_weight(), layer.weight)
         True
     """
-
-    def folded_weight(self) -> Tensor:
-        """Return the weight with its branch added, shape ``(out, in)``."""
-        if "merged" in self._branch_record:
-            return self._branch_record["merged"]
-        return fold(self.weight, self.branches)
 
     def folded_gradient(self) -> Tensor | None:
         """Return the full branch's gradient; None for a low-rank branch."""

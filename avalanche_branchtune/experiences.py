@@ -199,7 +199,16 @@ def stream_recipe(strategy: Any) -> dict[str, Any]:
     :param strategy: in training.
     :return: plain data; empty for other streams.
     """
-    stream = getattr(strategy.experience, "_origin_stream", None)
+    return recipe_of(strategy.experience)
+
+
+def recipe_of(experience: Any) -> dict[str, Any]:
+    """Return how the stream of an experience was made.
+
+    :param experience: any of Avalanche's.
+    :return: plain data; empty for other streams.
+    """
+    stream = getattr(experience, "_origin_stream", None)
     return dict(getattr(stream, "recipe", None) or {})
 
 

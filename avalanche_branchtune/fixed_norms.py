@@ -104,8 +104,7 @@ class FixedNormsPlugin(ExperiencePlugin):
                 f"FixedNormsPlugin(norms={self.norms!r}, norm_scope={scope!r}): "
                 f"{type(model).__name__} has no such layer: there is nothing to fix"
             )
-        # A new list: the loop that calls this event is still walking over the old one.
-        strategy.plugins = [self, *(p for p in strategy.plugins if p is not self)]
+        self.go_first(strategy)
 
     def open(self, strategy: Any, experience: int) -> FixedNormsSummary:
         """Fix the norms."""

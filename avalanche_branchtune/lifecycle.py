@@ -89,6 +89,14 @@ class ExperiencePlugin(SupervisedPlugin):
         :param strategy: the strategy.
         """
 
+    def go_first(self, strategy: Any) -> None:
+        """Go to the front of a strategy's plugins, so that others find the network as it was.
+
+        :param strategy: about to train.
+        """
+        # A new list: the loop that calls this event is still walking over the old one.
+        strategy.plugins = [self, *(p for p in strategy.plugins if p is not self)]
+
     # ---- events
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -186,8 +186,7 @@ class BranchTuningPlugin(ExperiencePlugin):
             raise IncompatiblePluginError(
                 "two BranchTuningPlugins in one strategy would branch layers twice: keep one"
             )
-        # A new list: the loop that calls this event is still walking over the old one.
-        strategy.plugins = [self, *(p for p in strategy.plugins if p is not self)]
+        self.go_first(strategy)
         check_plugins(strategy.plugins, self.linear)
         list(in_scope(strategy.model, self.norm_scope))
         if not is_expanded(strategy.model):

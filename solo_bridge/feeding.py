@@ -197,6 +197,23 @@ class Feeding(BaseSGDTemplate):
                 "is none of torch's over numbered samples: pass in_memory=None"
             )
 
+    def loader_of(
+        self, data: Any, batch_size: int, *, name: str | None = None, **settings: Any
+    ) -> Any:
+        """Return a loader of shuffled data for a plugin, which takes bad images as training does.
+
+        :param data: of views.
+        :param batch_size: of a minibatch.
+        :param name: of the data, for messages; the experience's by default.
+        :param settings: of torch's loader.
+        """
+        loader: Any = DataLoader(data, batch_size, shuffle=True, **settings)
+        if self.on_bad_image != "skip":
+            return loader
+        counted = self._replaced_here if ranks.joined() else self.replaced_images
+        name = name or f"experience {experience_index(self)}"
+        return ExperienceLoader(loader, name=name, replaced=counted if ranks.leads() else {})
+
     def _keep_in_memory(self, loader: ExperienceLoader) -> None:
         """Let the loader have its data in memory, if that is wanted and possible."""
         if self.batched_views is None or self.in_memory is False:

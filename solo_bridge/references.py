@@ -11,7 +11,7 @@ from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import BasePlugin
 
 from avalanche_branchtune.errors import UnknownOptionError
-from avalanche_branchtune.experiences import trained_before
+from avalanche_branchtune.experiences import recipe_of, trained_before
 from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
@@ -55,8 +55,10 @@ class Joint(SelfSupervised):
                     "Joint.train takes the whole stream at once: joint.train(stream.train_stream)"
                 )
             experiences = [experiences]
+        experiences = list(experiences)
         data = concat_datasets([e.dataset for e in experiences])
         stream = EagerCLStream("train", [DatasetExperience(dataset=data)])
+        stream.recipe = recipe_of(experiences[0])  # for the record
         return super().train(stream[0], eval_streams, **kwargs)
 
 

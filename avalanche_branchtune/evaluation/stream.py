@@ -131,6 +131,13 @@ class StreamProbe:
                 f"StreamProbe(scope={scope!r}): {len(self.train)} training and {len(self.test)} "
                 "test experiences: expected one test experience for each"
             )
+        first, judged = _labels(self.train[0]), _labels(self.test[0])
+        if scope == "seen" and not pairs and first and judged - first:
+            raise ProbeError(
+                "StreamProbe(scope='seen'): the one test set has classes that the first experience "
+                f"has not, {sorted(judged - first)[:5]} …, of which nothing could be told after "
+                "it: pass scope='all', or a test experience for each"
+            )
         self.scope = scope
         suffix = "" if scope == "all" else f"_{scope}"
         self.name = f"{probe.name}{suffix}" if name is None else name

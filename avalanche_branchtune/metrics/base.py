@@ -65,7 +65,7 @@ class RunMetric(PluginMetric, ABC):
             self._paused = False
             return None  # a later part of an online experience
         if self._training and self._paused:  # Avalanche marked no part as the last
-            self._finish()
+            self._finish(strategy)
         self._training = self._paused = False
         self.stream_length = stream_length(strategy) or max(1, self.stream_length)
         index = experience_index(strategy)
@@ -87,7 +87,7 @@ class RunMetric(PluginMetric, ABC):
         """Count the experience."""
         self._paused = True
         if ends(strategy):
-            self._finish()
+            self._finish(strategy)
 
     def after_training(self, strategy: Any) -> list[MetricValue] | None:
         """Measure what was trained last: ``eval`` may not be called any more."""
@@ -103,7 +103,8 @@ class RunMetric(PluginMetric, ABC):
     def reset(self) -> None:
         """Keep everything: a run is one series."""
 
-    def _finish(self) -> None:
+    def _finish(self, strategy: Any) -> None:
+        """Count an experience: when it ends, or when the next begins if only then that is known."""
         self._training = False
         self.trained += 1
 

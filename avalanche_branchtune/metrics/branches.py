@@ -16,6 +16,7 @@ class BranchNormMetric(RunMetric):
         """See the class."""
         super().__init__()
         self.norms: list[dict[str, float]] = []
+        self._place = 0
 
     @property
     def missing(self) -> bool:
@@ -23,14 +24,16 @@ class BranchNormMetric(RunMetric):
         return False
 
     def after_training_exp(self, strategy: Any) -> None:
-        """Read the norms from the plugin, which has just merged the branches."""
-        finished = self.trained
+        """Remember which experience it is that ends, now or with its last part."""
+        self._place = position(strategy)
         super().after_training_exp(strategy)
-        if self.trained == finished:
-            return
+
+    def _finish(self, strategy: Any) -> None:
+        """Read the norms from the plugin, which has just merged the branches."""
+        super()._finish(strategy)
         plugins = [p for p in strategy.plugins if hasattr(p, "branch_norms")]
         series = plugins[0].branch_norms if plugins else {}
-        self.norms.append(series.get(position(strategy), {}))
+        self.norms.append(series.get(self._place, {}))
 
     def forget(self, experience: int) -> None:
         """Drop the norms of an experience that is trained again."""

@@ -34,6 +34,7 @@ class CostMetric(RunMetric):
         self.peak = 0.0
         self._begin = self._accounted = 0.0  # of this experience; evaluation that is in the lists
         self._eval_begin = self._others_begin = 0.0
+        self._taken = 0.0  # by the training of the experience, without evaluation
         self._in_eval = self._others_in_eval = 0.0
 
     @property
@@ -56,14 +57,15 @@ class CostMetric(RunMetric):
 
     def after_training_exp(self, strategy: Any) -> None:
         """Stop it."""
+        self._taken = time.perf_counter() - self._begin - self._evaluation() + self._accounted
+        self.peak = max(self.peak, peak_memory_mib(strategy.device))
         super().after_training_exp(strategy)
-        if self._training:
-            return
-        evaluation = self._evaluation() - self._accounted
-        self.training.append(time.perf_counter() - self._begin - evaluation)
+
+    def _finish(self, strategy: Any) -> None:
+        super()._finish(strategy)
+        self.training.append(self._taken)
         self.evaluation.append(0.0)
         self._account()
-        self.peak = max(self.peak, peak_memory_mib(strategy.device))
 
     def after_training(self, strategy: Any) -> None:
         """Take in what the others measured at the end."""

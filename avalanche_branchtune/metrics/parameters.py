@@ -56,6 +56,13 @@ class ParameterMetric(RunMetric):
     def after_training_exp(self, strategy: Any) -> None:
         """Count what stays."""
         super().after_training_exp(strategy)
+        self._count(strategy)
+
+    def _finish(self, strategy: Any) -> None:
+        super()._finish(strategy)
+        self._count(strategy)
+
+    def _count(self, strategy: Any) -> None:
         lasting = [getattr(p, "lasting_parameters", None) for p in strategy.plugins]
         self.after = held_parameters(strategy.model) - self.network
         self.after += sum(count() for count in lasting if count is not None)

@@ -18,12 +18,11 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EWCPlugin, MASPlugin, SynapticIntelligencePlugin
 from avalanche.training.utils import ParamData, zerolike_params_dict
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import IncompatiblePluginError
-from avalanche_branchtune.experiences import ends, experience_key
+from avalanche_branchtune.experiences import begins, ends, experience_key
 from avalanche_branchtune.keeping import buffers_kept, modes_kept, random_state_kept
 from avalanche_branchtune.options import not_negative, one_of
 from avalanche_branchtune.parts import needed_backbone
@@ -38,7 +37,8 @@ class _Taken:
     """Takes each experience up once, also one that is trained again, and counts them by itself.
 
     Avalanche's clock misses an experience after which a plugin raised an error;
-    the next one would take its place.
+    the next one would take its place.  Of an online stream, whose data come once,
+    each part is one.
     """
 
     _key: tuple[str, int] | None = None
@@ -75,7 +75,9 @@ class SelfSupervisedEWCPlugin(_Taken, EWCPlugin):
     as in training, mean over the minibatches of views of the experience.  Parameters that the
     loss does not reach (momentum networks, the online classifier) have importance zero.  Takes
     the arguments of Avalanche's plugin; ``mode="online"`` keeps memory and time constant, and is
-    what the name ``ewc`` stands for (importances added up, near the latest weights).
+    what the name ``ewc`` stands for (importances added up, near the latest weights).  Of an online
+    stream each part is an experience here, and in :class:`SelfSupervisedMASPlugin` and
+    :class:`SelfSupervisedSIPlugin`: its data come once.
 
     Avalanche's code: ContinualAI/avalanche eb075be, avalanche/training/plugins/ewc.py, EWCPlugin.
     Differs: Avalanche's takes the gradient in eval mode, ours in training mode.
@@ -180,6 +182,8 @@ class SelfSupervisedSIPlugin(_Taken, SynapticIntelligencePlugin):
         """Keep the values at the start of the experience."""
         super().before_training_exp(strategy, **kwargs)
         _copy(self.ewc_data[0])
+        for gradient in self.syn_data["grad"].values():  # of what stands still, an earlier one
+            gradient.data = torch.zeros_like(gradient.data)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the values before the step."""
@@ -188,8 +192,15 @@ class SelfSupervisedSIPlugin(_Taken, SynapticIntelligencePlugin):
 
     @torch.no_grad()
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Add what this step contributed; a parameter without gradient contributes nothing."""
-        still = [p for p in strategy.model.parameters() if p.requires_grad and p.grad is None]
+        """Add what this step contributed.
+
+        A parameter without gradient contributes nothing, nor does a step that was left out, as a
+        loss scaler or ``on_non_finite="skip"`` does where a gradient is not finite.
+        """
+        learning = [p for p in strategy.model.parameters() if p.requires_grad]
+        if not all(p.grad is None or torch.isfinite(p.grad).all() for p in learning):
+            return
+        still = [p for p in learning if p.grad is None]
         for p in still:
             p.grad = torch.zeros_like(p)
         super().after_training_iteration(strategy, **kwargs)
@@ -226,6 +237,7 @@ class L2Plugin(SupervisedPlugin):
         self.scope = one_of("L2Plugin(scope=…)", scope, ("backbone", "method"))
         self.anchor: dict[str, Tensor] = {}
         """θ' by name; empty in the first experience."""
+        self._left: dict[str, Tensor] = {}  # by a part of an online experience
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a method without a backbone before anything is trained."""
@@ -234,6 +246,11 @@ class L2Plugin(SupervisedPlugin):
                 f"L2Plugin: {type(strategy.model).__name__} has no module called backbone: "
                 'pass scope="method"'
             )
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Take the copy of an experience of which Avalanche marked no part as the last."""
+        if begins(strategy) and self._left:
+            self.anchor, self._left = self._left, {}
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add the penalty to the loss."""
@@ -256,13 +273,15 @@ class L2Plugin(SupervisedPlugin):
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Copy the parameters in the place of the copy before."""
-        if not ends(strategy):
-            return  # of a part of an online experience
-        self.anchor = {
+        copy = {
             name: p.detach().clone()
             for name, p in self._parameters(strategy.model)
             if p.requires_grad
         }
+        if ends(strategy):
+            self.anchor, self._left = copy, {}
+        else:
+            self._left = copy
 
     def _parameters(self, model: Any) -> Iterator[tuple[str, Tensor]]:
         held = needed_backbone(model, "L2Plugin") if self.scope == "backbone" else model
@@ -292,10 +311,9 @@ def _measuring(model: nn.Module, training: bool) -> Iterator[None]:
 def _minibatches(strategy: Any, num_workers: int = 0) -> Iterator[Minibatch]:
     """Yield the minibatches of the experience's own data, as training has them."""
     data, size = strategy.training_data(), strategy.train_mb_size
-    loader = DataLoader(
+    loader = strategy.loader_of(
         data,
         size,
-        shuffle=True,
         drop_last=len(data) >= size,
         collate_fn=getattr(data, "collate_fn", None),
         num_workers=num_workers,

@@ -19,6 +19,7 @@ from solo_bridge.plugins import (
     NaPPlugin,
     PeriodicFineTuningPlugin,
     PFRPlugin,
+    SelfSupervisedEWCPlugin,
     replay,
 )
 from tests.selfsupervised import strategy
@@ -34,6 +35,10 @@ def online_probe() -> Any:
     return OnlineProbe(10)
 
 
+def ewc() -> Any:
+    return SelfSupervisedEWCPlugin(1.0)
+
+
 PAIRS: list[tuple[Make, Make]] = [
     (BranchTuningPlugin, CLRPlugin),
     (BranchTuningPlugin, KappaTunePlugin),
@@ -41,6 +46,7 @@ PAIRS: list[tuple[Make, Make]] = [
     (BranchTuningPlugin, FixedNormsPlugin),
     (CaSSLePlugin, KaizenPlugin),
     (CLRPlugin, FixedNormsPlugin),
+    (CLRPlugin, ewc),
     (CLRPlugin, KappaTunePlugin),
     (CLRPlugin, NaPPlugin),
     (CLRPlugin, PeriodicFineTuningPlugin),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from avalanche.training.plugins import EWCPlugin
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import (
@@ -162,6 +163,7 @@ class CLRPlugin(ExperiencePlugin):
 
     conflicts: ClassVar[Conflicts] = {
         BranchTuningPlugin: "it trains and merges kernels, which are the fixed anchor here",
+        EWCPlugin: "it tells parameters by their places, between which maps come and go",
         FixedNormsPlugin: "this says which norms learn: choose CLRPlugin(norms=…)",
         KappaTunePlugin: "it trains some of the kernels, which are the fixed anchor here",
         NaPPlugin: "it projects kernels, which stand still here",

@@ -173,7 +173,8 @@ class KappaTunePlugin(ExperiencePlugin):
         self._frozen = Freezer()
 
     def refuse(self, strategy: Any) -> None:
-        """Refuse a method without backbone."""
+        """Go to the front of the plugins, and refuse a method without backbone."""
+        self.go_first(strategy)
         needed_backbone(strategy.model, type(self).__name__)
 
     def open(self, strategy: Any, experience: int) -> KappaSummary:

@@ -250,7 +250,9 @@ class NaPPlugin(ExperiencePlugin):
 
     def _begin(self, model: nn.Module) -> None:
         layers = {n: m for n, m in model.named_modules() if n in self.norms}
-        self._kernels = [(_kernel(layers[n]), norm) for n, norm in self.norms.items()]
+        kernels = [(_kernel(layers[n]), norm) for n, norm in self.norms.items()]
+        # What others let stand still for the experience; at its end they may be done before this.
+        self._kernels = [(p, norm) for p, norm in kernels if p.requires_grad]
         parameters = dict(model.named_parameters())
         self._affine = [
             (parameters[n], start.to(parameters[n])) for n, start in self._start.items()

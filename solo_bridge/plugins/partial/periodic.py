@@ -13,7 +13,6 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.data import DataLoader
 
 from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import (
@@ -22,7 +21,7 @@ from avalanche_branchtune.errors import (
     NonFiniteLossError,
     UnknownOptionError,
 )
-from avalanche_branchtune.experiences import experience_key
+from avalanche_branchtune.experiences import begins, ends, experience_key
 from avalanche_branchtune.keeping import buffers_kept
 from avalanche_branchtune.norms import NORM_LAYERS
 from avalanche_branchtune.options import at_least, fraction, not_negative
@@ -134,6 +133,8 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
         self.losses: list[float] = []
         """Its losses, one for each step."""
         self._before: dict[str, Tensor] = {}
+        self._first = True  # of the experiences: nothing to forget
+        self._owed = False  # a part ended, and it was not said whether it was the last
         self._iterations = 0
         self._begun: tuple[str, int] | None = None
         self._fine_tunings_before = 0
@@ -154,28 +155,37 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Remember the parameters, if they are ranked by their change."""
+        if not begins(strategy):
+            return  # a later part of an online experience
+        if self._owed and not self._first:  # Avalanche marked no part as the last
+            self.fine_tune(strategy)
+        self._owed = False
         self._iterations = 0
         key = experience_key(strategy)
         if key == self._begun:
             self.fine_tunings = self._fine_tunings_before  # it is trained again
         self._begun, self._fine_tunings_before = key, self.fine_tunings
         self._before = {}
-        if self.by == "change" and len(self.storage.buffer):
+        self._first = len(self.storage.buffer) == 0
+        if self.by == "change" and not self._first:
             self._before = {n: p.detach().clone() for n, p in strategy.model.named_parameters()}
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Fine-tune every so many iterations."""
         self._iterations += 1
-        if self.every and self._iterations % self.every == 0 and len(self.storage.buffer):
+        if self.every and self._iterations % self.every == 0 and not self._first:
             self.fine_tune(strategy)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take the experience's samples up, and fine-tune."""
-        first, key = len(self.storage.buffer) == 0, experience_key(strategy, part=True)
+        key = experience_key(strategy, part=True)
         if key != self._taken:  # once, if an experience is trained again
             self.storage.post_adapt(strategy, strategy.experience)
             self._taken = key
-        if not first:
+        self._owed = not ends(strategy)
+        if self._owed:
+            return  # of a part of an online experience
+        if not self._first:
             self.fine_tune(strategy)
         self._before = {}
 
@@ -230,7 +240,7 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
         try:
             with _memories_kept(model):
                 rest.freeze(p for p in model.parameters() if id(p) not in tuned)
-                for step, batch in enumerate(self._batches(size)):
+                for step, batch in enumerate(self._batches(strategy, size)):
                     optimizer.zero_grad()
                     loss = self._loss(strategy, batch)
                     mean = loss.detach().clone()
@@ -256,10 +266,9 @@ class PeriodicFineTuningPlugin(SupervisedPlugin):
         loss: Tensor = strategy.loss_of(batch, full_precision=strategy.scaler.is_enabled())
         return loss
 
-    def _batches(self, size: int) -> Iterator[Any]:
-        loader = DataLoader(
-            self.storage.buffer.train(), batch_size=size, shuffle=True, drop_last=True
-        )
+    def _batches(self, strategy: Any, size: int) -> Iterator[Any]:
+        buffer = self.storage.buffer.train()
+        loader = strategy.loader_of(buffer, size, name="the buffer", drop_last=True)
         done = 0
         while True:
             for batch in loader:

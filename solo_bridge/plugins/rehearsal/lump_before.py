@@ -11,6 +11,7 @@ from torch import Tensor
 from avalanche_branchtune.errors import IncompatiblePluginError, ViewsError
 from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.keeping import random_state_kept
+from avalanche_branchtune.loading import UNREADABLE, first_readable
 from avalanche_branchtune.options import at_least_one, positive
 from solo_bridge.plugins.rehearsal.lump_procedure import Procedure
 from solo_bridge.plugins.rehearsal.mixing import mixed, pixels, share
@@ -111,7 +112,7 @@ class BeforeAugmentation(Procedure):
     def begin(self, strategy: Any) -> None:
         """Begin to mix, if something is remembered."""
         with random_state_kept():
-            pixels(plain_image(strategy.plain_data("LUMPPlugin"), 0))
+            pixels(plain_image([first_readable(strategy.plain_data("LUMPPlugin"))], 0))
         self.mixing.active = True
 
     def end(self, strategy: Any) -> None:
@@ -122,9 +123,16 @@ class BeforeAugmentation(Procedure):
             return
         data = strategy.plain_data("LUMPPlugin")
         draw = self.reservoir.draw(len(data))
-        new = [plain_image(data, i) for i in draw.enter]
+        new, unread = list[Any](), list[int]()
+        for place, i in enumerate(draw.enter, start=len(draw.stay)):
+            try:
+                new.append(plain_image(data, i))
+            except UNREADABLE:
+                if strategy.on_bad_image != "skip":
+                    raise
+                unread.append(place)
         self.mixing.images = [self.mixing.images[i] for i in draw.stay] + new
-        self.reservoir.take(draw)
+        self.reservoir.take(draw, without=unread)
         self._taken = key
 
     def pause(self) -> None:

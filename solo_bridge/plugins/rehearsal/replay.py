@@ -10,7 +10,7 @@ from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer, ReservoirSamplingBuffer
 
 from avalanche_branchtune import ranks
-from avalanche_branchtune.errors import BatchSizeError
+from avalanche_branchtune.errors import BatchSizeError, UnknownOptionError
 from avalanche_branchtune.experiences import experience_key
 from avalanche_branchtune.options import at_least_one, one_of
 from solo_bridge.plugins.rehearsal.buffers import (
@@ -73,6 +73,15 @@ class WholeBatchReplay(ReplayPlugin):
             storage_policy=policy,
         )
         self._taken: tuple[str, int] | None = None
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Refuse, before anything is trained, a policy that would end it at a bad image."""
+        looks = isinstance(self.storage_policy, MinimumRedundancyBuffer)
+        if looks and strategy.on_bad_image == "skip":
+            raise UnknownOptionError(
+                "MinimumRedundancyBuffer compares all images of an experience: pass "
+                "SelfSupervised(on_bad_image='stop'), after taking out what branchtune check names"
+            )
 
     def before_training_exp(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,12 +57,13 @@ class Reservoir:
         stay, enter = kept[kept < old], kept[kept >= old] - old
         return Draw(stay.tolist(), enter.tolist(), keys[kept])
 
-    def take(self, draw: Draw) -> None:
+    def take(self, draw: Draw, without: Sequence[int] = ()) -> None:
         """Make a draw the new state.
 
         :param draw: of this reservoir.
+        :param without: places in it of items that could not be had.
         """
-        self.keys = draw.keys
+        self.keys = draw.keys[[i for i in range(len(draw.keys)) if i not in without]]
 
 
 def candidates(seen: int, count: int, size: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from avalanche_branchtune.evaluation import (
     knn_probe,
 )
 from avalanche_branchtune.metrics import AnalysisMetric, ProbeMetric
+from avalanche_branchtune.streams import ArrayImages, class_incremental
 from tests.avalanche_branchtune.evaluation.labelled import TEST, TRAIN, labelled
 
 
@@ -82,6 +84,10 @@ def test_bad_input() -> None:
         StreamProbe(KNNProbe(), TRAIN, TEST, scope="past")
     with pytest.raises(ProbeError, match="3 training and 2 test experiences"):
         StreamProbe(KNNProbe(), TRAIN, TEST[:2], scope="seen")
+    images = ArrayImages(np.zeros((4, 2, 2, 3), np.uint8), [0, 0, 1, 1])
+    halves = class_incremental(images, images, 2, class_order=[0, 1])
+    with pytest.raises(ProbeError, match=r"that the first experience has not, \[1\] …"):
+        StreamProbe(KNNProbe(), halves.train_stream, [images], scope="seen")
     with pytest.raises(ProbeError, match="at least one of each"):
         StreamProbe(KNNProbe(), [], TEST)
     with pytest.raises(ProbeError, match=r"no training sample is labelled \[4, 5\]"):

@@ -11,6 +11,7 @@ from avalanche.benchmarks import split_online_stream
 from avalanche.logging import InteractiveLogger
 from avalanche.training.plugins import EvaluationPlugin
 
+from avalanche_branchtune import BranchTuningPlugin
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
 from avalanche_branchtune.metrics import (
@@ -90,6 +91,21 @@ def test_online_streams_are_counted_by_their_experiences(tmp_path: Path) -> None
     strategy.eval(stream.test_stream)
     run = load_run(tmp_path)
     assert (run.n_experiences, run.finished) == (2, 2) and len(run.seconds) == 2
+
+
+def test_what_is_known_of_an_end_only_when_the_next_begins(tmp_path: Path) -> None:
+    """Parts that divide an experience exactly: Avalanche marks none of them as the last."""
+    stream = supervised.benchmark(3)
+    size = len(stream.train_stream[0].dataset) // 2
+    assert all(len(e.dataset) == 2 * size for e in stream.train_stream)
+    recorder = RunRecorder(tmp_path, "online")
+    evaluator = EvaluationPlugin(*run_metrics([]), loggers=[recorder])
+    strategy = supervised.strategy([BranchTuningPlugin(verbose=False)], evaluator=evaluator)
+    parts = split_online_stream(stream.train_stream, size, access_task_boundaries=True)
+    strategy.train(parts)
+    run = recorder.run
+    assert len(run.seconds) == 2 and all(seconds > 0 for seconds in run.seconds)
+    assert len(run.branch_norms) == 2 and run.branch_norms[1], "the last has not ended"
 
 
 def test_a_probe_of_another_stream_is_refused() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import (
     EWCPlugin,
@@ -26,7 +27,9 @@ from avalanche_branchtune.errors import IncompatiblePluginError, LabelError
 from avalanche_branchtune.streams import data_incremental, without_labels
 from solo_bridge import solo_views
 from solo_bridge.plugins.distillation.cassle import CaSSLePlugin
+from solo_bridge.plugins.partial.kappatune import KappaTunePlugin
 from solo_bridge.plugins.regularizers import (
+    L2Plugin,
     SelfSupervisedEWCPlugin,
     SelfSupervisedMASPlugin,
     SelfSupervisedSIPlugin,
@@ -481,3 +484,52 @@ def test_a_method_without_features() -> None:
 def test_labels_are_needed_as_in_training() -> None:
     with pytest.raises(LabelError, match="sample without a label"):
         run_of([EWC(1.0)], method("supcon")).train(few(1, without_labels(data()))[0])
+
+
+# ---- beside others that freeze or leave out steps
+
+
+def test_si_forgets_gradients_of_what_stands_still() -> None:
+    si = SelfSupervisedSIPlugin(1.0)
+    run = run_of([si, KappaTunePlugin(number=1, verbose=False)], lr=0.05)
+    for experience in few(3):
+        run.train(experience)
+        assert all(v.data.min() > -1e-6 for v in importance(si).values() if v.data.numel())
+
+
+def test_si_adds_nothing_of_a_step_that_was_left_out() -> None:
+    """A loss scaler that overflows leaves weights alone and gradients infinite."""
+
+    class Overflow(SupervisedPlugin):
+        def after_update(self, strategy: Any, **kwargs: Any) -> None:
+            for p in strategy.model.parameters():
+                if p.grad is not None:
+                    p.grad.fill_(float("inf"))
+
+    si = SelfSupervisedSIPlugin(1.0)
+    run = run_of([Overflow(), si])
+    for experience in few(2):
+        run.train(experience)
+    assert all((v.data == 0).all() for v in importance(si).values())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_l2_holds_what_kappatune_froze(order: int) -> None:
+    l2, kappa = L2Plugin(), KappaTunePlugin(number=1, verbose=False)
+    run = run_of([l2, kappa][::order])
+    for experience in few(2):
+        run.train(experience)
+    backbone = dict(run.model.part("backbone").named_parameters())
+    assert set(l2.anchor) == set(backbone) and run.plugins[0] is kappa
+
+
+@pytest.mark.parametrize("size", [25, 20])
+def test_l2_learns_of_an_end_that_no_part_is_marked_as(size: int) -> None:
+    l2 = L2Plugin()
+    run = run_of([l2], train_mb_size=5)
+    parts = split_online_stream(stream(2).train_stream, size, access_task_boundaries=True)
+    anchored = []
+    for part in parts:
+        run.train(part)
+        anchored.append((part.origin_experience.current_experience, bool(l2.anchor)))
+    assert set(anchored) >= {(0, False), (1, True)} and (1, False) not in anchored

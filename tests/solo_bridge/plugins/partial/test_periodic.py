@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
@@ -23,6 +24,16 @@ from solo_bridge.plugins.partial.periodic import PeriodicFineTuningPlugin, relat
 from tests.selfsupervised import ALL_METHODS, BACKBONE, method, strategy, stream
 
 SMALL: dict[str, Any] = {"steps": 2, "memory": 40}
+
+
+def test_parts_of_an_online_stream_are_one_experience() -> None:
+    for every, size, expected in ((None, 15, 4), (3, 15, 4 + 4), (None, 10, 3)):
+        plugin = PeriodicFineTuningPlugin(every, **SMALL)
+        run = strategy(plugins=[plugin], train_epochs=1, train_mb_size=5)
+        benchmark = stream(5)
+        assert {len(e.dataset) for e in benchmark.train_stream} == {20}
+        run.train(split_online_stream(benchmark.train_stream, size, access_task_boundaries=True))
+        assert plugin.fine_tunings == expected, "of 10 no part is marked as the last, nor the end"
 
 
 class Around(PeriodicFineTuningPlugin):
