@@ -84,7 +84,7 @@ def test_bad_input() -> None:
         StreamProbe(KNNProbe(), TRAIN, TEST, scope="past")
     with pytest.raises(ProbeError, match="3 training and 2 test experiences"):
         StreamProbe(KNNProbe(), TRAIN, TEST[:2], scope="seen")
-    images = ArrayImages(np.zeros((4, 2, 2, 3), np.uint8), [0, 0, 1, 1])
+    images = ArrayImages(np.zeros((4, 2, 2, 3), np.uint8), [0, 0, 1, 1], [0] * 4)
     halves = class_incremental(images, images, 2, class_order=[0, 1])
     with pytest.raises(ProbeError, match=r"that the first experience has not, \[1\] …"):
         StreamProbe(KNNProbe(), halves.train_stream, [images], scope="seen")
