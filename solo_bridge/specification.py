@@ -74,7 +74,8 @@ def build(
 
     :param spec: for example ``"branch_tuning+cassle"``.
     :param method: what is trained.
-    :param options: name → arguments of its plugin (or strategy class).
+    :param options: name → arguments of its plugin, or of its strategy class, which go before
+        ``settings``.
     :param plugins: further plugins.
     :param preset: name of a preset, see :data:`solo_bridge.presets.PRESETS`, from which
         options and settings are taken that are not given: options one by one, and so
@@ -102,6 +103,6 @@ def build(
     for e in parts:
         if e.is_strategy:
             cls = e.maker
-            settings = {**options.get(e.name, {}), **settings}
+            settings = {**settings, **e.fixed, **options.get(e.name, {})}
     strategy: SelfSupervised = cls(method, plugins=[*made, *(plugins or [])], **settings)
     return strategy

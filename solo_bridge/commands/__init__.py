@@ -69,4 +69,9 @@ def parsed(arguments: Sequence[str]) -> Namespace:
         parser = commands.add_parser(name, help=does)
         if name == asked:
             command(name).arguments(parser)
-    return top.parse_args(arguments)
+    found, left = top.parse_known_args(arguments)
+    if left and not (found.command == "run" and all("=" in w and w[0] != "-" for w in left)):
+        top.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:  # argparse leaves words that stand behind an option: run … -m seed=0,1
+        found.overrides += left
+    return found

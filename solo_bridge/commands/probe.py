@@ -153,6 +153,8 @@ def _stream(options: Namespace, size: int) -> Any:
             raise RecordError(f"{where} is of another version: {error}: say --data") from error
         if isinstance(own, Configured) and options.experiences is not None:
             raise UnknownOptionError("--experiences: of --data; the run's own stream says how many")
+        if getattr(own, "class_seed", None) is not None and "seed" in given:
+            given["class_seed"] = options.seed
         if isinstance(own, Configured) and "seed" in own.stream_options and "seed" in given:
             given["stream_options"] = {**own.stream_options, "seed": options.seed}
         if options.json is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -85,10 +84,16 @@ def run(options: Namespace) -> int:
     from solo_bridge.compat import load
 
     load()
+    from solo_bridge.comparison.experiment import forget_pixels
     from solo_bridge.run import composing
-    from solo_bridge.run.running import run_of, train
+    from solo_bridge.run.running import launcher_of, run_of, train
 
     composing.only_one(overrides)
+    if options.cfg is None and file is None and launcher_of(overrides) != "basic":
+        raise ConfigError(
+            "hardware=slurm and hydra/launcher start jobs of a sweep: add --multirun, also for one "
+            "run, or leave them out to train here"
+        )
     if options.cfg is not None:
         content = composing.composed(overrides, file)
         _print(content if options.cfg == "composed" else run_of(overrides, file).config)
@@ -102,7 +107,7 @@ def run(options: Namespace) -> int:
         return _in_processes(one, processes)
     train(one)
     if not job.follows():
-        shutil.rmtree(one.out / "pixels", ignore_errors=True)
+        forget_pixels(one.out)
         _show([one])
     return 0
 
@@ -124,11 +129,12 @@ def _file(options: Namespace) -> tuple[Path | None, list[str]]:
 def _several(file: Path | None, overrides: list[str], cfg: str | None) -> int:
     training.load()
     from avalanche_branchtune.report import write_report
+    from solo_bridge.comparison.experiment import forget_pixels
     from solo_bridge.run import composing
     from solo_bridge.run.running import launch, launcher_of, run_of, train_several
 
-    hydras = [one for one in overrides if one.startswith(("hydra.", "hydra/", "hardware=slurm"))]
-    own = [one for one in overrides if not one.startswith(("hydra.", "hydra/"))]
+    hydras, own = composing.split(overrides)
+    hydras += [one for one in own if one.startswith("hardware=slurm")]  # which says the launcher
     each = composing.sweep(own)
     runs = [run_of(one, file) for one in each]
     if cfg is not None:
@@ -136,6 +142,11 @@ def _several(file: Path | None, overrides: list[str], cfg: str | None) -> int:
             print("---")
             _print(one.config)
         return 0
+    if any(one.config["hardware"]["processes"] > 1 for one in runs):
+        raise ConfigError(
+            "hardware.processes: the runs of a sweep have a process each; several for one run "
+            "without --multirun"
+        )
     launcher = launcher_of(hydras)
     print(f"{len(runs)} runs, {sum(one.finished() for one in runs)} of them finished before")
     if launcher == "basic":
@@ -145,8 +156,9 @@ def _several(file: Path | None, overrides: list[str], cfg: str | None) -> int:
             runs, jobs, lambda record: print(f"{record.name}, seed {record.seed}: finished")
         )
     else:
-        launch(runs, hydras)
-        failed = {}
+        failed = launch(runs, hydras)
+    for out in dict.fromkeys(one.out for one in runs):
+        forget_pixels(out)
     finished = [one for one in runs if one.finished()]
     for why in failed:
         print(f"{why} failed: {failed[why]}", file=sys.stderr)

@@ -35,7 +35,7 @@ def arguments(parser: ArgumentParser, name: str) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help=f"of each experience (default: {EPOCHS[name]})")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--samples", type=int, default=4000, help="number of training images")
+    parser.add_argument("--samples", type=int, default=4000, help="training images of the digits")
     parser.add_argument(
         "--views",
         choices=("batched", "solo_learn"),
@@ -184,7 +184,7 @@ def train(
     *,
     separate: bool,
     imports: list[str],
-    whole: bool = True,
+    page: bool = True,
 ) -> None:
     """Train what is not finished and show all.
 
@@ -194,7 +194,7 @@ def train(
     :param options: of :func:`arguments_of_jobs`.
     :param separate: whether each has a process of its own.
     :param imports: files that register names.
-    :param whole: whether they are all of the comparison; else there is no page.
+    :param page: whether one is written of them.
     """
     warnings.filterwarnings("ignore")  # Avalanche's and Lightning's, about their own insides
     import torch
@@ -228,11 +228,11 @@ def train(
         return
     _show(runs)
     took = f"\n{time.perf_counter() - begin:.0f} s; look at"
-    if whole:
+    if page:
         title = f"{comparison.method}, {len(specs)} strategies"
         print(took, write_report(runs, out, title=title))
     else:
-        print(took, comparison.folder(specs[0], out))
+        print(took, *(comparison.folder(spec, out) for spec in specs))
 
 
 def command_of(options: Namespace) -> str:

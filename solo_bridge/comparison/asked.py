@@ -16,6 +16,8 @@ from avalanche_branchtune.writing import write_text
 ASKED = "comparison.json"
 FAILED = "failed.txt"
 """Why a run of a study failed, which goes on with the others."""
+FREE = ("command", "seed", "workers")
+"""Settings that may change when a run goes on, and differ between runs that are compared."""
 FORMAT = "avalanche-branchtune comparison 1"
 
 
@@ -117,8 +119,7 @@ class Asked:
         differing = [
             f"{name} {other.settings.get(name)!r} instead of {self.settings.get(name)!r}"
             for name in (names if only is None else only)
-            if name not in ("command", "seed")
-            and self.settings.get(name) != other.settings.get(name)
+            if name not in FREE and self.settings.get(name) != other.settings.get(name)
         ]
         if differing:
             raise RecordError(

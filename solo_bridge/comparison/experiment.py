@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,17 @@ TALKING = ("branch_tuning", "clr", "fixed_norms", "kappatune")
 SHORT = 100
 """Fewer epochs of each experience than this are few: the paper has 500."""
 CAVEAT = "A schedule this short shows that everything runs, and supports no claim of a paper."
+
+
+def forget_pixels(out: Path) -> None:
+    """Remove a folder's decoded images, unless a run there will want them.
+
+    :param out: folder of the runs' folders, which several processes may share.
+    """
+    runs = [path.parent for path in out.glob(f"*/{ASKED}")]
+    found = [asked(run) for run in runs]
+    if all(one is None or one.finished for one in found) and not any(map(plasticity.waits, runs)):
+        shutil.rmtree(out / PIXELS, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -328,19 +340,23 @@ class Experiment(ABC):
         if "online" in self.probes:
             labelled = LabelledImages(stream.train_stream)
             online = [OnlineProbe(classes_of(stream), labelled=labelled)]
-        return build(
-            spec,
-            method,
-            options=options,
-            plugins=[*plugins, *online],
+        settings = {
             **self.training_settings(),
-            views=self.kind_of_views,
-            train_mb_size=self.batch,
-            train_epochs=self.epochs,
-            device=self.device,
-            reproducible_views=True,
-            evaluator=evaluator,
-        )
+            "views": self.kind_of_views,
+            "train_mb_size": self.batch,
+            "train_epochs": self.epochs,
+            "device": self.device,
+            "reproducible_views": True,
+            "evaluator": evaluator,
+        }
+        for e in entries(spec):
+            both = sorted(settings.keys() & {**e.fixed, **options[e.name]}.keys())
+            if e.is_strategy and both:
+                raise UnknownOptionError(
+                    f"options of {e.name}: {both[0]} is the same for all that are compared: say it "
+                    "as a setting of the training"
+                )
+        return build(spec, method, options=options, plugins=[*plugins, *online], **settings)
 
     def _train(
         self, spec: str, stream: Any, out: Path, checkpoints: Checkpoints, progress: Progress

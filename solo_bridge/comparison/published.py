@@ -57,6 +57,12 @@ def overridden(of: Preset, method: str, given: Mapping[str, Any], device: str) -
     epochs = of.method(method).optimizer_settings.get("warmup_epochs")
     if warmup(of, method, given["epochs"]):
         changed["warm-up"] = f"a tenth of the epochs, at most {epochs}, instead of {epochs}"
+    usual = of.method(method).optimizer_settings
+    changed |= {
+        f"{name} of the optimizer": f"{value} instead of {usual.get(name, 'the usual')}"
+        for name, value in given.get("optimizer_settings", {}).items()
+        if value != usual.get(name)
+    }
     if precision_on(device, of.precision, of.name) != of.precision:
         changed["precision"] = f"bf16 instead of {of.precision}, on a CPU"
     return changed

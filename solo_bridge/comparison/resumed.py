@@ -62,6 +62,15 @@ def made(settings: Mapping[str, Any]) -> Experiment:
     return Configured(**settings) if "named" in settings else Comparison(**settings)
 
 
+def finished(out: Path) -> list[Path]:
+    """Return the folders of the runs in a folder that are trained.
+
+    :param out: of their folders.
+    """
+    runs = [path.parent for path in sorted(out.glob(f"*/{ASKED}"))]
+    return [run for run in runs if (one := asked(run)) is not None and one.finished]
+
+
 def unfinished(folder: Path) -> list[Part]:
     """Return what can go on at or below a folder; nothing if all of it is finished.
 

@@ -114,6 +114,11 @@ class StreamSettings:
         for name in ("samples", "size", "experiences"):
             at_least(1, name, getattr(self, name))
         at_least(0, "seed", self.seed)
+        if self.data is not None and self.samples != StreamSettings.samples:
+            raise UnknownOptionError(
+                f"samples {self.samples}: of the digits; of {self.data} all images are used, or "
+                "per_class of each class"
+            )
         for name in ("per_class", "test_per_class"):
             if getattr(self, name) is not None:
                 at_least(1, name, getattr(self, name))

@@ -16,6 +16,9 @@ from solo_bridge.comparison.scenarios import StreamSettings, classes_of
 from solo_bridge.method import SoloMethod
 from solo_bridge.presets import preset
 
+PRESETS_OWN = ("width", "optimizer", "lr")
+"""Settings that are a preset's, where there is one."""
+
 
 @dataclass(frozen=True)
 class Comparison(StreamSettings, Experiment):
@@ -116,6 +119,12 @@ class Comparison(StreamSettings, Experiment):
                 f"preset {self.preset!r} is of {preset(self.preset).data}: pass the folder that "
                 "holds it (--data), with train/<class> and test/<class>"
             )
+        for name in PRESETS_OWN if self.preset is not None else ():
+            if getattr(self, name) != getattr(Comparison, name):
+                raise UnknownOptionError(
+                    f"{name} {getattr(self, name)!r} beside preset {self.preset!r}, which says it: "
+                    "leave one of the two out"
+                )
         super().check()
 
     def training_settings(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from avalanche_branchtune.options import at_least, positive
 from avalanche_branchtune.records import Run, load_run
 from solo_bridge.apart import stopped_by
 from solo_bridge.comparison.asked import ASKED, Asked, asked
+from solo_bridge.comparison.configured import Configured
 from solo_bridge.comparison.experiment import MINUTES, PIXELS, Experiment
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.presets import preset
@@ -135,7 +136,8 @@ def _ask(
     """Write what is asked for to the folder of each run, before any is trained."""
     threads, settings = torch.get_num_threads(), vars(comparison)
     new = [Asked.of(settings, s, i, imports, separate, threads) for i, s in enumerate(specs)]
-    for path in sorted(out.glob(f"*/{ASKED}")):
+    beside = () if isinstance(comparison, Configured) else sorted(out.glob(f"*/{ASKED}"))
+    for path in beside:  # those of a configuration are in another folder if they differ
         known = asked(path.parent)
         if known is not None and new:
             known = known.filled(vars(type(comparison)()))

@@ -99,6 +99,17 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
         return jobs
 
 
+def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return Hydra's own overrides, as ``hydra.launcher.partition=gpu``, and the configuration's.
+
+    :param overrides: as they were given.
+    """
+    with refused():
+        named = [(one.key_or_group, str(one.input_line)) for one in parse(overrides)]
+    hydras = [line for key, line in named if key.startswith(("hydra.", "hydra/"))]
+    return hydras, [line for _, line in named if line not in hydras]
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Return overrides as Hydra understands them.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from avalanche_branchtune.writing import write_text
 from solo_bridge.apart import Stopped, stopped_by
 from solo_bridge.comparison.asked import Asked, asked
 from solo_bridge.comparison.configured import Configured
-from solo_bridge.comparison.experiment import PIXELS
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.registry import import_file
 from solo_bridge.run.completing import completed, experiment, folder
@@ -183,19 +180,16 @@ def train_several(runs: Sequence[Run], jobs: int, done: Any) -> dict[str, str]:
     left = sorted((run for run in runs if not run.finished()), key=lambda run: run.spec != "joint")
     how = {name: hardware[name] for name in ("checkpoint_minutes", "keep_checkpoints")}
     imports = list(dict.fromkeys(file for run in runs for file in run.config["imports"]))
-    with ExitStack() as stack:
-        for out in dict.fromkeys(run.out for run in runs):
-            stack.callback(shutil.rmtree, out / PIXELS, ignore_errors=True)
-        try:
-            works = [run.work for run in left]
-            run_works(works, jobs, imports, {**how, "bar": False}, done, keep_failures=True)
-        except Stopped as error:
-            count = sum(run.finished() for run in runs)
-            error.args = (
-                f"{error}; {count} of {len(runs)} runs finished, the others go on where "
-                "they are when it is started again",
-            )
-            raise
+    try:
+        works = [run.work for run in left]
+        run_works(works, jobs, imports, {**how, "bar": False}, done, keep_failures=True)
+    except Stopped as error:
+        count = sum(run.finished() for run in runs)
+        error.args = (
+            f"{error}; {count} of {len(runs)} runs finished, the others go on where "
+            "they are when it is started again",
+        )
+        raise
     return {str(run.folder): why for run in left if (why := run.work.failure()) is not None}
 
 
@@ -223,12 +217,13 @@ def checked(runs: Sequence[Run]) -> None:
         run.begin()
 
 
-def launch(runs: Sequence[Run], overrides: Sequence[str]) -> None:
+def launch(runs: Sequence[Run], overrides: Sequence[str]) -> dict[str, str]:
     """Train runs by a launcher of Hydra's, such as submitit's, and wait for their end.
 
     :param runs: of a sweep.
     :param overrides: those of the launcher's own settings, ``hydra/…`` and ``hydra.…``, and groups.
-    :raises BranchTuneError: for what cannot be.
+    :return: folder → why, of the runs that failed.
+    :raises BranchTuneError: before anything is trained, for what cannot be.
     """
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
@@ -243,8 +238,23 @@ def launch(runs: Sequence[Run], overrides: Sequence[str]) -> None:
         context = HydraContext(config_loader=loaded.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(context, work, config)
     files = [[f"+file='{(run.folder / CONFIG).resolve()}'"] for run in left]
-    for result in launcher.launch(files, initial_job_idx=0) if files else []:
-        _ = result.return_value  # raises what the job did
+    failed: dict[str, str] = {}
+    try:
+        results = launcher.launch(files, initial_job_idx=0) if files else []
+    except Exception as error:  # of a job that was killed; of the others nothing is said
+        return {str(run.folder): _last_line(error) for run in left if not run.finished()}
+    for run, result in zip(left, results, strict=True):
+        try:
+            _ = result.return_value  # raises what the job did
+        except Exception as error:
+            failed[str(run.folder)] = _last_line(error)
+    return failed
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what an error says: of a traceback, as launchers hand them on, its last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -\t")]
+    return lines[-1] if lines else type(error).__name__
 
 
 def work(config: Any) -> None:

@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("hydra")
 
 from solo_bridge import cli
+from solo_bridge.commands import parsed
+from solo_bridge.run.composing import split
 from tests.solo_bridge.run.tiny import tiny
 
 MISTAKES = {
@@ -37,6 +39,8 @@ MISTAKES = {
     "logger=tensorbord": "did you mean tensorboard?",
     "augmentation.blur_prob=2": "expected a number from 0 to 1; got 2",
     "seed=0,1": "seed=0,1: several values: add --multirun",
+    "hardware=slurm": "start jobs of a sweep: add --multirun",
+    "-m hardware.processes=2": "the runs of a sweep have a process each",
     "seed=${nope}": "'nope' not found",
     "name=../up": "name: expected that of one folder",
     "imports=[nowhere.py]": "nowhere.py",
@@ -56,9 +60,21 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_mistake_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: str
 ) -> None:
-    line = said(capsys, *tiny(tmp_path), mistake)
+    *flags, last = mistake.split()
+    line = said(capsys, *flags, *tiny(tmp_path), last)
     assert line.startswith("branchtune run: ") and MISTAKES[mistake] in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_may_stand_among_overrides() -> None:
+    words = ["run", "preset=laptop", "--multirun", "seed=0,1", "--cfg", "job", "method=byol"]
+    found = parsed(words)
+    assert found.overrides == ["preset=laptop", "seed=0,1", "method=byol"]
+    assert found.multirun and found.cfg == "job"
+    with pytest.raises(SystemExit):
+        parsed(["run", "preset=laptop", "-m", "--fast=1"])
+    hydras = ["+hydra.launcher.additional_parameters.account=a", "hydra/launcher=submitit_local"]
+    assert split(["seed=0,1", *hydras]) == (hydras, ["seed=0,1"])
 
 
 def test_options_of_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ import yaml
 
 pytest.importorskip("hydra")
 
+from hydra.core.plugins import Plugins
+
 from avalanche_branchtune.records import load_run
 from solo_bridge import cli
 from solo_bridge.augmentation import Augmentation
 from solo_bridge.comparison import Comparison
+from solo_bridge.comparison.asked import Asked
 from solo_bridge.comparison.configured import tuples
+from solo_bridge.comparison.experiment import forget_pixels
 from solo_bridge.comparison.progress import Progress
 from solo_bridge.comparison.resumed import made
 from solo_bridge.config import settings_from_config
 from solo_bridge.run.composing import sweep
-from solo_bridge.run.running import run_of
+from solo_bridge.run.running import launch, run_of
 from solo_bridge.status import status
 from tests.solo_bridge.config.examples import written
 from tests.solo_bridge.run.tiny import tiny
@@ -85,7 +90,7 @@ def test_a_run_the_same_again_and_one_that_is_cut(
 
     ask_to_end_once(monkeypatch)
     elsewhere = ["run", "--config", str(folder / "config.yaml"), f"out={tmp_path / 'two'}"]
-    assert cli.main(elsewhere) == 130
+    assert cli.main([*elsewhere, "hardware.keep_checkpoints=true"]) == 130
     (other,) = (tmp_path / "two").glob("*/*-0")
     assert other.relative_to(tmp_path / "two") == folder.relative_to(tmp_path / "one")
     last = capsys.readouterr().err.splitlines()[-1]
@@ -93,12 +98,49 @@ def test_a_run_the_same_again_and_one_that_is_cut(
     assert status(other).state == "interrupted"
     assert cli.main(["resume", str(other)]) == 0
     assert status(other).state == "done"
+    assert list(other.glob("state-*.pt")), "as it was told when it was begun"
     assert accuracies(other) == accuracies(folder), "it ends as if it had not been cut"
 
     changed = {**config, "training": {**config["training"], "lr": 0.5}}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
     assert cli.main(["run", str(folder / "config.yaml")]) == 2
     assert "'lr': 0.5" in capsys.readouterr().err
+
+
+def test_decoded_images_stay_while_a_run_will_want_them(tmp_path: Path) -> None:
+    experiment = run_of(tiny(tmp_path)).experiment
+    new = Asked.of(vars(experiment), "fine_tuning")
+    (tmp_path / "pixels").mkdir()
+    for finished in (False, True):
+        replace(new, finished=True).save(tmp_path / "a-0")
+        replace(new, finished=finished).save(tmp_path / "b-0")
+        forget_pixels(tmp_path)
+        assert (tmp_path / "pixels").exists() != finished
+
+
+def test_one_job_that_fails_is_named_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [run_of(tiny(tmp_path, f"seed={seed}")) for seed in (0, 1, 2)]
+
+    class Launcher:
+        """The second job ends with an error, which comes when its result is asked for."""
+
+        def launch(self, overrides: Any, initial_job_idx: int) -> Any:
+            errors = [None, RuntimeError("Traceback …\n  File …\nKeyError: 'a'\n"), None]
+            return [Result(error) for error in errors]
+
+    class Result:
+        def __init__(self, error: Exception | None) -> None:
+            self.error = error
+
+        @property
+        def return_value(self) -> None:
+            if self.error is not None:
+                raise self.error
+
+    monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *args: Launcher())
+    assert launch(runs, []) == {str(runs[1].folder): "KeyError: 'a'"}
 
 
 def ask_to_end_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avalanche_branchtune.errors import BranchTuneError, UnknownOptionError
+from solo_bridge.comparison import Comparison
 from solo_bridge.study.plan import plan_of, read_plan
 
 PLAN = """
@@ -114,6 +116,18 @@ def test_a_plan_is_checked_before_anything_is_trained() -> None:
         none.check()
 
 
+@pytest.mark.parametrize("own", [{"lr": 0.9}, {"optimizer": "adam"}, {"width": 8}])
+def test_what_a_preset_says_is_not_said_twice(own: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"preset": "branch_tuning/cifar100", "data": str(tmp_path), **own}
+    with pytest.raises(UnknownOptionError, match="beside preset 'branch_tuning/cifar100', which"):
+        Comparison(**settings).check()
+
+
+def test_what_is_done_otherwise_than_in_a_preset_is_in_the_record() -> None:
+    made = Comparison(preset="branch_tuning/cifar100", optimizer_settings={"momentum": 0.1})
+    assert made.overridden()["momentum of the optimizer"] == "0.1 instead of 0.9"
+
+
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
@@ -126,6 +140,10 @@ def test_a_plan_is_checked_before_anything_is_trained() -> None:
             "digits-simclr-15/fine_tuning-0: .*adamm",
         ),
         ({"fine_tuning": {"settings": {"lr": "1e-3"}}}, "fine_tuning-0: .*lr.*finite number"),
+        (
+            {"fine_tuning": None, "joint": {"options": {"joint": {"train_epochs": 7}}}},
+            "options of joint: train_epochs is the same for all that are compared",
+        ),
         (
             {
                 "fine_tuning": {
