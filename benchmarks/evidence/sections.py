@@ -265,7 +265,6 @@ def neighbours(page: Page, name: str, results: Results) -> None:
 
 
 TOGETHER = (
-    ("branch_tuning", "branch_tuning-4", "branches at four times the rate"),
     ("cassle-0.3", "branch_tuning+cassle", "branches, beside CaSSLe in both"),
     ("branch_tuning", "branch_tuning+cassle", "CaSSLe, beside branches in both"),
 )

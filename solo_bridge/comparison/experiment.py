@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -180,11 +181,13 @@ class Experiment(ABC):
         reason = str(error).splitlines()[0]
         return UnknownOptionError(f"device {self.device!r} cannot be used: {reason}")
 
-    def check(self) -> None:
+    def check(self, specs: Sequence[str] = ()) -> None:
         """Refuse what cannot work, before anything is trained.
 
-        :raises BranchTuneError: for data, a method or a device that is not there, and for numbers
-            that cannot be.
+        :param specs: strategies, each of which is made once; not in a job of several processes,
+            all of which would have to make them.
+        :raises BranchTuneError: for data, a method or a device that is not there, for numbers that
+            cannot be, and for strategies that cannot work.
         """
         self.check_stream()
         for name in ("epochs", "batch"):
@@ -199,7 +202,10 @@ class Experiment(ABC):
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise self._no_device(error) from error
-        Processes().refuse(self.network(self.stream()), self.batch, compile=False)
+        stream = self.stream()
+        Processes().refuse(self.network(stream), self.batch, compile=False)
+        for spec in specs if not ranks.joined() else ():
+            self.strategy(spec, stream, None)
 
     def folder(self, spec: str, out: str | Path) -> Path:
         """Return the folder of a strategy's record.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,10 +109,12 @@ class Comparison(StreamSettings, Experiment):
             f"weight decay 5e-4, cosine{further}",
         }
 
-    def check(self) -> None:
+    def check(self, specs: Sequence[str] = ()) -> None:
         """Refuse what cannot work, before anything is trained.
 
-        :raises BranchTuneError: see the base class; and for a preset without its data.
+        :param specs: see the base class.
+        :raises BranchTuneError: see the base class; and for a preset without its data, or beside
+            settings that are its own.
         """
         at_least(1, "width", self.width)
         if self.preset is not None and self.data is None:
@@ -119,16 +122,20 @@ class Comparison(StreamSettings, Experiment):
                 f"preset {self.preset!r} is of {preset(self.preset).data}: pass the folder that "
                 "holds it (--data), with train/<class> and test/<class>"
             )
+        self._says_nothing_twice()
+        super().check(specs)
+
+    def _says_nothing_twice(self) -> None:
         for name in PRESETS_OWN if self.preset is not None else ():
             if getattr(self, name) != getattr(Comparison, name):
                 raise UnknownOptionError(
                     f"{name} {getattr(self, name)!r} beside preset {self.preset!r}, which says it: "
                     "leave one of the two out"
                 )
-        super().check()
 
     def training_settings(self) -> dict[str, Any]:
         """Return further arguments of :func:`solo_bridge.specification.build`."""
+        self._says_nothing_twice()
         if self.preset is not None:
             warmup = published.warmup(preset(self.preset), self.method, self.epochs)
             return {

@@ -110,7 +110,7 @@ def _check(
         title(spec)
         if specs.count(spec) > 1:
             raise UnknownOptionError(f"strategy {spec!r} is given twice")
-    comparison.check()
+    comparison.check(specs)
     if checkpoint_minutes is not None:
         positive("checkpoint_minutes", checkpoint_minutes)
     if at_least(1, "jobs", jobs) > 1 and ranks.joined():

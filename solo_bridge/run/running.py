@@ -69,9 +69,7 @@ class Run:
 
         :raises BranchTuneError: for what is not there, and for numbers that cannot be.
         """
-        self.experiment.check()
-        if not ranks.joined():  # the strategies of a job are made by all of its processes
-            self.experiment.strategy(self.spec, self.experiment.stream(), None)
+        self.experiment.check([self.spec])
 
     def finished(self) -> bool:
         """Tell whether it is trained and measured.

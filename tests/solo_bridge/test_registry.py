@@ -292,3 +292,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     file.write_text("a = 1\ndef (:\n")
     with pytest.raises(UnknownOptionError, match=r"mine_wrong.py, line 2: SyntaxError"):
         registry.import_file(file)
+
+
+def test_each_strategy_is_made_before_the_first_is_trained(tmp_path: Path) -> None:
+    small = Comparison(samples=40, size=8, width=2, epochs=1, experiences=2, batch=20)
+    with pytest.raises(IncompatiblePluginError, match="CLRPlugin beside BranchTuningPlugin"):
+        compare(["fine_tuning", "branch_tuning+clr"], small, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
