@@ -24,7 +24,7 @@ COMMANDS = {
     "status": "list the runs below a folder: what runs, what died, what is done",
     "study": "run arms × streams × schedules × seeds, and say what the seeds support",
     "presets": "list the papers' settings, or print all of one",
-    "probe": "judge the features of a checkpoint by kNN and a linear probe",
+    "probe": "judge the features of a checkpoint by kNN or a linear probe",
     "analyse": "compare two checkpoints layer by layer: what was kept, what was learnt",
     "export": "write the backbone of a checkpoint for other programs, and compare its outputs",
     "list": "list methods, backbones, strategies, streams, probes or presets",

@@ -99,10 +99,10 @@ def _presets() -> Names:
 KINDS: Mapping[str, tuple[str, Callable[[], Names]]] = {
     "methods": ("of solo-learn, with the settings they start from", _methods),
     "backbones": ("networks by name; a module of your own is as good", _backbones),
-    "strategies": ("of compare and study, joined by +", _strategies),
-    "streams": ("data by name, for streams.named_stream", _streams),
-    "scenarios": ("of compare and study: how their data become experiences", _scenarios),
-    "probes": ("of compare and study; probe has knn and linear", _probes),
+    "strategies": ("of compare, run and study, joined by +", _strategies),
+    "streams": ("data by name, of run and of streams.named_stream", _streams),
+    "scenarios": ("of study: how its data become experiences", _scenarios),
+    "probes": ("of run and study; probe has knn and linear", _probes),
     "presets": ("the papers' settings; branchtune presets NAME prints one", _presets),
 }
 """Kind → what it is, and its names."""

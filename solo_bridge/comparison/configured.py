@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.options import at_least, at_least_one, one_of
 from avalanche_branchtune.streams import STREAMS, named_stream
 from solo_bridge.augmentation import Augmentation
@@ -79,6 +80,11 @@ class Configured(Experiment):
         """
         at_least(0, "seed", self.seed)
         at_least_one("stream.size", self.size)
+        if self.preset is not None and self.named == "digits":
+            raise UnknownOptionError(
+                f"preset {self.preset!r} is of {preset(self.preset).data}: say where they are, as "
+                "stream=split_cifar100 stream.root=DIR or stream=folder stream.root=DIR"
+            )
 
     def stream_facts(self) -> dict[str, Any]:
         """Return what stands beside the numbers of the stream."""

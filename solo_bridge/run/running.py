@@ -6,7 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class Run:
         :raises BranchTuneError: for what is not there, and for numbers that cannot be.
         """
         self.experiment.check([self.spec])
+
+    def on_a_cpu(self) -> Run:
+        """Return the same where there may be no GPU, to be checked."""
+        return replace(self, experiment=replace(self.experiment, device="cpu"))
 
     def finished(self) -> bool:
         """Tell whether it is trained and measured.
@@ -191,10 +195,11 @@ def train_several(runs: Sequence[Run], jobs: int, done: Any) -> dict[str, str]:
     return {str(run.folder): why for run in left if (why := run.work.failure()) is not None}
 
 
-def checked(runs: Sequence[Run]) -> None:
+def checked(runs: Sequence[Run], *, here: bool = True) -> None:
     """Refuse what cannot work in any of several runs, then write what each is asked for.
 
     :param runs: of a sweep.
+    :param here: whether they are trained on this machine, and not where a launcher's jobs run.
     :raises ConfigError: for two that would be in one folder.
     :raises BranchTuneError: for what cannot be.
     """
@@ -209,7 +214,7 @@ def checked(runs: Sequence[Run]) -> None:
     for run in runs:
         same = (run.out, run.spec, run.experiment.variant)  # all but their seeds
         if same not in alike and not run.finished():
-            run.check()
+            (run if here else run.on_a_cpu()).check()
         alike.add(same)
     for run in runs:
         run.begin()
@@ -226,8 +231,7 @@ def launch(runs: Sequence[Run], overrides: Sequence[str]) -> dict[str, str]:
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
-    checked(runs)
-    left = [run for run in runs if not run.finished()]
+    checked(runs, here=False)
     with refused():
         from hydra._internal.callbacks import Callbacks
 
@@ -235,13 +239,20 @@ def launch(runs: Sequence[Run], overrides: Sequence[str]) -> dict[str, str]:
         config = loaded.compose_config(PRIMARY, list(overrides), RunMode.MULTIRUN, False, False)
         context = HydraContext(config_loader=loaded.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(context, work, config)
-    files = [[f"+file='{(run.folder / CONFIG).resolve()}'"] for run in left]
+    failed = _launched(launcher, [run for run in runs if not run.finished()])
+    # Once more for those whose plasticity waited for joint training, which is there now.
+    waiting = [run for run in runs if run.work.waits() and run.work.has_reference()]
+    return {**failed, **_launched(launcher, waiting)}
+
+
+def _launched(launcher: Any, runs: Sequence[Run]) -> dict[str, str]:
+    files = [[f"+file='{(run.folder / CONFIG).resolve()}'"] for run in runs]
     failed: dict[str, str] = {}
     try:
         results = launcher.launch(files, initial_job_idx=0) if files else []
     except Exception as error:  # of a job that was killed; of the others nothing is said
-        return {str(run.folder): _last_line(error) for run in left if not run.finished()}
-    for run, result in zip(left, results, strict=True):
+        return {str(run.folder): _last_line(error) for run in runs if not run.finished()}
+    for run, result in zip(runs, results, strict=True):
         try:
             _ = result.return_value  # raises what the job did
         except Exception as error:

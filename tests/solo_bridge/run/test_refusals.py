@@ -66,6 +66,13 @@ def test_a_mistake_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_papers_settings_want_its_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(capsys, "preset=cassle/cifar100", f"out={tmp_path}")
+    assert "is of CIFAR-100: say where they are, as stream=split_cifar100 stream.root=DIR" in line
+
+
 def test_options_may_stand_among_overrides() -> None:
     words = ["run", "preset=laptop", "--multirun", "seed=0,1", "--cfg", "job", "method=byol"]
     found = parsed(words)

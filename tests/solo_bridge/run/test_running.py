@@ -121,7 +121,8 @@ def test_decoded_images_stay_while_a_run_will_want_them(tmp_path: Path) -> None:
 def test_one_job_that_fails_is_named_beside_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = [run_of(tiny(tmp_path, f"seed={seed}")) for seed in (0, 1, 2)]
+    there = "hardware.device=cuda"  # where the jobs run, not here
+    runs = [run_of(tiny(tmp_path, f"seed={seed}", there)) for seed in (0, 1, 2)]
 
     class Launcher:
         """The second job ends with an error, which comes when its result is asked for."""
