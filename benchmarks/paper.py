@@ -51,7 +51,6 @@ from solo_bridge.study import estimate as estimates
 from solo_bridge.study.plan import plan_of
 from solo_bridge.study.statistics import mean_and_deviation
 from solo_bridge.study.text import MEASURES, tables
-from solo_bridge.views import EvalTransform
 
 PRESET = "branch_tuning/cifar100"
 METHODS = ("simclr", "byol", "barlow_twins", "mocov2plus")
@@ -156,8 +155,7 @@ def random_stream(comparison: Comparison) -> Any:
         return ArrayImages(pixels, labels, [0] * len(labels))
 
     parts = images(comparison.per_class or 500), images(comparison.test_per_class or 100)
-    view = EvalTransform(comparison.size)
-    return class_incremental(*parts, comparison.experiences, eval_transform=view)
+    return class_incremental(*parts, comparison.experiences, eval_transform=comparison.eval_view)
 
 
 def measure(plan: Plan, options: argparse.Namespace) -> str:

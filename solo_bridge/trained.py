@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from avalanche_branchtune.surgery import HEADS
 from solo_bridge.archives import opened
 from solo_bridge.backbones import small_resnet
 from solo_bridge.checkpoint import load_solo_checkpoint, plain_tensors
-from solo_bridge.comparison.asked import asked
+from solo_bridge.comparison.asked import ASKED, Asked, asked
 from solo_bridge.comparison.experiment import REFERENCE
+from solo_bridge.comparison.resumed import made
 from solo_bridge.comparison.settings import Comparison
 from solo_bridge.compat.checkpoint_keys import BACKBONE_KEYS
+from solo_bridge.compat.config_keys import DATASETS
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.files import CHECKPOINT, some
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins.partial.clr import MAP
+from solo_bridge.views import EvalTransform
 
 SIZE = 32
 """Side of the images in pixels, where nothing says it."""
@@ -52,6 +55,7 @@ class Architecture:
     :param kwargs: arguments of its constructor.
     :param cifar_stem: 3×3 stem without max-pool for ResNets; None for what is usual at its size.
     :param method: of solo-learn, that it was trained by.
+    :param normalised: mean and deviation of its images' channels; None for CIFAR-10's, the usual.
     """
 
     name: str | None = None
@@ -59,6 +63,7 @@ class Architecture:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     cifar_stem: bool | None = None
     method: str = "simclr"
+    normalised: tuple[Sequence[float], Sequence[float]] | None = None
 
     def build(self) -> SoloMethod:
         """Return a method with the backbone, newly initialised.
@@ -104,6 +109,11 @@ class Trained:
     def size(self) -> int:
         """Side of the images in pixels."""
         return self.architecture.size or SIZE
+
+    @property
+    def view(self) -> EvalTransform:
+        """From an image to what it takes: of the size and normalised as its own were."""
+        return EvalTransform(self.size, *(self.architecture.normalised or ()))
 
     def to(self, device: str) -> nn.Module:
         """Return the backbone where it is to run.
@@ -202,11 +212,13 @@ def _told(path: Path) -> Architecture:
     if run is not None:
         settings = run.filled(vars(Comparison())).settings
         method = one_of(f"{path}: method", settings["method"], DEFAULTS)
+        normalised = _normalised(run, path)
         if "backbone" in settings:
-            return _configured(settings, method)
+            return replace(_configured(settings, method), normalised=normalised)
         small = f"small_resnet({settings['width']})"
         name = small if settings["preset"] is None else DEFAULTS[method].backbone
-        return Architecture(name, at_least_one(f"{path}: size", settings["size"]), method=method)
+        size = at_least_one(f"{path}: size", settings["size"])
+        return Architecture(name, size, method=method, normalised=normalised)
     if path.suffix not in CHECKPOINT or not path.is_file():
         return Architecture()
     beside = path.with_name("args.json")
@@ -215,6 +227,15 @@ def _told(path: Path) -> Architecture:
         return _from_arguments(said)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Architecture()  # another program's
+
+
+def _normalised(run: Asked, path: Path) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and deviation of the images that a run was judged on."""
+    try:
+        view = made(run.settings).eval_view
+    except TypeError as error:
+        raise CheckpointError(f"{path}: {ASKED} is of another version: {error}") from error
+    return view.mean, view.std
 
 
 def _configured(settings: Mapping[str, Any], method: str) -> Architecture:
@@ -243,6 +264,13 @@ def _from_arguments(said: Mapping[str, Any]) -> Architecture:
         name, kwargs = name.get("name"), name.get("kwargs") or {}
     method, crop = said.get("method"), said.get("crop_size")
     views = said.get("augmentations")
+    first = views[0] if isinstance(views, list) and views else {}
+    data = said.get("data")
+    named = data.get("dataset") if isinstance(data, dict) else said.get("dataset")
+    known_data = DATASETS.get(str(named))
+    normalised: Any = None if known_data is None else (known_data.mean, known_data.std)
+    if "mean" in first and "std" in first:
+        normalised = tuple(first["mean"]), tuple(first["std"])
     if crop is None and isinstance(views, list):
         crop = views[0].get("crop_size")
     crop = crop[0] if isinstance(crop, list) else crop
@@ -253,6 +281,7 @@ def _from_arguments(said: Mapping[str, Any]) -> Architecture:
         crop if isinstance(crop, int) and crop > 0 else None,
         {k: v for k, v in kwargs.items() if k not in ("cifar", "zero_init_residual")},
         method=str(method) if method in DEFAULTS else "simclr",
+        normalised=normalised,
     )
 
 

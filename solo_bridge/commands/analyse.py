@@ -65,7 +65,7 @@ def run(options: Namespace) -> int:
     from avalanche_branchtune.analysis import layerwise_cka
 
     def likeness(reference: str, data: str) -> dict[str, float]:
-        images = _images(data, after.size, options.samples)
+        images = _images(data, after.view, options.samples)
         other = checkpoints.read(reference, options)
         return layerwise_cka(after.backbone, other.backbone, images, batch_size=BATCH)
 
@@ -113,13 +113,12 @@ def _mean(values: dict[str, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _images(data: str, size: int, samples: int) -> Any:
+def _images(data: str, view: Any, samples: int) -> Any:
     """Return some images of a folder as tensors, the same every time."""
     import torch
 
     from avalanche_branchtune.streams import cifar100, unlabelled_folder
     from solo_bridge.comparison.scenarios import CIFAR100
-    from solo_bridge.views import EvalTransform
 
     if data.startswith(CIFAR100):
         images: Any = cifar100(data.removeprefix(CIFAR100), train=False)
@@ -127,6 +126,5 @@ def _images(data: str, size: int, samples: int) -> Any:
         test = Path(data) / "test"
         images = unlabelled_folder(test if test.is_dir() else data)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    view = EvalTransform(size)
     some = [images[i] for i in order[:samples].tolist()]
     return [(view(image), label) for image, label in some]

@@ -72,14 +72,14 @@ def run(options: Namespace) -> int:
 
     settings = _stream(options, network.size)
     settings.check_stream()
-    stream = settings.stream()
+    stream = settings.stream(view=network.view)
     length = len(stream.train_stream)
     asked = length if options.trained is None else options.trained
     trained = int(between(1, length, "--trained", asked))
     made = {"knn": KNNProbe(options.k), "linear": LinearProbe(seed=settings.seed)}
     how: dict[str, Any] = {"batch_size": 256, "num_workers": options.workers}
     how |= {"label_share": options.label_share, "seed": settings.seed, "cache": FeatureCache()}
-    facts = settings.stream_facts()
+    facts = {**settings.stream_facts(), **network.view.facts()}
     lines = [f"{network.path}: {network.name}, {network.size} pixels, on {facts['data']}"]
     found: dict[str, Any] = {}
     for name in names:

@@ -56,16 +56,26 @@ class Configured(Experiment):
     training: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
 
-    def stream(self, cache: Path | None = None) -> Any:
+    @property
+    def eval_view(self) -> EvalTransform:
+        """Of the images that networks are judged on."""
+        return EvalTransform.beside(self._pipelines, self.size)
+
+    def stream(self, cache: Path | None = None, view: EvalTransform | None = None) -> Any:
         """Return the stream.
 
         :param cache: folder for decoded images, of data that have one.
+        :param view: of the images that networks are judged on, instead of :attr:`eval_view`.
         """
         known = STREAMS[one_of("stream", self.named, STREAMS)].options(self.division)
         own = {"seed": self.seed, "cache": cache, "size": self.size}
         options = {**{name: own[name] for name in own if name in known}, **self.stream_options}
-        view = EvalTransform(self.size)
-        return named_stream(self.named, self.division, eval_transform=view, **options)
+        options["eval_transform"] = self.eval_view if view is None else view
+        return named_stream(self.named, self.division, **options)
+
+    @property
+    def _pipelines(self) -> list[Augmentation]:
+        return [Augmentation(**tuples(one)) for one in self.augmentations]
 
     @property
     def decodes(self) -> bool:
@@ -94,7 +104,7 @@ class Configured(Experiment):
         data = {n: v for n, v in self.stream_options.items() if n not in how}
         return {
             "data": _told(self.named, data),
-            "image size": self.size,
+            **self.eval_view.facts(),
             "stream": _told(division, how),
         }
 
@@ -111,7 +121,7 @@ class Configured(Experiment):
             backbone_kwargs=None if small else self.backbone_options,
             image_size=self.size,
             num_classes=classes_of(stream),
-            augmentations=[Augmentation(**tuples(one)) for one in self.augmentations],
+            augmentations=self._pipelines,
             **tuples(self.method_options, {"tau"}),
         )
 

@@ -39,6 +39,7 @@ from solo_bridge.processes import Processes
 from solo_bridge.references import Joint
 from solo_bridge.specification import build, entries, title
 from solo_bridge.strategy import SelfSupervised
+from solo_bridge.views import EvalTransform
 
 REFERENCE = "backbone.pt"
 """The file of a run's folder with its backbone; plasticity is measured against joint training's."""
@@ -113,6 +114,11 @@ class Experiment(ABC):
     @abstractmethod
     def decodes(self) -> bool:
         """Whether images are decoded to the stream's cache."""
+
+    @property
+    @abstractmethod
+    def eval_view(self) -> EvalTransform:
+        """Of the images that networks are judged on."""
 
     @abstractmethod
     def check_stream(self) -> None:

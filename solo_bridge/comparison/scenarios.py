@@ -63,14 +63,20 @@ class StreamSettings:
     seed: int = 0
     class_seed: int | None = None
 
-    def stream(self, cache: Path | None = None) -> Any:
+    @property
+    def eval_view(self) -> EvalTransform:
+        """Of the images that networks are judged on."""
+        return EvalTransform(self.size)
+
+    def stream(self, cache: Path | None = None, view: EvalTransform | None = None) -> Any:
         """Return the stream.
 
         :param cache: folder for the decoded images of ``data``, see
             :class:`~avalanche_branchtune.streams.ImageFiles`.
+        :param view: of the images that networks are judged on, instead of :attr:`eval_view`.
         """
         train, test = self._digits() if self.data is None else self._images(self.data, cache)
-        view = EvalTransform(self.size)
+        view = self.eval_view if view is None else view
         if self.scenario == "domains":
             names = ALTERATIONS[: self.experiences]
             return altered_domains(train, test, names, eval_transform=view, seed=self.seed)
@@ -145,7 +151,7 @@ class StreamSettings:
             later = f", {self.later_per_class} training images of each class after the first"
         return {
             "data": ", ".join([data, *chosen]),
-            "image size": self.size,
+            **self.eval_view.facts(),
             "stream": f"{SCENARIOS[self.scenario]}, {self.experiences} experiences{later}",
             **({} if self.class_seed is None else {"seed of the class order": self.class_seed}),
         }

@@ -16,6 +16,7 @@ from solo_bridge.comparison.experiment import Experiment
 from solo_bridge.comparison.scenarios import StreamSettings, classes_of
 from solo_bridge.method import SoloMethod
 from solo_bridge.presets import preset
+from solo_bridge.views import EvalTransform
 
 PRESETS_OWN = ("width", "optimizer", "lr")
 """Settings that are a preset's, where there is one."""
@@ -61,6 +62,15 @@ class Comparison(StreamSettings, Experiment):
         if self.preset is None:
             return {}
         return published.overridden(preset(self.preset), self.method, vars(self), self.device)
+
+    @property
+    def eval_view(self) -> EvalTransform:
+        """Of the images that networks are judged on: normalised as a preset's views are."""
+        if self.preset is None:
+            return super().eval_view
+        return EvalTransform.beside(
+            preset(self.preset).method(self.method).augmentations, self.size
+        )
 
     @property
     def decodes(self) -> bool:

@@ -79,7 +79,7 @@ class WarmupCosine(LRScheduler):
         """Return the groups' rates at the current step."""
         t, warmup = self.time() // self.every, self.warmup_epochs
         if t < warmup:
-            share = t / max(1.0, warmup - 1)
+            share = min(1.0, t / max(1.0, warmup - 1))  # the last step of a part is no higher
             start = self.warmup_start_lr
             return [start + share * (float(base) - start) for base in self.base_lrs]
         share = min(1.0, (t - warmup) / max(1.0, self.max_epochs - warmup))

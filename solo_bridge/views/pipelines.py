@@ -49,6 +49,21 @@ class EvalTransform:
         self.mean = tuple(mean)
         self.std = tuple(std)
 
+    @classmethod
+    def beside(cls, pipelines: Sequence[Augmentation], size: int) -> EvalTransform:
+        """Return the view that is normalised as the first of some pipelines has it.
+
+        :param pipelines: of the views that are trained on; none for CIFAR-10's numbers.
+        :param size: side in pixels.
+        """
+        return cls(size, pipelines[0].mean, pipelines[0].std) if pipelines else cls(size)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what stands in a record: the size, and other numbers than CIFAR-10's."""
+        if (self.mean, self.std) == (MEAN, STD):
+            return {"image size": self.size}
+        return {"image size": self.size, "image mean": self.mean, "image deviation": self.std}
+
     def __call__(self, image: Any) -> Tensor:
         """Return ``(3, size, size)``."""
         picture = to_rgb(image)

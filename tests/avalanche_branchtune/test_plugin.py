@@ -67,6 +67,17 @@ def test_branches_from_the_second_experience_on_or_from_the_first(pretrained: bo
     assert [s.experience for s in plugin.summaries] == [0, 1, 2][0 if pretrained else 1 :]
 
 
+def test_a_strategy_that_has_trained_already_can_have_it() -> None:
+    watch, plugin = Watch(), BranchTuningPlugin(verbose=False)
+    run = strategy([watch])
+    first, second = benchmark().train_stream[:2]
+    run.train(first)
+    run.plugins.append(plugin)
+    watch.expanded = []
+    run.train(second)
+    assert watch.expanded == [True] * 4 and [s.experience for s in plugin.summaries] == [1]
+
+
 def test_summary_counts_scalars(capsys: pytest.CaptureFixture[str]) -> None:
     run = strategy([plugin := BranchTuningPlugin()])
     for experience in benchmark().train_stream:

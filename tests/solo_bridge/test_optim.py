@@ -35,7 +35,7 @@ def followed(optimizer: Any, scheduler: Any, steps: int) -> list[float]:
 def closed_form(steps: int, warmup: float, start: float, base: float) -> list[float]:
     falling = max(1.0, steps - warmup)
     return [
-        start + t / max(1.0, warmup - 1) * (base - start)
+        start + min(1.0, t / max(1.0, warmup - 1)) * (base - start)
         if t < warmup
         else base * (1 + math.cos(math.pi * (t - warmup) / falling)) / 2
         for t in range(steps)
@@ -54,6 +54,7 @@ def test_rates_of_short_experiences(steps: int, epochs: int) -> None:
     settings = OptimizerSettings(name="sgd", lr=0.5)
     found = rates(settings, steps // epochs, epochs)
     assert found == pytest.approx(closed_form(steps, warmup, 3e-5, 0.5), rel=1e-6)
+    assert max(found) <= 0.5
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(500, 10), (100, 10), (20, 2), (23, 2.3)])

@@ -68,10 +68,15 @@ def test_what_is_said_beside_a_file_and_in_it(tmp_path: Path) -> None:
     kwargs = {"patch_size": 4}
     args = {
         "backbone": {"name": "vit_tiny", "kwargs": kwargs},
-        "augmentations": [{"crop_size": 16}],
+        "augmentations": [{"crop_size": 16, "mean": [0.1] * 3, "std": [0.2] * 3}],
     }
     (tmp_path / "args.json").write_text(json.dumps(args))
-    assert _told(path) == Architecture("vit_tiny", 16, kwargs)
+    normalised = ((0.1,) * 3, (0.2,) * 3)
+    assert _told(path) == Architecture("vit_tiny", 16, kwargs, normalised=normalised)
+    args = {"encoder": "resnet18", "crop_size": 8, "dataset": "imagenet100"}
+    (tmp_path / "args.json").write_text(json.dumps(args))
+    of_data = _told(path).normalised
+    assert of_data is not None and of_data[0] == (0.485, 0.456, 0.406)
     args = {"encoder": "vit_tiny", "backbone_args": {"img_size": 8, "cifar": True}}
     (tmp_path / "args.json").write_text(json.dumps(args))
     assert _told(path) == Architecture("vit_tiny", 8, {"img_size": 8})

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from avalanche_branchtune.errors import ViewsError
-from solo_bridge.augmentation import MEAN, STD
 from solo_bridge.views import EvalTransform
 
 
@@ -70,6 +69,4 @@ def _tensor(item: Any, model: Any) -> Tensor:
             f"{type(model).__name__} has no image_size, to which images could be resized: give "
             "the stream an eval_transform, for example EvalTransform(32)"
         )
-    pipelines = model.augmentations
-    mean, std = (pipelines[0].mean, pipelines[0].std) if pipelines else (MEAN, STD)
-    return EvalTransform(size, mean, std)(image)
+    return EvalTransform.beside(model.augmentations, size)(image)

@@ -10,6 +10,8 @@ pytest.importorskip("hydra")
 
 from avalanche_branchtune.errors import ConfigError
 from avalanche_branchtune.streams import STREAMS
+from solo_bridge.augmentation import MEAN
+from solo_bridge.comparison import Comparison
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.method import available_methods
 from solo_bridge.presets import PRESETS
@@ -88,3 +90,16 @@ def test_every_group_lists_what_it_takes() -> None:
         assert len(set(listed)) >= 5
         for name in listed[:3]:
             assert make(name) is not None
+
+
+def test_images_are_judged_as_they_are_trained_on() -> None:
+    """Mean and deviation of the views' pipelines, and in the record unless they are the usual."""
+    chosen = ["preset=paper/imagenet100_5", "stream.root=there", "stream.classes=list.txt"]
+    configured = experiment(completed(composed(chosen)))
+    compared = Comparison(preset="cassle/imagenet100", data="there", size=224)
+    for made in (configured, compared):
+        assert made.eval_view.mean == (0.485, 0.456, 0.406)
+        facts = made.stream_facts()
+        assert facts["image size"] == 224 and facts["image deviation"] == (0.228, 0.224, 0.225)
+    usual = experiment(completed(composed(["stream.n_experiences=2", "training.epochs=1"])))
+    assert usual.eval_view.mean == MEAN and "image mean" not in usual.stream_facts()
