@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ CLOSE = 1e-5
 """How far ONNX's outputs may be from torch's, absolutely and relatively."""
 
 OPSET = 18
+ARGS = "args.json"
+"""File beside solo-learn's checkpoints that says how they are built."""
 
 
 def export(network: Trained, out: str | Path, form: str, *, generation: str = "main") -> str:
@@ -51,8 +54,8 @@ def export(network: Trained, out: str | Path, form: str, *, generation: str = "m
     :param form: one of :data:`FORMATS`.
     :param generation: of solo-learn, see :func:`~solo_bridge.save_solo_checkpoint`.
     :return: how it was compared.
-    :raises CheckpointError: for another suffix, for outputs that differ, and for a backbone
-        that the other program does not have.
+    :raises CheckpointError: for another suffix, for outputs that differ, for a backbone that the
+        other program does not have, and for a folder with the ``args.json`` of another one.
     :raises UnknownOptionError: for another format, and one that needs what is not installed.
     """
     path = Path(out)
@@ -70,9 +73,22 @@ def export(network: Trained, out: str | Path, form: str, *, generation: str = "m
             save_backbone(network.backbone, written)
             build = {"torchvision": _of_torchvision, "timm": _of_timm}.get(form, _of_bridge)
             said = _weights(network, written, build)
+        _refuse_others(path, Path(folder) / ARGS)
         for file in sorted(Path(folder).iterdir(), reverse=True):  # args.json after the .ckpt
             os.replace(file, path.with_name(file.name))
     return said
+
+
+def _refuse_others(path: Path, described: Path) -> None:
+    """Refuse to replace what says of other checkpoints how they are to be built."""
+    there = path.with_name(ARGS)
+    others = sorted(other.name for other in path.parent.glob("*.ckpt") if other.name != path.name)
+    if not (others and described.exists() and there.exists()):
+        return
+    if json.loads(described.read_bytes()) != json.loads(there.read_bytes()):
+        raise CheckpointError(
+            f"{there} is of {others[0]}, and would be replaced: export to a folder of its own"
+        )
 
 
 def _solo_learn(network: Trained, path: Path, generation: str) -> str:

@@ -82,7 +82,6 @@ def layerwise_cka(
     *,
     layers: Sequence[str] | Mapping[str, str] | None = None,
     batch_size: int = 128,
-    device: str | torch.device | None = None,
 ) -> dict[str, float]:
     """Compare two networks layer by layer on the same images.
 
@@ -94,7 +93,7 @@ def layerwise_cka(
     watches the network's own forward pass: curves cannot be compared.
 
     :param model: the network.
-    :param reference: the network that it is compared with.
+    :param reference: the network that it is compared with, on the same device or another.
     :param dataset: yields ``(image, …)``; of an Avalanche data set the ``eval``
         transforms are used.  Images are taken in a random order, the same every
         time: minibatches of one class each would hide what distinguishes the
@@ -102,7 +101,6 @@ def layerwise_cka(
     :param layers: names of layers in both networks, or a mapping from the
         model's names to the reference's; :func:`analysed_layers` by default.
     :param batch_size: images in a minibatch.
-    :param device: where both run; by default where the model is.
     :return: layer → CKA, see :class:`~avalanche_branchtune.analysis.cka.MinibatchCKA`.
     :raises UnknownOptionError: for a layer that a network does not have.
     :raises ProbeError: for too few images, layers that are not called, and
@@ -123,14 +121,14 @@ def layerwise_cka(
     pairs = dict(names) if isinstance(names, Mapping) else {n: n for n in names}
     _check_layers(model, pairs.keys())
     _check_layers(reference, pairs.values())
-    device = _device(model) if device is None else device
     alignments = {name: MinibatchCKA() for name in pairs}
     with looked_at(model), looked_at(reference):
-        for images in _minibatches(dataset, batch_size, device):
+        for images in _minibatches(dataset, batch_size):
             mine = _grams(model, list(pairs), images)
             theirs = _grams(reference, list(pairs.values()), images)
             for name, other in pairs.items():
-                alignments[name].update_grams(mine[name], theirs[other])
+                gram = mine[name]
+                alignments[name].update_grams(gram, theirs[other].to(gram.device))
     return {name: _computed(name, alignment) for name, alignment in alignments.items()}
 
 
@@ -159,7 +157,7 @@ def layer_grams(
     with looked_at(model):
         found = [
             {name: gram.cpu() for name, gram in _grams(model, list(layers), images).items()}
-            for images in _minibatches(dataset, batch_size, _device(model))
+            for images in _minibatches(dataset, batch_size)
         ]
     if not found:
         raise ProbeError("CKA: no minibatch of at least 4 images was given")
@@ -202,7 +200,6 @@ def stability_plasticity(
     new_data: Any,
     layers: Sequence[str] | None = None,
     batch_size: int = 128,
-    device: str | torch.device | None = None,
 ) -> StabilityPlasticity:
     """Measure what a network kept of the old data and learnt of the new.
 
@@ -221,7 +218,6 @@ def stability_plasticity(
     :param new_data: images of this experience, 128 or more.
     :param layers: see :func:`layerwise_cka`.
     :param batch_size: images in a minibatch.
-    :param device: where the networks run.
     :return: layer-wise values and their means.
 
     Example::
@@ -235,7 +231,7 @@ def stability_plasticity(
         >>> round(measured.mean_stability, 4), round(measured.mean_plasticity, 4)
         (1.0, 0.7154)
     """
-    shared: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "device": device}
+    shared: dict[str, Any] = {"layers": layers, "batch_size": batch_size}
     stability = layerwise_cka(model, old_reference, old_data, **shared)
     plasticity = layerwise_cka(model, new_reference, new_data, **shared)
     return StabilityPlasticity(
@@ -246,13 +242,13 @@ def stability_plasticity(
     )
 
 
-def _minibatches(dataset: Any, batch_size: int, device: str | torch.device) -> Iterator[Tensor]:
+def _minibatches(dataset: Any, batch_size: int) -> Iterator[Tensor]:
     """Yield images in a random order that is always the same, 4 or more at a time."""
     images_of = single_images(dataset)
     order = torch.randperm(len(images_of), generator=torch.Generator().manual_seed(0))
     for images, *_ in loader_of(Subset(images_of, order.tolist()), batch_size):
         if len(images) >= 4:
-            yield images.to(device)
+            yield images
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -279,7 +275,7 @@ def _check_layers(model: nn.Module, names: Any) -> None:
 def _grams(model: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
     grams: dict[str, Tensor] = {}
     with _watched(model, names, grams):
-        model(images)
+        model(images.to(_device(model)))
     missing = [n for n in names if n not in grams]
     if missing:
         raise ProbeError(

@@ -368,6 +368,13 @@ class Checkpoints(SupervisedPlugin):
         due = due or self.requests.status is not None
         if due and self._in_call == self._within + 1:
             self._save_midway(strategy)
+        elif self.requests.status is not None and ranks.leads():
+            logger.warning(
+                "%s: the run goes on from where it was saved last, %.0f s ago: the experience "
+                "before was too short to save after it",
+                self.folder.path,
+                time.monotonic() - self._saved_at,
+            )
         if due or self._sidecar.due:
             self._say_progress(strategy)
         self._end_if_asked()

@@ -58,6 +58,7 @@ class ContinualEvaluation(PluginMetric):
         self.seconds = 0.0
         """Time that measuring took."""
         self._begin: int | None = None  # iterations done when the experience began
+        self._paused: int | None = None  # experience of which a part has ended
 
     def before_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure the network with which an experience begins."""
@@ -66,21 +67,28 @@ class ContinualEvaluation(PluginMetric):
         if not begins(strategy) and self.trace.experiences[-1:] == [index]:
             return []  # a later part of an online experience
         self._begin = int(strategy.clock.train_iterations)
-        return self._measure(strategy, self._begin)
+        left = [] if self._paused is None else self._sum_up(strategy, self._paused)
+        return left + self._measure(strategy, self._begin, index)
 
     def after_training_iteration(self, strategy: Any) -> list[MetricValue]:
         """Measure every few iterations."""
         done = int(strategy.clock.train_iterations) + 1  # the clock counts after the metrics
         if self._begin is None or (done - self._begin) % self.every:
             return []
-        return self._measure(strategy, done)
+        return self._measure(strategy, done, experience_index(strategy))
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure the network that an experience leaves, and sum up."""
+        index = experience_index(strategy)
         if not ends(strategy):
+            self._paused = index  # Avalanche may mark no part as the last
             return []
+        return self._sum_up(strategy, index)
+
+    def _sum_up(self, strategy: Any, index: int) -> list[MetricValue]:
+        self._paused = None
         done = int(strategy.clock.train_iterations)
-        values = self._measure(strategy, done)
+        values = self._measure(strategy, done, index)
         found, name = self.result(), self.probe.name
         assert found is not None
         summary = {
@@ -113,10 +121,9 @@ class ContinualEvaluation(PluginMetric):
         self.trace.probe, self.trace.protocol = self.probe.name, self.probe.settings()
         run.trace = self.trace
 
-    def _measure(self, strategy: Any, done: int) -> list[MetricValue]:
+    def _measure(self, strategy: Any, done: int, index: int) -> list[MetricValue]:
         """Measure now; a measurement of the same iteration and experience is replaced."""
-        begin = time.perf_counter()
-        index, trace = experience_index(strategy), self.trace
+        begin, trace = time.perf_counter(), self.trace
         trained = min(index + 1, len(self.probe.train))
         with random_state_kept():
             accuracies = self.probe.measure(strategy.model, trained).accuracies

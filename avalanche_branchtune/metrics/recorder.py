@@ -165,7 +165,7 @@ class RunRecorder(BaseLogger):
             "strategy": type(strategy).__name__,
             "epochs": strategy.train_epochs,
             "batch size": strategy.train_mb_size,
-            "device": strategy.device.type if ranks.joined() else str(strategy.device),
+            "device": strategy.device.type,
         }
         for part in (strategy, *strategy.plugins):
             if hasattr(part, "record_settings"):

@@ -55,7 +55,7 @@ def summary_table(groups: Sequence[Group], probe: str) -> Table:
         {
             2 + i: [-x if name in LESS_IS_BETTER and x is not None else x for x in means]
             for i, name in enumerate(ACCURACIES)
-            if (means := [_mean(group.summary(probe).get(name)) for group in groups])
+            if (means := [_whole_mean(group, probe, name) for group in groups])
         },
     )
     notes += [BOLD] if best else []
@@ -305,6 +305,13 @@ def _row_begin(group: Group) -> list[str]:
 
 def _mean(value: Statistic | None) -> float | None:
     return None if value is None else value.mean
+
+
+def _whole_mean(group: Group, probe: str, name: str) -> float | None:
+    """Return the mean of a number of whole runs; one over fewer experiences is not compared."""
+    if group.finished < group.n_experiences:
+        return None
+    return _mean(group.summary(probe).get(name))
 
 
 def _best(

@@ -357,7 +357,7 @@ class Experiment(ABC):
             "views": self.kind_of_views,
             "train_mb_size": self.batch,
             "train_epochs": self.epochs,
-            "device": self.device,
+            "device": self.device.partition(":")[0],
             "reproducible_views": True,
             "evaluator": evaluator,
         }

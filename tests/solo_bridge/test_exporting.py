@@ -81,6 +81,10 @@ def test_solo_learn_gets_a_checkpoint_of_the_backbone_alone(
     assert all(torch.equal(state[f"{key}.{n}"], t) for n, t in own.items())
     args = json.loads((tmp_path / "args.json").read_text())
     assert "resnet18" in (args.get("encoder"), args.get("backbone", {}).get("name"))
+    export(with_stem, tmp_path / "b.ckpt", "solo-learn", generation=generation)
+    (tmp_path / "args.json").write_text(json.dumps({**args, "wandb": True}))
+    with pytest.raises(CheckpointError, match=r"args.json is of a.ckpt, and would be replaced"):
+        export(with_stem, tmp_path / "b.ckpt", "solo-learn", generation=generation)
 
 
 def test_nothing_is_written_that_another_program_cannot_use(

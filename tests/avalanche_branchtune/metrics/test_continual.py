@@ -245,6 +245,17 @@ def test_online_stream_is_measured_by_the_experiences_it_is_cut_from() -> None:
     assert True in judge.expanded
 
 
+def test_an_end_that_no_part_is_marked_as_is_measured_before_the_next() -> None:
+    metric = ContinualEvaluation(probe("labels"), every=100)
+    run = supervised.strategy([], evaluator=EvaluationPlugin(metric), train_epochs=1)
+    train = supervised.benchmark().train_stream
+    size = len(train[0].dataset) // 2
+    assert all(len(e.dataset) == 2 * size for e in train)
+    run.train(split_online_stream(train, size, access_task_boundaries=True))
+    assert metric.trace.experiences == [0, 0, 1, 1, 2], "the last has not ended"
+    assert metric.trace.iterations[1] == metric.trace.iterations[2] > 0
+
+
 def test_forgetting_is_seen() -> None:
     train_stream, test_stream = streams("labels")
     judge = StreamProbe(ClassifierProbe(), train_stream, test_stream)

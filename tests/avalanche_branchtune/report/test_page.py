@@ -224,5 +224,16 @@ def test_the_best_of_several_runs_is_bold(tmp_path: Path) -> None:
     markdown = (tmp_path / "tables.md").read_text(encoding="utf-8")
     assert "| b | 2 | **60.0 ± 0.0** | 66.7 ± 0.0 | **5.0 ± 0.0** |" in markdown
     assert r"\textbf{60.0 $\pm$ 0.0}" in (tmp_path / "tables.tex").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("tables_alone")
+def test_a_number_over_fewer_experiences_is_not_the_best(tmp_path: Path) -> None:
+    runs = [run("whole", s, rows=FIRST) for s in (0, 1)]
+    high = [[0.9] * len(row) for row in SECOND]
+    runs += [run("cut", s, rows=high[:1]) for s in (0, 1)]
+    write_report([*runs, joint(), joint(1)], tmp_path)
+    tables = (tmp_path / "tables.md").read_text(encoding="utf-8").split("Summary", 1)[1]
+    row = next(line for line in tables.splitlines() if line.startswith("| cut"))
+    assert "90.0" in row and "**" not in row, row
     write_report([*runs[:3], joint()], tmp_path / "single")
     assert 'class="best"' not in (tmp_path / "single/report.html").read_text(encoding="utf-8")
