@@ -39,13 +39,14 @@ SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
     "neighbours": ("The neighbours, each with its best weight", sections.neighbours),
     "distillation": ("Why were CaSSLe and Kaizen below fine-tuning?", sections.arms_against),
     "probes": ("Online and offline linear probes", sections.probes),
+    "demo": ("What may the demo show?", sections.demo),
 }
 """Name of a plan → title and what writes its section."""
 FEW = "few"
 """Beside the verdicts: comparisons of too few seeds for one."""
 ARMS = (sections.FINE, sections.OURS, sections.FROZEN, sections.JOINT)
 """Columns of the first table."""
-COUNTED = ("streams", "schedules", "parts", "optimizers", "neighbours")
+COUNTED = ("streams", "schedules", "parts", "optimizers", "neighbours", "demo")
 """Plans in which Branch-tuning is compared with fine-tuning under equal settings."""
 
 

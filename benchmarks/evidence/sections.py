@@ -264,6 +264,29 @@ def neighbours(page: Page, name: str, results: Results) -> None:
     against_controls(page, results, TOGETHER)
 
 
+def demo(page: Page, name: str, results: Results) -> None:
+    """On which stream three seeds show something, and what fine-tuning loses there."""
+    lines = []
+    for group in results.groups():
+        finals = results.values(group, "kNN")
+        frozen = paired(finals.get(FROZEN, {}), finals.get(FINE, {}))
+        if frozen is not None:  # a frozen network is what the first experience left
+            lines.append(
+                f"- {titled(group)}: from the first experience to the last fine-tuning's kNN "
+                f"accuracy changes by {number(-100 * frozen.mean)} points, the mean of "
+                f"{frozen.seeds} seeds; {claim_of(results, group)}"
+            )
+    page.add("\n".join(lines))
+    arms_against(page, name, results)
+
+
+def claim_of(results: Results, group: str) -> str:
+    """The order in stability that a demonstration is to show, and what the seeds say of it."""
+    order = (FINE, OURS, FROZEN)
+    said_of = claim(results.values(group, "S"), order)
+    return f"S rises from {' over '.join(NAMES[arm] for arm in order)}: **{said_of}**."
+
+
 TOGETHER = (
     ("cassle-0.3", "branch_tuning+cassle", "branches, beside CaSSLe in both"),
     ("branch_tuning", "branch_tuning+cassle", "CaSSLe, beside branches in both"),

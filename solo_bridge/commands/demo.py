@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from solo_bridge.commands import training
 
-STRATEGIES = ("fine_tuning", "branch_tuning", "joint")
+STRATEGIES = ("fine_tuning", "branch_tuning", "frozen", "joint")
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -28,16 +28,19 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     words = ["--epochs", "1", "--samples", "300", "--jobs", "2"]
     assert main(["demo", "--out", str(out), *words]) == 0
     printed = capfd.readouterr()
-    folders = {"fine-tuning": "fine_tuning", "Branch-tuning": "branch_tuning", "joint": "joint"}
+    folders = {"fine-tuning": "fine_tuning", "Branch-tuning": "branch_tuning"}
+    folders |= {"frozen": "frozen", "joint": "joint"}
     runs = {name: load_run(out / f"{folder}-0") for name, folder in folders.items()}
     curves = {name: run.probes["kNN"].overall for name, run in runs.items()}
     assert {n: len(a) for n, a in curves.items()} == {
         "fine-tuning": 5,
         "Branch-tuning": 5,
+        "frozen": 5,
         "joint": 1,
     }
     assert curves["fine-tuning"][0] == curves["Branch-tuning"][0], "the first experience is alike"
     assert curves["fine-tuning"][1:] != curves["Branch-tuning"][1:]
+    assert len(set(curves["frozen"])) == 1
     untrained = {run.probes["kNN"].random_overall for run in runs.values()}
     assert len(untrained) == 1, "all start from one network"
     for name, accuracies in [*curves.items(), ("untrained", list(untrained))]:
