@@ -37,7 +37,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Page, str, Results], None]]] = {
     "optimizers": ("Does the optimizer decide?", sections.optimizers),
     "tuning": ("The neighbours' weights", sections.tuned),
     "neighbours": ("The neighbours, each with its best weight", sections.neighbours),
-    "distillation": ("Why were CaSSLe and Kaizen below fine-tuning?", sections.arms_against),
+    "distillation": ("Why were CaSSLe and Kaizen below fine-tuning?", sections.distillation),
     "probes": ("Online and offline linear probes", sections.probes),
     "demo": ("What may the demo show?", sections.demo),
 }

@@ -264,6 +264,12 @@ def neighbours(page: Page, name: str, results: Results) -> None:
     against_controls(page, results, TOGETHER)
 
 
+def distillation(page: Page, name: str, results: Results) -> None:
+    """Distillation against fine-tuning, and what each suspect changes of it."""
+    arms_against(page, name, results)
+    against_controls(page, results, SUSPECTS)
+
+
 def demo(page: Page, name: str, results: Results) -> None:
     """On which stream three seeds show something, and what fine-tuning loses there."""
     lines = []
@@ -290,6 +296,13 @@ def claim_of(results: Results, group: str) -> str:
 TOGETHER = (
     ("cassle-0.3", "branch_tuning+cassle", "branches, beside CaSSLe in both"),
     ("branch_tuning", "branch_tuning+cassle", "CaSSLe, beside branches in both"),
+)
+SUSPECTS = (
+    ("cassle", "cassle-0.1", "a tenth of the weight"),
+    ("kaizen", "kaizen-0.1", "a tenth of the weight"),
+    ("cassle", "cassle-teacher-eval", "the teacher's BatchNorm by its statistics"),
+    ("cassle", "cassle-new-predictor", "a fresh predictor for each experience"),
+    ("cassle", "cassle_fast_predictor", "the predictor at ten times the rate"),
 )
 CONTROLS = (
     ("fixed_norms", "branch_tuning", "branches, with weight and bias of BatchNorm fixed in both"),
