@@ -229,6 +229,8 @@ def _enter(
     os.environ.update(environment)
     for number in heard:
         signal.signal(number, _end)
+    if hasattr(os, "register_at_fork") and signal.SIGTERM in heard:
+        _let_workers_end()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     multiprocessing.set_start_method(start, force=True)  # else loaders start as slowly as this did
     try:
@@ -237,6 +239,25 @@ def _enter(
     except (BranchTuneError, OSError) as error:
         parent.send(error)
         raise SystemExit(1) from None
+
+
+def _let_workers_end() -> None:
+    """Let what this process forks end by SIGTERM at once, as when it terminates its workers.
+
+    They would have :func:`_end` for it, which raises; and what is raised while Python makes a
+    forked process ready is ignored, so that it would live on, and whoever waits for it wait.
+    """
+
+    def made_ready() -> None:
+        if signal.getsignal(signal.SIGTERM) is _end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}),
+        after_in_child=made_ready,
+    )
 
 
 def _end(number: int, frame: FrameType | None) -> None:

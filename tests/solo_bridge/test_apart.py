@@ -96,6 +96,26 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
     assert "Traceback" not in complaint
 
 
+def work_of_a_worker_that_is_ended_while_it_is_made(folder: str) -> None:
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    worker = multiprocessing.get_context("fork").Process(target=_wait_long, daemon=True)
+    worker.start()
+    worker.join(20)
+    Path(folder, "ended").write_text(str(worker.exitcode), encoding="utf-8")
+    worker.kill()
+
+
+def test_a_worker_can_be_ended_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    code = (
+        "from solo_bridge.side_by_side import run_side_by_side\n"
+        "from tests.solo_bridge.test_apart import work_of_a_worker_that_is_ended_while_it_is_made\n"
+        "work = work_of_a_worker_that_is_ended_while_it_is_made\n"
+        f"run_side_by_side([('work', work, ({str(tmp_path)!r},))])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert (tmp_path / "ended").read_text(encoding="utf-8") == "-15"
+
+
 def ask(work: str, folder: Path, numbers: list[signal.Signals], group: bool) -> str:
     """Ask a process to end whose work is done apart; return what it says."""
     code = (
