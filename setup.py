@@ -29,7 +29,7 @@ CLI = [  # branchtune run
     "hydra-submitit-launcher>=1.2",
     "omegaconf>=2.2",
 ]
-DOCS = ["furo>=2024.1", "ipykernel>=6", "myst-nb>=1.1", "sphinx>=7.2"]
+DOCS = ["furo>=2024.1", "ipykernel>=6", "latex2mathml>=3.77", "myst-nb>=1.1", "sphinx>=7.2"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 TEST = [
     "hypothesis>=6.80",

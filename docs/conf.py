@@ -2,9 +2,12 @@
 
 import importlib
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
 
 import avalanche_branchtune
 
@@ -32,6 +35,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 add_module_names = False
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "avalanche-branchtune"
 html_static_path = ["_static"]
@@ -62,6 +66,14 @@ def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
             logger.warning("docs/reference lacks %s of %s", ", ".join(missing), package)
 
 
+def formula(writer: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    """Write a formula as browsers draw it by themselves: the pages need no network."""
+    inline = isinstance(node, nodes.math)
+    writer.body.append(convert(node.astext(), display="inline" if inline else "block"))
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
-    """Let Sphinx check what it has read."""
+    """Let Sphinx check what it has read, and write formulas."""
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("env-check-consistency", check_reference)

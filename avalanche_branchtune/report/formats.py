@@ -83,7 +83,7 @@ def markdown(table: Table) -> str:
     return f"**{markdown_text(table.caption)}**\n\n" + "\n".join(lines) + f"\n\n{notes}".rstrip()
 
 
-def plain(table: Table, most: int = 100) -> str:
+def plain(table: Table, most: int = 80) -> str:
     """Return a table for a terminal.
 
     :param table: its cells may hold any text.

@@ -27,7 +27,7 @@ def forest(
 ) -> Figure:
     """Paired differences with their intervals, one below the other; grey: undecided."""
     usual, unit, _ = MEASURES[measure]
-    picture = figure(0.9 + 0.24 * len(rows), width=6.4)
+    picture = figure(1.1 + 0.24 * len(rows), width=6.4)
     axes = picture.subplots()
     axes.axvline(0, color=GREY, linewidth=0.8)
     for place, (_, found) in enumerate(rows):
@@ -38,7 +38,7 @@ def forest(
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.invert_yaxis()
     unit_name = "points" if unit == 100 else "CKA"
-    axes.set_xlabel(f"{called or usual}: difference to {reference}, {unit_name}")
+    axes.set_xlabel(f"{called or usual}: difference to {reference}, {unit_name}\ngrey: undecided")
     axes.grid(axis="x", linewidth=0.3)
     return picture
 
