@@ -74,7 +74,13 @@ def branch_shapes(kernel_size: Shape, branch: Branch) -> tuple[Shape, ...]:
         return tuple(s for s in shapes if not any(_inside(s, o) for o in shapes if o != s))
     if not callable(branch):
         raise expected_one_of("branch", branch, [*BRANCHES, "a callable"])
-    chosen = tuple(dict.fromkeys((int(h), int(w)) for h, w in branch(kernel_size)))
+    try:
+        chosen = tuple(dict.fromkeys((int(h), int(w)) for h, w in branch(kernel_size)))
+    except (TypeError, ValueError) as error:
+        raise UnknownOptionError(
+            "branch: expected a callable of one tuple, the kernel's (height, width), that returns "
+            f"a list of such tuples: {error}"
+        ) from error
     if not chosen or not all(min(s) >= 1 and _inside(s, kernel_size) for s in chosen):
         raise UnknownOptionError(
             f"branch callable returned {chosen} for a kernel of {kernel_size}: expected one or "

@@ -143,6 +143,14 @@ def trained_before(strategy: Any) -> int:
     return sum(finished for known, finished in _known(strategy).items() if known != key)
 
 
+def finished_experiences(strategy: Any) -> int:
+    """Return how many experiences a strategy has finished, see :func:`mark_finished`.
+
+    :param strategy: any of Avalanche's.
+    """
+    return sum(_known(strategy).values())
+
+
 def seen_experiences(strategy: Any) -> list[int]:
     """Return which experiences of the stream in training were begun, also unfinished ones.
 

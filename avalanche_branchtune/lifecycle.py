@@ -10,6 +10,7 @@ an experience.
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
@@ -18,9 +19,11 @@ from avalanche_branchtune import ranks
 from avalanche_branchtune.experiences import (
     begins,
     ends,
+    experience_index,
     experience_key,
     mark_finished,
     position,
+    stream_length,
     trained_before,
 )
 
@@ -115,8 +118,10 @@ class ExperiencePlugin(SupervisedPlugin):
             self.rejoin(strategy)
             return
         self.clean(strategy)
-        first = trained_before(strategy) == 0
-        if not begins(strategy) or (first and not self.pretrained):
+        if not begins(strategy):
+            return
+        if not self.pretrained and trained_before(strategy) == 0:
+            self._leave_out(strategy)
             return
         key = experience_key(strategy)
         self.again = self._finished and key == self._key
@@ -130,9 +135,7 @@ class ExperiencePlugin(SupervisedPlugin):
             raise
         if summary is not None:
             self.summary = summary
-            logging.getLogger(type(self).__module__).info("%s", summary)
-            if self.verbose and ranks.leads():
-                print(summary)
+            self._say(str(summary))
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Close the experience."""
@@ -141,6 +144,26 @@ class ExperiencePlugin(SupervisedPlugin):
             self._paused = True
             if ends(strategy):
                 self._close(strategy, finished=True)
+
+    def _leave_out(self, strategy: Any) -> None:
+        """Say that the first experience is trained as usual; warn if others seem to be before it.
+
+        A strategy that is made anew for each experience knows of none, and would leave out all.
+        """
+        name, index = type(self).__name__, experience_index(strategy)
+        self._say(f"{name}: experience {index}, the first of this strategy, is trained as usual")
+        if index > 0 and stream_length(strategy) != 1:
+            warnings.warn(
+                f"{name} leaves out experience {index} of the stream, since it is the first that "
+                "this strategy trains: pass pretrained=True if the network has learnt already, and "
+                "train all experiences with one strategy",
+                stacklevel=2,
+            )
+
+    def _say(self, line: str) -> None:
+        logging.getLogger(type(self).__module__).info("%s", line)
+        if self.verbose and ranks.leads():
+            print(line)
 
     def _settle(self, strategy: Any) -> None:
         if self.under_way is not None and begins(strategy):

@@ -69,8 +69,8 @@ def missing_parameters(names: list[str]) -> OptimizerMismatchError:
     """
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return OptimizerMismatchError(
-        f"the optimizer misses {len(names)} of the model's parameters: {shown}. Build it from the "
-        "parameters of the very model that the strategy trains (not of a copy), or freeze with "
+        f"the optimizer misses {len(names)} of the parameters that learn: {shown}. Build it from "
+        "the parameters of the very model that the strategy trains (not of a copy), or freeze with "
         "requires_grad_(False) what must not learn"
     )
 

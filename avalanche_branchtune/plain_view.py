@@ -20,6 +20,7 @@ from avalanche.training.plugins import (
     GDumbPlugin,
     MASPlugin,
     MIRPlugin,
+    RARPlugin,
     RWalkPlugin,
     SynapticIntelligencePlugin,
 )
@@ -44,6 +45,7 @@ _EVENTS: dict[type, tuple[str, ...]] = {
 
 _REFUSED: dict[type, str] = {
     MIRPlugin: "it differentiates by all parameters, of which the kernels do not learn",
+    RARPlugin: "it traces a copy of the network with torch.fx, which branches cannot follow",
     RWalkPlugin: "it scores named parameters along the path, on which the kernels stand still",
     FromScratchTrainingPlugin: "it puts the untrained weights back, which would then stand still",
     GDumbPlugin: "it begins each experience with an untrained network, which would stand still",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from avalanche_branchtune.branches import Branch, Branched, LinearBranch, check_branch, check_linear
+from avalanche_branchtune.doubts import doubts
 from avalanche_branchtune.errors import (
     EmptyExperienceError,
     IncompatiblePluginError,
@@ -203,8 +204,13 @@ class BranchTuningPlugin(ExperiencePlugin):
     def open(self, strategy: Any, experience: int) -> ExperienceSummary:
         """Expand the network, fix its norms and let the branches join the optimizer."""
         model = strategy.model
-        expansion = expand(model, self.branch, **self._options(model))
+        options = self._options(model)
+        expansion = expand(model, self.branch, **options)
         fixed = fix_norms(model, self.norm_mode, norms=self.norms, scope=self.norm_scope)
+        if not self.summaries:  # the first
+            asked = {"linear": self.linear, "scope": options["scope"], "norm_mode": self.norm_mode}
+            for doubt in doubts(model, **asked, fixed=fixed):
+                warnings.warn(f"Branch-tuning: {doubt}", stacklevel=2)
         self._joined = learning_branches(model)  # first: what may have joined has to leave
         self._join(strategy)
         show_plain(strategy.plugins)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
@@ -29,6 +30,7 @@ from avalanche_branchtune.errors import (
     NothingToBranchError,
     UnbranchableLayerError,
     UnknownOptionError,
+    did_you_mean,
 )
 from avalanche_branchtune.options import one_of
 
@@ -81,6 +83,7 @@ def in_scope(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Module]]:
         >>> [name for name, _ in in_scope(model, lambda name, m: isinstance(m, nn.Linear))]
         ['fc']
     """
+    _check_scope(scope)
     if scope is None or callable(scope):
         for name, module in model.named_modules():
             if scope is None or scope(name, module):
@@ -97,10 +100,34 @@ def in_scope(model: nn.Module, scope: Scope) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
     if unused:
         children = ", ".join(n for n, _ in model.named_children())
+        meant = did_you_mean(min(unused), [n for n, _ in model.named_modules()])
         raise UnknownOptionError(
             f"scope {sorted(unused)}: no module of {type(model).__name__} has such a name; "
-            f"its children are: {children or 'none'}"
+            f"its children are: {children or 'none'}{meant}"
         )
+
+
+def _check_scope(scope: Scope) -> None:
+    """Refuse what is neither names nor a predicate, before it fails in words of its own."""
+    if callable(scope) and not isinstance(scope, nn.Module):
+        try:
+            inspect.signature(scope).bind("name", nn.Module())
+        except TypeError as error:
+            raise UnknownOptionError(
+                f"scope: expected a predicate of (name, module): {error}"
+            ) from error
+        except ValueError:
+            return  # of C, without a signature
+    elif scope is not None and not all(isinstance(s, str) for s in _listed(scope)):
+        raise UnknownOptionError(
+            f"scope: expected names or patterns of modules, or a predicate of (name, module); got "
+            f"{type(scope).__name__}: name the modules instead"
+        )
+
+
+def _listed(scope: object) -> Iterable[object]:
+    is_list = isinstance(scope, Iterable) and not isinstance(scope, nn.Module)
+    return scope if is_list else (scope,)  # type: ignore[return-value]
 
 
 def is_expanded(model: nn.Module) -> bool:
@@ -125,14 +152,24 @@ def _candidates(model: nn.Module, linear: LinearBranch, scope: Scope) -> dict[st
     chosen: dict[str, nn.Module] = {}
     for name, module in in_scope(model, scope):
         if isinstance(module, nn.Linear):
-            if linear != "none" and not (_is_head(name) and not _names_layer(scope, name)):
+            if linear != "none" and not (is_head(name) and not _names_layer(scope, name)):
                 chosen[name] = module
         elif isinstance(module, _ConvNd):
             chosen[name] = module
     return chosen
 
 
-def _is_head(name: str) -> bool:
+def is_head(name: str) -> bool:
+    """Tell whether a layer is an output layer, which only a scope that names it can branch.
+
+    :param name: qualified; parts of :data:`HEADS` mark one.
+
+    Example::
+
+        >>> from avalanche_branchtune.surgery import is_head
+        >>> is_head("momentum_projector.0"), is_head("blocks.0.mlp.fc1")
+        (True, False)
+    """
     return any(part.removeprefix("momentum_") in HEADS for part in name.split("."))
 
 

@@ -15,6 +15,7 @@ from avalanche_branchtune.evaluation.features import FeatureCache
 from avalanche_branchtune.options import fraction
 
 FEATURES = "frozen backbone in eval mode, without augmentation"
+OUTPUTS = "outputs of the whole network in eval mode, without augmentation"
 
 
 class Fitted(NamedTuple):

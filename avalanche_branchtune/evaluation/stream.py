@@ -14,6 +14,7 @@ from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation.features import FeatureCache, fingerprint
 from avalanche_branchtune.evaluation.probe import (
     FEATURES,
+    OUTPUTS,
     Fitted,
     Probe,
     check_labels,
@@ -149,6 +150,16 @@ class StreamProbe:
         self.cache = cache
         self.loading = loading
         self._label_sets: dict[tuple[str, int], set[int]] = {}
+        self._of_outputs = False  # of the whole model: it has no module backbone
+
+    def before_training(self, strategy: Any) -> None:
+        """Refuse to be among an evaluator's metrics, which would pass a probe over in silence."""
+        raise ProbeError(
+            f"EvaluationPlugin(StreamProbe {self.name}): a probe is no metric: pass "
+            "EvaluationPlugin(*run_metrics([probe]), …), of avalanche_branchtune.metrics"
+        )
+
+    before_eval = before_training
 
     def check_trained(self, strategy: Any) -> None:
         """Refuse to judge a network by another stream than the one that it learns.
@@ -183,6 +194,7 @@ class StreamProbe:
         """
         self.cache = FeatureCache() if self.cache is None else self.cache
         network = part_of(model, self.backbone)
+        self._of_outputs = self.backbone is None and network is model
         key = fingerprint(network)
         test = [self._features(network, key, "test", i) for i in range(len(self.test))]
         results: list[float | None] = [None] * len(test)
@@ -234,7 +246,7 @@ class StreamProbe:
         if self.probe.needs_training:
             share = f"{100 * self.label_share:.6g}% of each class"
             training = {
-                "features": FEATURES,
+                "features": OUTPUTS if self._of_outputs else FEATURES,
                 "fitted on": scopes[self.scope],
                 "training labels": share,
                 **({"seed of the labels": self.seed} if self.label_share < 1 else {}),

@@ -23,7 +23,9 @@ from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.experiences import (
     experience_index,
+    finished_experiences,
     loader_workers,
+    mark_finished,
     stream_length,
     stream_recipe,
 )
@@ -176,7 +178,8 @@ class RunRecorder(BaseLogger):
         self._save(strategy)  # a run that does not get further is there as well
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Save what there is."""
+        """Count the experience, and save what there is."""
+        mark_finished(strategy)
         self._save(strategy)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -200,6 +203,7 @@ class RunRecorder(BaseLogger):
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)
+        self.run.trained = finished_experiences(strategy)
         self.run.environment["processes"] = _all_so_far(self._processes, ranks.size())
         self.run.replaced_images = dict(getattr(strategy, "replaced_images", {}))
         self.run.skipped_steps = getattr(strategy, "skipped_steps", 0)

@@ -103,6 +103,7 @@ class RunFields(BaseModel):
     trace: TraceFields | None
     replaced_images: dict[str, Positive] = {}
     skipped_steps: Whole = 0
+    trained: Whole = 0
     stream: dict[str, Any] = {}
     environment: dict[str, Any]
 

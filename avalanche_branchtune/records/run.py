@@ -51,6 +51,8 @@ class Run:
     :param trace: accuracies during training, if they were measured.
     :param replaced_images: file of an image that could not be read → how often another one took
         its place in training.
+    :param trained: number of experiences that have ended, also of a run without probes; 0 in
+        records of older versions.
     :param skipped_steps: training steps that were left out since a loss or gradient was not finite.
     :param stream: how the stream was made, with the order of its classes, if it says so: what
         :func:`avalanche_branchtune.streams.remade` takes.
@@ -75,14 +77,16 @@ class Run:
     trace: Trace | None = None
     replaced_images: dict[str, int] = field(default_factory=dict)
     skipped_steps: int = 0
+    trained: int = 0
     stream: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
     sample: FeatureSample | None = field(default=None, repr=False)
 
     @property
     def finished(self) -> int:
-        """Number of experiences that were trained and measured."""
-        return max((len(p.accuracies) for p in self.probes.values()), default=len(self.seconds))
+        """Number of experiences that were trained and, if there are probes, measured."""
+        trained = max(self.trained, len(self.seconds))
+        return max((len(p.accuracies) for p in self.probes.values()), default=trained)
 
     @property
     def complete(self) -> bool:

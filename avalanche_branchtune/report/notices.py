@@ -23,6 +23,12 @@ def notices(groups: Sequence[Group]) -> list[str]:
                 f"Partial run: {group.shown}{seed} finished {run.finished} of "
                 f"{run.n_experiences} experiences ({one_line(origin)})."
             )
+    unprobed = [group.shown for group in groups if not any(run.probes for run in group.runs)]
+    if unprobed:
+        found.append(
+            f"No probe was recorded for {', '.join(unprobed)}: accuracies on this page are those "
+            "of run_metrics([StreamProbe(…)]); what other metrics gave is in metrics.csv."
+        )
     for group in groups:
         for run in group.runs:
             seed = "" if run.seed is None else f", seed {run.seed}"
