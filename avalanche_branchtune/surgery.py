@@ -173,6 +173,28 @@ def is_head(name: str) -> bool:
     return any(part.removeprefix("momentum_") in HEADS for part in name.split("."))
 
 
+def has_head(model: nn.Module) -> bool:
+    """Tell whether a network seems to end with an output layer: by its name, or a last linear one.
+
+    :param model: any module.
+
+    Example::
+
+        >>> from torch import nn
+        >>> from avalanche_branchtune.surgery import has_head
+        >>> backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())
+        >>> has_head(backbone), has_head(nn.Sequential(backbone, nn.Linear(8, 2)))
+        (False, True)
+    """
+    layers = {
+        n: m
+        for n, m in model.named_modules()
+        if next(m.parameters(recurse=False), None) is not None
+    }
+    last = next(reversed(layers.values()), None)
+    return isinstance(last, nn.Linear) or any(is_head(name) for name in layers)
+
+
 def _names_layer(scope: Scope, name: str) -> bool:
     if scope is None or callable(scope):
         return scope is not None

@@ -28,11 +28,12 @@ class Stopped(KeyboardInterrupt):
     """The user or the system asked this process to end.
 
     :param number: of the signal.
+    :param called: what is said of it, if it may be another one of the same exit status.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, called: str | None = None) -> None:
         """See the class."""
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        super().__init__(f"interrupted by {called or signal.Signals(number).name}")
         self.number = number
         self.status = STATUSES[signal.Signals(number)]
         """Exit status by which it is told."""
@@ -44,8 +45,11 @@ def stopped_by(status: object) -> Stopped | None:
     :param status: its exit status; negative for a signal that it did not listen to.
     """
     for number, known in STATUSES.items():
-        if status in (known, -number):
+        if status == -number:
             return Stopped(number)
+        if status == known:
+            alike = [one.name for one, other in STATUSES.items() if other == known]
+            return Stopped(number, " or ".join(alike))
     return None
 
 

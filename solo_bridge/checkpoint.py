@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_branchtune.errors import CheckpointError, ExpansionError, expected_one_of
-from avalanche_branchtune.surgery import is_expanded, without_branches
+from avalanche_branchtune.surgery import is_expanded, is_head, without_branches
 from solo_bridge.compat import parts
 from solo_bridge.compat.checkpoint_keys import (
     BACKBONE_KEYS,
@@ -122,10 +122,10 @@ def load_solo_checkpoint(
         (parts listed under ``ignored`` do not count).
     :return: what was loaded and what was not; it is logged too.
     :raises CheckpointError: if the file cannot be read, would run code, is
-        damaged, holds no tensor of the backbone, a tensor that the model's cannot
-        take over (sparse, quantised, integers for floats) or one that is not
-        finite, or is not complete although ``strict``; the model is not changed
-        then.  Also for a model that is expanded.
+        damaged, holds no tensor of the backbone, one of another shape than the
+        backbone's, a tensor that the model's cannot take over (sparse, quantised,
+        integers for floats) or one that is not finite, or is not complete although
+        ``strict``; the model is not changed then.  Also for a model that is expanded.
     """
     path = Path(path)
     _refuse_expanded(model, "load_solo_checkpoint")
@@ -164,6 +164,11 @@ def load_solo_checkpoint(
         copied=copied,
         ignored=tuple(k for k in found if k not in names.values()),
     )
+    if any(n.startswith(inside) and not is_head(n) for n in report.mismatched):
+        raise CheckpointError(
+            f"{path} is of another backbone: build the same one, its width, its patches, its first "
+            f"convolution (cifar_stem; in a configuration data.dataset decides it): {report}"
+        )
     if strict and not report.complete:
         raise CheckpointError(f"strict, but {report}")
     chosen = {n: found[names[n]] for n in matched}

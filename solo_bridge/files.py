@@ -57,7 +57,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if (path / INDEX).exists():
         return {name.removeprefix(METHOD): t for name, t in saved_weights(path).items()}
     if not path.is_file():
+        inside = sorted(path.glob("*.ckpt"))
         why = ", but a folder without checkpoints of a run" if path.is_dir() else ""
+        why += f": give the file, as {inside[-1]}" if inside else ""
         raise CheckpointError(f"{path}: there is no such file{why}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty")

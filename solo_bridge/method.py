@@ -20,7 +20,7 @@ from solo_bridge.defaults import DEFAULTS
 from solo_bridge.interface import Plan, SelfSupervisedMethod
 from solo_bridge.presets import Preset, preset
 from solo_bridge.spreading import shares
-from solo_bridge.views import Views, check_views, solo_views
+from solo_bridge.views import EvalTransform, Views, check_views, solo_views
 
 CIFAR_STEM_UP_TO = 64
 """Largest image side, in pixels, for which a ResNet gets the CIFAR stem unless told otherwise."""
@@ -141,6 +141,15 @@ class SoloMethod(SelfSupervisedMethod):
         )
         self._experiences = 0
         memories.detach_normed_weights(self)
+
+    def eval_transform(self) -> EvalTransform:
+        """Return the transform of the images that the network is judged on.
+
+        :return: of the method's image size, normalised as its views are, for ``eval_transform`` of
+            a stream.
+        """
+        assert self.image_size is not None
+        return EvalTransform.beside(self.augmentations, self.image_size)
 
     @classmethod
     def from_config(cls, config: Config) -> SoloMethod:

@@ -34,6 +34,7 @@ class Status:
     :param checkpoint_bytes: of all checkpoints that are kept.
     :param process: its number.
     :param host: where it runs, or ran.
+    :param job: of SLURM's.
     :param note: the error or the signal that ended it, or what is broken.
     """
 
@@ -45,6 +46,7 @@ class Status:
     checkpoint_bytes: int | None = None
     process: int | None = None
     host: str = ""
+    job: str | None = None
     note: str = ""
 
 
@@ -119,6 +121,7 @@ def _status(folder: Path, state: str, said: dict[str, Any]) -> Status:
         None if saved is None else int(saved["bytes"]),
         said.get("process"),
         str(said.get("host") or ""),
+        said.get("job"),
         str(said.get("error") or said.get("signal") or ""),
     )
 
@@ -151,9 +154,15 @@ def _row(one: Status) -> tuple[str, ...]:
         one.progress,
         "" if one.heartbeat is None else ago(one.heartbeat),
         saved,
-        f"process {one.process} on {one.host}" if one.process is not None else "",
+        _where(one),
         one.note,
     )
+
+
+def _where(one: Status) -> str:
+    if one.process is None:
+        return ""
+    return f"process {one.process} on {one.host}" + (f", job {one.job}" if one.job else "")
 
 
 def _size(one: Status) -> str:

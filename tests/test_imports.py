@@ -23,7 +23,7 @@ LAYERS = {
         ("options", "parts", "lifecycle", "loading", "writing"),
         ("checkpoints", "surgery"),
         ("norms",),
-        ("plain_view",),
+        ("plain_view", "doubts"),
         ("plugin", "fixed_norms", "evaluation", "streams"),
         ("analysis", "records"),
         ("metrics", "report"),

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any
 from uuid import uuid4
 
@@ -195,6 +196,7 @@ class Checkpoints(SupervisedPlugin):
     def _take_lock(self) -> str:
         self._lock = Lock(self.folder.path, again=True)
         weakref.finalize(self, self._lock.release)
+        Finalize(None, self._lock.release, exitpriority=0)  # processes of multiprocessing's
         return self._lock.text
 
     def _check_is_shared(self, text: str) -> None:

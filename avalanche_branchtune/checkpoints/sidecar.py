@@ -32,7 +32,7 @@ class Sidecar:
     Its fields: ``state``, ``experience`` of ``experiences``, ``epoch`` of ``epochs`` (from 1),
     ``steps`` in all, ``checkpoint`` (when it was ``saved``, ``bytes`` of all that are kept),
     ``signal`` or ``error`` that ended it, ``started`` (this process) and ``heartbeat`` in UTC,
-    ``process`` and ``host``.
+    ``process`` and ``host``, and the ``job`` of SLURM's that it is.
 
     :param folder: of the run; its progress so far is taken over.
     :param writes: False for those of a job's processes that leave it to the first one.
@@ -53,6 +53,7 @@ class Sidecar:
             heartbeat=None,
             process=os.getpid(),
             host=socket.gethostname(),
+            job=slurm_job(),
         )
         self._written = 0.0
         self._warned = False
@@ -107,6 +108,12 @@ class Sidecar:
     def due(self) -> bool:
         """Whether the last sign of life is so old that another one is due."""
         return time.monotonic() - self._written >= EVERY
+
+
+def slurm_job() -> str | None:
+    """Return the number of SLURM's job that this process belongs to, as squeue shows it."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:

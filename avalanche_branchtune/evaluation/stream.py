@@ -24,6 +24,7 @@ from avalanche_branchtune.evaluation.probe import (
 from avalanche_branchtune.experiences import experience_index, stream_length, whole_experience
 from avalanche_branchtune.options import at_least_one, fraction, one_of
 from avalanche_branchtune.parts import Part, part_of
+from avalanche_branchtune.surgery import has_head
 
 SCOPES = ("all", "seen", "experience")
 LOADING = ("batch_size", "device", "num_workers")
@@ -150,7 +151,7 @@ class StreamProbe:
         self.cache = cache
         self.loading = loading
         self._label_sets: dict[tuple[str, int], set[int]] = {}
-        self._of_outputs = False  # of the whole model: it has no module backbone
+        self._of_outputs = False  # of a model without a module backbone, but with a classifier
 
     def before_training(self, strategy: Any) -> None:
         """Refuse to be among an evaluator's metrics, which would pass a probe over in silence."""
@@ -194,7 +195,7 @@ class StreamProbe:
         """
         self.cache = FeatureCache() if self.cache is None else self.cache
         network = part_of(model, self.backbone)
-        self._of_outputs = self.backbone is None and network is model
+        self._of_outputs = self.backbone is None and network is model and has_head(model)
         key = fingerprint(network)
         test = [self._features(network, key, "test", i) for i in range(len(self.test))]
         results: list[float | None] = [None] * len(test)

@@ -180,6 +180,7 @@ class RunRecorder(BaseLogger):
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Count the experience, and save what there is."""
         mark_finished(strategy)
+        self.run.trained = finished_experiences(strategy)
         self._save(strategy)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -203,7 +204,6 @@ class RunRecorder(BaseLogger):
         for metric in strategy.evaluator.metrics:
             if hasattr(metric, "record"):
                 metric.record(self.run)
-        self.run.trained = finished_experiences(strategy)
         self.run.environment["processes"] = _all_so_far(self._processes, ranks.size())
         self.run.replaced_images = dict(getattr(strategy, "replaced_images", {}))
         self.run.skipped_steps = getattr(strategy, "skipped_steps", 0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+SOURCE = "a source tree"
+"""What stands for the version of a package that is imported from one."""
 
 PACKAGES = ("torch", "torchvision", "avalanche-lib", "solo-learn", "numpy", "scikit-learn")
 
@@ -29,7 +32,7 @@ def environment() -> dict[str, Any]:
     versions = {}
     for package in PACKAGES:
         try:
-            versions[package] = version(package)
+            versions[package] = SOURCE if _is_shadowed(package) else version(package)
         except PackageNotFoundError:
             continue
     return {
@@ -61,6 +64,16 @@ def peak_memory_mib(device: str | torch.device = "cpu") -> float:
         return float(psutil.Process().memory_info().peak_wset) / 1024**2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
+
+
+def _is_shadowed(package: str) -> bool:
+    """Tell whether solo-learn is a source tree that comes before the installed release."""
+    module = sys.modules.get("solo") if package == "solo-learn" else None
+    found = getattr(module, "__file__", None)
+    if found is None:
+        return False
+    installed = Path(str(distribution(package).locate_file("solo")))
+    return Path(found).resolve().parent != installed.resolve()
 
 
 def _processor() -> str:

@@ -51,6 +51,10 @@ def command(name: str) -> Command:
     return cast(Command, importlib.import_module(f"{__name__}.{name}"))
 
 
+HYDRAS = ("--config-", "-cn", "-cp", "-cd", "-c", "--resolve", "--info", "--hydra", "--package")
+"""Beginnings of Hydra's flags that ``run`` does not have."""
+
+
 def parsed(arguments: Sequence[str]) -> Namespace:
     """Read a command line.
 
@@ -70,8 +74,11 @@ def parsed(arguments: Sequence[str]) -> Namespace:
         if name == asked:
             command(name).arguments(parser)
     found, left = top.parse_known_args(arguments)
-    if left and not (found.command == "run" and all("=" in w and w[0] != "-" for w in left)):
-        top.error(f"unrecognized arguments: {' '.join(left)}")
+    words = [w for w in left if w[0] == "~" or ("=" in w and w[0] != "-")]
+    if (found.command != "run" and left) or words != left:
+        hydras = any(w.startswith(HYDRAS) for w in left) and found.command == "run"
+        also = "; of Hydra's flags there are -m and --cfg, and --config FILE" if hydras else ""
+        top.error(f"unrecognized arguments: {' '.join(left)}{also}")
     if left:  # argparse leaves words that stand behind an option: run … -m seed=0,1
         found.overrides += left
     return found

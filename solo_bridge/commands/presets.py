@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from avalanche_branchtune.errors import UnknownOptionError
+
 
 def arguments(parser: ArgumentParser) -> None:
     """Say what the command takes.
@@ -21,8 +23,13 @@ def run(options: Namespace) -> int:
 
     :param options: see :func:`arguments`.
     """
-    from solo_bridge.presets import preset
+    from solo_bridge.presets import PRESETS, preset
     from solo_bridge.presets.text import description, listing
 
+    if options.name == "laptop" or (options.name or "").startswith("paper/"):
+        raise UnknownOptionError(
+            f"{options.name} is a preset of branchtune run, which prints it by branchtune run "
+            f"preset={options.name} --cfg job; here are {', '.join(PRESETS)}"
+        )
     print(listing() if options.name is None else description(preset(options.name)))
     return 0

@@ -13,6 +13,8 @@ from avalanche_branchtune.errors import BranchTuneError, ConfigError
 from solo_bridge import job
 from solo_bridge.commands import training
 
+SIGNALS = "--signals-to-handle"
+"""Option of torchrun's: without it SIGUSR1 ends torchrun alone, and its processes train on."""
 NEEDED = ("hydra", "omegaconf")
 
 DESCRIPTION = """\
@@ -86,9 +88,11 @@ def run(options: Namespace) -> int:
     load()
     from solo_bridge.comparison.experiment import forget_pixels
     from solo_bridge.run import composing
-    from solo_bridge.run.running import launcher_of, run_of, train
+    from solo_bridge.run.launching import launcher_of
+    from solo_bridge.run.running import run_of, train
 
     composing.only_one(overrides)
+    composing.split(overrides)
     if options.cfg is None and file is None and launcher_of(overrides) != "basic":
         raise ConfigError(
             "hardware=slurm and hydra/launcher start jobs of a sweep: add --multirun, also for one "
@@ -131,7 +135,8 @@ def _several(file: Path | None, overrides: list[str], cfg: str | None) -> int:
     from avalanche_branchtune.report import write_report
     from solo_bridge.comparison.experiment import forget_pixels
     from solo_bridge.run import composing
-    from solo_bridge.run.running import launch, launcher_of, run_of, train_several
+    from solo_bridge.run.launching import launch, launcher_of
+    from solo_bridge.run.running import run_of, train_several
 
     hydras, own = composing.split(overrides)
     hydras += [one for one in own if one.startswith("hardware=slurm")]  # which says the launcher
@@ -175,7 +180,11 @@ def _in_processes(one: Any, processes: int) -> int:
         raise BranchTuneError("hardware.processes: start torchrun -m branchtune run … yourself")
     one.check()
     one.begin()
+    from torch.distributed.run import get_args_parser
+
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    if SIGNALS in get_args_parser().format_help():  # of newer versions
+        launcher.append(f"{SIGNALS}=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
     words = [sys.executable, *launcher, "-m", "branchtune", "run", str(one.folder / "config.yaml")]
     sys.stdout.flush()
     os.execv(sys.executable, words)

@@ -68,25 +68,37 @@ KNOWN: Mapping[str, Any] = {
     **dict.fromkeys(("augmentations_cfg", "wandb_cfg"), False),  # left over in its own files
 }
 
-_LENGTH = "an experience lasts for its epochs here: pass train_epochs"
+_BATCH = "multiply the batch by it: SelfSupervised(train_mb_size=…), training.batch=…"
+_LENGTH = (
+    "an experience lasts for its epochs here: SelfSupervised(train_epochs=…), training.epochs=…"
+)
+_WEIGHTS = (
+    "no weights are loaded: in a script load_solo_checkpoint(method, FILE), then "
+    "BranchTuningPlugin(pretrained=True)"
+)
 _FEWER = "here all data is trained on: give the stream the part that is meant"
 _KWARGS = "pass a function from parameter groups to an optimizer: SelfSupervised(optimizer=…)"
 
 CHANGE_TRAINING: Mapping[str, tuple[Collection[Any], str]] = {
     "devices": (
         (1,),
-        "solo-learn's batch and learning rate grow with their number, which is one here: multiply "
-        "train_mb_size by it",
+        f"solo-learn's batch and learning rate grow with their number, which is one here: {_BATCH}",
     ),
-    "num_nodes": ((1,), "as with devices: multiply train_mb_size by it"),
-    "seed": ((), "nothing is seeded here: call lightning's seed_everything before all else"),
+    "num_nodes": ((1,), f"as with devices: {_BATCH}"),
+    "seed": (
+        (),
+        "give it as seed=… to branchtune run; in a script call lightning's seed_everything before "
+        "all else",
+    ),
+    "resume_from_checkpoint": ((), _WEIGHTS),
+    "fast_dev_run": ((False, 0), _LENGTH),
     "max_steps": ((-1,), _LENGTH),
     "max_time": ((), _LENGTH),
     "min_epochs": ((0,), _LENGTH),
     "min_steps": ((0,), _LENGTH),
     "accumulate_grad_batches": (
         (1,),
-        "solo-learn's batch and learning rate grow with it: multiply train_mb_size by it",
+        f"solo-learn's batch and learning rate grow with it: {_BATCH}",
     ),
     "gradient_clip_val": ((0,), "gradients are not clipped here"),
     "limit_train_batches": ((1.0,), _FEWER),
@@ -113,6 +125,8 @@ def changes_training(key: str, value: Any) -> bool:
     harmless, _ = CHANGE_TRAINING[key]
     if key == "devices" and isinstance(value, list):
         value = len(value)
+    if key == "devices" and isinstance(value, str) and value.isdecimal():
+        value = int(value)
     if key == "limit_train_batches" and isinstance(value, int):
         return True  # 1.0 is all of them, 1 is one
     return value not in harmless

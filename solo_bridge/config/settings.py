@@ -101,8 +101,16 @@ def _settings(config: Config) -> SoloConfig:
         values.sort(pipeline, PIPELINE, f"augmentations[{i}].")
     name = values.get("method", str)
     options = _method_kwargs(name, values) if name in DEFAULTS else {}
+    if any(key.startswith("pretrained_feature_extractor") for key in values.unknown):
+        raise ConfigError("a configuration of main_linear.py's: give one of main_pretrain.py's")
     if values.unknown:
         raise UnknownOptionError(f"unknown {', '.join(values.unknown)}")
+    if values.needed:
+        raise ConfigError(f"{', '.join(values.needed)}: ??? says that a value is to be given")
+    if "cifar" in values.get("backbone.kwargs", dict, {}):
+        raise UnknownOptionError(
+            "backbone.kwargs.cifar: solo-learn sets it itself by data.dataset, cifar10 or cifar100"
+        )
     if name not in DEFAULTS:
         raise expected_one_of("method", values.need("method", str), list(DEFAULTS))
     dataset = values.get("data.dataset", str)

@@ -116,6 +116,11 @@ def _pipelines(folder: Path | None, name: str) -> Any:
     file = folder / "augmentations" / name
     if file.suffix not in (".yaml", ".yml"):
         file = file.with_name(f"{name}.yaml")
+    if not file.is_file():
+        raise ConfigError(
+            f"defaults.augmentations: there is no file {file}: the folder augmentations belongs "
+            "beside the configuration"
+        )
     loaded = _yaml(file)
     check_interpolations(OmegaConf.to_container(loaded))
     return _resolved(lambda: loaded, name)

@@ -20,12 +20,14 @@ class Values:
     :param ignored: keys that are not read.
     :param unknown: keys that nobody knows, with the likely ones that are known.
     :param lost: those of the ignored that would change training, and their values.
+    :param needed: keys whose value is to be given, ``???``.
     """
 
     read: dict[str, Any] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     lost: dict[str, Any] = field(default_factory=dict)
+    needed: list[str] = field(default_factory=list)
 
     def sort(self, section: Any, known: Mapping[str, Any], path: str = "") -> None:
         """Take up a section of a configuration.
@@ -43,7 +45,9 @@ class Values:
                 self.unknown.append(path + str(key) + suggestion(str(key), known, path))
             elif status is False:
                 self.ignore(f"{path}{key}", value)
-            elif value is None or value == "???":
+            elif value == "???":
+                self.needed.append(f"{path}{key}")
+            elif value is None:
                 continue
             elif isinstance(status, Mapping):
                 self.sort(value, status, f"{path}{key}.")

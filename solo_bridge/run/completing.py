@@ -24,6 +24,7 @@ from solo_bridge.comparison.configured import SMALL, Configured, tuples
 from solo_bridge.comparison.measured import PROBES
 from solo_bridge.config import settings_from_config
 from solo_bridge.defaults import DEFAULTS
+from solo_bridge.feeding import VIEWS
 from solo_bridge.method import SoloMethod
 from solo_bridge.optim import OptimizerSettings
 from solo_bridge.presets import preset
@@ -44,6 +45,13 @@ HARDWARE: Mapping[str, Any] = {
 }
 APART = frozenset({"strategy", "options", "seed", "out", "name", "hardware", "imports", "logger"})
 """What may differ between the runs of one folder, which are compared."""
+SCHEDULE = frozenset(
+    {
+        *("scheduler", "schedule_every", "warmup_epochs", "unfinished_warmup"),
+        *("warmup_start_lr", "min_lr"),
+    }
+)
+"""Settings of an optimizer that another one keeps."""
 SIZE, BATCH = 32, 256
 """Of images in pixels and of a minibatch, where nothing says them."""
 NAME = re.compile(r"\w[\w.+=,-]*")
@@ -58,12 +66,14 @@ class Base:
     :param method: arguments of :class:`~solo_bridge.SoloMethod`, augmentations among them.
     :param training: arguments of :class:`~solo_bridge.SelfSupervised`.
     :param experiences: of the stream, if that is said.
+    :param views: how views are made, if that is said.
     """
 
     name: str
     method: dict[str, Any]
     training: dict[str, Any]
     experiences: int | None = None
+    views: str | None = None
 
 
 # ---- all settings
@@ -122,9 +132,14 @@ def _base(named: str | None, method: Mapping[str, Any]) -> Base:
             raise ConfigError("method.file and preset both say how it is trained: keep one")
         said = settings_from_config(fits("method.file", method["file"], str))
         how, training = dict(said.method), dict(said.strategy)
+        if method.get("name") not in (None, how["name"]):
+            raise ConfigError(
+                f"method: {method['file']} is of {how['name']}: leave method={method['name']} out, "
+                "or give the file of that method"
+            )
         usual = DEFAULTS[how["name"]].optimizer_settings
         training["optimizer_settings"] = {**usual, **training.get("optimizer_settings", {})}
-        return Base(how["name"], how, training)
+        return Base(how["name"], how, training, views="solo_learn")
     name: Any = one_of("method", method.get("name"), DEFAULTS)
     if named is not None:
         published = preset(named)
@@ -201,7 +216,9 @@ def _stream(given: dict[str, Any], base: Base) -> dict[str, Any]:
 def _augmentation(given: dict[str, Any], base: Base, size: int) -> dict[str, Any]:
     names = [name for name in groups.augmentation("own") if name not in ("views", "pipelines")]
     known("augmentation", given, ["views", "pipelines", *names])
-    fits("augmentation.views", given.get("views"), str | None)
+    views = given.get("views") or base.views
+    if views is not None:
+        one_of("augmentation.views", views, VIEWS)
     changes = _given(given, names)
     arguments("augmentation", changes, Augmentation)
     pipelines = given.get("pipelines")
@@ -213,7 +230,7 @@ def _augmentation(given: dict[str, Any], base: Base, size: int) -> dict[str, Any
             arguments(f"augmentation.pipelines[{i}]", one, Augmentation)
         own = [Augmentation(**tuples(one)) for one in listed]
     made = [replace(one, **tuples(changes)) for one in _sized(own, size)]
-    return _plain({"views": given.get("views"), "pipelines": [asdict(one) for one in made]})
+    return _plain({"views": views, "pipelines": [asdict(one) for one in made]})
 
 
 def _sized(own: Any, size: int) -> list[Augmentation]:
@@ -249,14 +266,10 @@ def _training(given: dict[str, Any], base: Base) -> dict[str, Any]:
     plain = _given(given, [name for name in groups.TRAINING if name != "optimizer_settings"])
     arguments("training", plain, SelfSupervised)
     said = {name: base.training[name] for name in groups.TRAINING if name in base.training}
-    optimizer = {**(base.training.get("optimizer_settings") or {}), **settings}
-    other = plain.get("optimizer", said.get("optimizer")) != said.get("optimizer")
-    found = {
-        **groups.TRAINING,
-        **said,
-        **plain,
-        "optimizer_settings": settings if other else optimizer,
-    }
+    usual = dict(base.training.get("optimizer_settings") or {})
+    if plain.get("optimizer", said.get("optimizer")) != said.get("optimizer"):
+        usual = {name: value for name, value in usual.items() if name in SCHEDULE}
+    found = {**groups.TRAINING, **said, **plain, "optimizer_settings": {**usual, **settings}}
     sizes: dict[str, Any] = {}
     for name, called in counts.items():
         value = base.training.get(called) if given.get(name) is None else given[name]

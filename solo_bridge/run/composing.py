@@ -26,6 +26,18 @@ CONFIG = "config.yaml"
 """Name of the file in a run's folder."""
 SOLO_LEARN = frozenset({"optimizer", "scheduler", "max_epochs", "augmentations", "method_kwargs"})
 """Keys of which solo-learn's configurations have one, and this package's none."""
+HERE = {
+    "max_epochs": "training.epochs, of each experience",
+    "optimizer": "training.optimizer, training.lr, training.batch and training.weight_decay",
+    "scheduler": "training.optimizer_settings.scheduler",
+    "method_kwargs": "method.NAME",
+    "momentum": "method.tau",
+    "augmentations": "augmentation=NAME and augmentation.NAME",
+    "data": "stream=NAME and stream.NAME",
+    "precision": "training.precision",
+    "devices": "hardware=NAME and hardware.NAME",
+}
+"""Sections of solo-learn's configurations → what says it here."""
 NOISE = ("See https", "full_key:", "object_type=", "reference_type=")
 """Beginnings of lines of their errors that say nothing to a user."""
 
@@ -107,6 +119,12 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     with refused():
         named = [(one.key_or_group, str(one.input_line)) for one in parse(overrides)]
     hydras = [line for key, line in named if key.startswith(("hydra.", "hydra/"))]
+    for line in hydras:
+        if not line.lstrip("+~").startswith(("hydra.launcher.", "hydra/launcher=")):
+            raise ConfigError(
+                f"{line}: of Hydra's own settings only its launcher's can be said; out=… and "
+                "name=… say where runs lie"
+            )
     return hydras, [line for _, line in named if line not in hydras]
 
 
@@ -170,6 +188,8 @@ def _said(error: BaseException) -> str:
         if isinstance(parent, Mapping) and key and str(cause).startswith(("Key", "'")):
             names = [str(name) for name in parent if name != "hydra"]
             last = str(getattr(cause, "key", key))
+            if last not in names and str(key) in HERE:
+                return f"unknown {key}: solo-learn's name; here it is {HERE[str(key)]}"
             if last not in names:
                 return f"unknown {key}{did_you_mean(last, names)}; there are {', '.join(names)}"
         cause = cause.__cause__ or cause.__context__

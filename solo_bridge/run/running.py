@@ -1,4 +1,4 @@
-"""Runs of configurations: one here, several side by side, or by a launcher of Hydra's."""
+"""Runs of configurations: one here, or several side by side."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from solo_bridge.comparison.configured import Configured
 from solo_bridge.comparison.works import Work, run_works
 from solo_bridge.registry import import_file
 from solo_bridge.run.completing import completed, experiment, folder
-from solo_bridge.run.composing import CONFIG, composed, hydra, refused
-from solo_bridge.run.groups import PRIMARY
+from solo_bridge.run.composing import CONFIG, composed
 
 
 @dataclass(frozen=True)
@@ -218,71 +217,3 @@ def checked(runs: Sequence[Run], *, here: bool = True) -> None:
         alike.add(same)
     for run in runs:
         run.begin()
-
-
-def launch(runs: Sequence[Run], overrides: Sequence[str]) -> dict[str, str]:
-    """Train runs by a launcher of Hydra's, such as submitit's, and wait for their end.
-
-    :param runs: of a sweep.
-    :param overrides: those of the launcher's own settings, ``hydra/…`` and ``hydra.…``, and groups.
-    :return: folder → why, of the runs that failed.
-    :raises BranchTuneError: before anything is trained, for what cannot be.
-    """
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    checked(runs, here=False)
-    with refused():
-        from hydra._internal.callbacks import Callbacks
-
-        loaded = hydra()
-        config = loaded.compose_config(PRIMARY, list(overrides), RunMode.MULTIRUN, False, False)
-        context = HydraContext(config_loader=loaded.config_loader, callbacks=Callbacks(config))
-        launcher = Plugins.instance().instantiate_launcher(context, work, config)
-    failed = _launched(launcher, [run for run in runs if not run.finished()])
-    # Once more for those whose plasticity waited for joint training, which is there now.
-    waiting = [run for run in runs if run.work.waits() and run.work.has_reference()]
-    return {**failed, **_launched(launcher, waiting)}
-
-
-def _launched(launcher: Any, runs: Sequence[Run]) -> dict[str, str]:
-    files = [[f"+file='{(run.folder / CONFIG).resolve()}'"] for run in runs]
-    failed: dict[str, str] = {}
-    try:
-        results = launcher.launch(files, initial_job_idx=0) if files else []
-    except Exception as error:  # of a job that was killed; of the others nothing is said
-        return {str(run.folder): _last_line(error) for run in runs if not run.finished()}
-    for run, result in zip(runs, results, strict=True):
-        try:
-            _ = result.return_value  # raises what the job did
-        except Exception as error:
-            failed[str(run.folder)] = _last_line(error)
-    return failed
-
-
-def _last_line(error: BaseException) -> str:
-    """Return what an error says: of a traceback, as launchers hand them on, its last line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -\t")]
-    return lines[-1] if lines else type(error).__name__
-
-
-def work(config: Any) -> None:
-    """Train one run in a launcher's job.
-
-    :param config: with the path of the run's configuration.
-    """
-    run = run_of([], Path(config.file))
-    if not run.finished():
-        train(run)
-
-
-def launcher_of(overrides: Sequence[str]) -> str:
-    """Return which launcher of Hydra's is asked for, ``basic`` if none is.
-
-    :param overrides: as they were given.
-    """
-    from hydra.types import RunMode
-
-    with refused():
-        config = hydra().compose_config(PRIMARY, list(overrides), RunMode.MULTIRUN, False, False)
-        return str(config.hydra.runtime.choices.get("hydra/launcher", "basic"))

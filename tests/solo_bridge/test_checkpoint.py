@@ -155,25 +155,34 @@ def test_half_precision_and_devices_of_the_file_do_not_matter(tmp_path: Path) ->
 
 def test_report_says_what_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source, model = backbone(), backbone()
+    source.add_module("fc", nn.Linear(8, 10))
+    model.add_module("fc", nn.Linear(8, 4, bias=False))
     state = values(source)
-    state["3.weight"] = torch.zeros(8, 8, 5, 5)
     del state["1.bias"]
-    state["fc.weight"] = torch.zeros(10, 8)
     before, path = values(model), lightning_file(tmp_path / "a.ckpt", state)
-    with pytest.raises(CheckpointError, match=r"strict, but matched 6 of 8") as refused:
+    with pytest.raises(CheckpointError, match=r"strict, but matched 7 of 9") as refused:
         load_solo_checkpoint(model, path, strict=True)
     assert same(values(model), before)
     report = load_solo_checkpoint(model, path)
-    assert report.missing == ("1.bias",) and report.unexpected == ("fc.weight",)
-    assert report.mismatched == {"3.weight": ((8, 8, 5, 5), (8, 8, 3, 3))}
+    assert report.missing == ("1.bias",) and report.unexpected == ("fc.bias",)
+    assert report.mismatched == {"fc.weight": ((10, 8), (4, 8))}
     assert not report.complete
     text = str(report)
     assert "missing in the file: 1.bias" in text
-    assert "unknown to the model: fc.weight" in text
-    assert "of another shape: 3.weight (8, 8, 5, 5) instead of (8, 8, 3, 3)" in text
+    assert "unknown to the model: fc.bias" in text
+    assert "of another shape: fc.weight (10, 8) instead of (4, 8)" in text
     assert text in str(refused.value) and text in caplog.text, "nothing is left out silently"
     changed = {n for n, t in values(model).items() if not torch.equal(t, before[n])}
-    assert changed == {"0.weight", "3.bias"}, "whatever differs in the file, and fits"
+    assert changed == {"0.weight", "3.weight", "3.bias"}, "whatever differs in the file, and fits"
+
+
+def test_a_backbone_of_another_shape_is_refused(tmp_path: Path) -> None:
+    model, state = backbone(), values(backbone())
+    state["3.weight"] = torch.zeros(8, 8, 5, 5)
+    before, path = values(model), lightning_file(tmp_path / "a.ckpt", state)
+    with pytest.raises(CheckpointError, match=r"cifar_stem(?s:.*)3.weight \(8, 8, 5, 5\)"):
+        load_solo_checkpoint(model, path)
+    assert same(values(model), before)
 
 
 @pytest.mark.parametrize("width", [8, 16])

@@ -120,7 +120,7 @@ def test_a_trace_may_be_empty(tmp_path: Path, written: dict[str, Any]) -> None:
 # ---- what is refused
 
 
-NEWER = {"replaced_images": {}, "skipped_steps": 0, "stream": {}}
+NEWER = {"replaced_images": {}, "skipped_steps": 0, "trained": 0, "stream": {}}
 """Fields that were not there from the beginning, and what they are without them."""
 
 

@@ -86,6 +86,7 @@ WRITTEN = """{
   "images/1.png": 3
  },
  "skipped_steps": 2,
+ "trained": 3,
  "stream": {
   "made by": "joint"
  },
@@ -112,6 +113,7 @@ def small() -> Run:
         trace=Trace([0], [[0.125, math.nan]], [0], "kNN", {"k": 20}),
         replaced_images={"images/1.png": 3},
         skipped_steps=2,
+        trained=3,
         stream={"made by": "joint"},
         environment={"gpu": None},
     )

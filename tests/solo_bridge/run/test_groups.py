@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("hydra")
 
-from avalanche_branchtune.errors import ConfigError
+from avalanche_branchtune.errors import ConfigError, UnknownOptionError
 from avalanche_branchtune.streams import STREAMS
 from solo_bridge.augmentation import MEAN
 from solo_bridge.comparison import Comparison
@@ -103,3 +105,47 @@ def test_images_are_judged_as_they_are_trained_on() -> None:
         assert facts["image size"] == 224 and facts["image deviation"] == (0.228, 0.224, 0.225)
     usual = experiment(completed(composed(["stream.n_experiences=2", "training.epochs=1"])))
     assert usual.eval_view.mean == MEAN and "image mean" not in usual.stream_facts()
+
+
+FILE = """
+method: vicreg
+backbone: {name: resnet18}
+data: {dataset: cifar10}
+optimizer: {name: lars, lr: 0.3, batch_size: 64, kwargs: {eta: 0.02}}
+scheduler: {name: none}
+max_epochs: 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "vicreg.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+def of_file(file: Path, *overrides: str) -> dict[str, Any]:
+    return completed(composed(["stream.n_experiences=2", *overrides], file))
+
+
+def test_a_file_of_solo_learns_has_its_views_and_its_method(file: Path) -> None:
+    assert of_file(file)["augmentation"]["views"] == "solo_learn"
+    assert of_file(file, "augmentation.views=batched")["augmentation"]["views"] == "batched"
+    with pytest.raises(ConfigError, match=r"is of vicreg: leave method=simclr out"):
+        of_file(file, "method=simclr")
+    with pytest.raises(ConfigError, match=r"optimizer.lr: \?\?\? says that a value"):
+        of_file(_changed(file, "lr: 0.3", 'lr: "???"'))
+    with pytest.raises(UnknownOptionError, match=r"backbone.kwargs.cifar"):
+        of_file(_changed(file, "{name: resnet18}", "{name: resnet18, kwargs: {cifar: true}}"))
+
+
+def test_another_optimizer_keeps_the_schedule(file: Path) -> None:
+    assert of_file(file)["training"]["optimizer_settings"]["eta"] == 0.02
+    settings = of_file(file, "training.optimizer=sgd", "training.optimizer_settings.momentum=0.8")
+    said = settings["training"]["optimizer_settings"]
+    assert said["scheduler"] == "none" and said["momentum"] == 0.8 and "eta" not in said
+
+
+def _changed(file: Path, old: str, new: str) -> Path:
+    file.write_text(FILE.replace(old, new), encoding="utf-8")
+    return file

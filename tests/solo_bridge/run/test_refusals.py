@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("hydra")
 
+from avalanche_branchtune.errors import ConfigError
 from solo_bridge import cli
 from solo_bridge.commands import parsed
 from solo_bridge.run.composing import split
@@ -27,6 +28,10 @@ MISTAKES = {
     "traning.epochs=3": "unknown traning; did you mean training?",
     "training.epoch=3": "unknown training.epoch; did you mean epochs?",
     "training.epochs=2.5": "training.epochs: expected a whole number of at least 1; got 2.5",
+    "max_epochs=3": "unknown max_epochs: solo-learn's name; here it is training.epochs",
+    "method_kwargs.temperature=1": "solo-learn's name; here it is method.NAME",
+    "augmentation.views=batchd": "did you mean batched?",
+    "hydra.run.dir=a": "only its launcher's can be said",
     "training.lr=fast": "training.lr: expected a valid number; got 'fast'",
     "training.lr=-1": "(lr=…): expected a finite number of at least 0; got -1",
     "training.optimizer=sdg": "did you mean sgd?",
@@ -82,6 +87,19 @@ def test_options_may_stand_among_overrides() -> None:
         parsed(["run", "preset=laptop", "-m", "--fast=1"])
     hydras = ["+hydra.launcher.additional_parameters.account=a", "hydra/launcher=submitit_local"]
     assert split(["seed=0,1", *hydras]) == (hydras, ["seed=0,1"])
+    assert parsed(["run", "--cfg", "job", "~method.tau"]).overrides == ["~method.tau"]
+
+
+@pytest.mark.parametrize("said", ["hydra.run.dir=a", "hydra.sweep.dir=a", "hydra/sweeper=optuna"])
+def test_of_hydras_own_settings_only_the_launchers_can_be_said(said: str) -> None:
+    with pytest.raises(ConfigError, match="only its launcher's can be said"):
+        split([said])
+
+
+def test_hydras_flags_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(["run", "--config-name", "a"])
+    assert "of Hydra's flags there are -m and --cfg, and --config FILE" in capsys.readouterr().err
 
 
 def test_options_of_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

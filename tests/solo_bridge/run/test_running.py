@@ -19,6 +19,7 @@ pytest.importorskip("hydra")
 
 from hydra.core.plugins import Plugins
 
+from avalanche_branchtune.errors import ConfigError
 from avalanche_branchtune.records import load_run
 from solo_bridge import cli
 from solo_bridge.augmentation import Augmentation
@@ -29,8 +30,10 @@ from solo_bridge.comparison.experiment import forget_pixels
 from solo_bridge.comparison.progress import Progress
 from solo_bridge.comparison.resumed import made
 from solo_bridge.config import settings_from_config
-from solo_bridge.run.composing import sweep
-from solo_bridge.run.running import launch, run_of
+from solo_bridge.run import launching
+from solo_bridge.run.composing import hydra, sweep
+from solo_bridge.run.launching import launch
+from solo_bridge.run.running import Run, run_of
 from solo_bridge.status import status
 from tests.solo_bridge.config.examples import written
 from tests.solo_bridge.run.tiny import tiny
@@ -141,7 +144,41 @@ def test_one_job_that_fails_is_named_beside_the_others(
                 raise self.error
 
     monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *args: Launcher())
+    ends = iter([False] * 3 + [True, False, True])  # asked before the jobs, and after them
+    monkeypatch.setattr(Run, "finished", lambda run: next(ends))
+    monkeypatch.setattr("solo_bridge.run.launching.checked", lambda runs, here: None)
     assert launch(runs, []) == {str(runs[1].folder): "KeyError: 'a'"}
+
+
+def test_a_launcher_is_asked_for_in_words_that_its_jobs_can_compose_anew(tmp_path: Path) -> None:
+    words = ["hardware=slurm", "hydra.launcher.timeout_min=10"]
+    runs = [run_of(tiny(tmp_path, "hardware.device=cpu"))]
+    asked = launching._asked(runs, words)
+    again = launching._composed(asked)
+    assert again.hydra.launcher.gpus_per_node == 0 and again.hydra.launcher.timeout_min == 10
+    assert again.hydra.sweep.dir.startswith(f"{tmp_path}/.jobs/")
+    for order in (asked, asked[::-1]):  # as jobs compose it, each of its words may come first
+        assert launching._composed(order).hydra.launcher == again.hydra.launcher
+    master = launching._composed(asked)
+    job = hydra().config_loader.load_sweep_config(master, ["+file=a"])
+    assert job.hydra.launcher.timeout_min == 10 and job.file == "a"
+    with pytest.raises(ConfigError, match=r"timeout_min=1: .* give 5 minutes or more"):
+        launch(runs, [words[0], "hydra.launcher.timeout_min=1"])
+    assert not runs[0].folder.exists()
+
+
+def test_each_job_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submitit = pytest.importorskip("submitit")
+    with launching._each_waited_for():
+        executor = submitit.AutoExecutor(tmp_path / "%j", cluster="local")
+        found = [job.results()[0] for job in executor.map_array(_divide, [0, 2])]
+    assert isinstance(found[0], launching._Lost) and found[1] == 0.5
+    assert Path(found[0].log).is_file()
+    assert capsys.readouterr().out.startswith("jobs ")
+
+
+def _divide(by: int) -> float:
+    return 1 / by
 
 
 def ask_to_end_once(monkeypatch: pytest.MonkeyPatch) -> None:
