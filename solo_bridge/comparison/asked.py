@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ class Asked:
     :param threads: of torch, by which sums are rounded.
     :param separate: whether each strategy has a process of its own.
     :param finished: whether it is trained, and measured but for its plasticity.
+    :param code: file of ``imports`` → what tells its code from another, see :func:`code_of`; runs
+        of older versions have none.
     """
 
     specification: str
@@ -45,6 +49,7 @@ class Asked:
     threads: int
     separate: bool
     finished: bool = False
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -75,6 +80,7 @@ class Asked:
             os.getcwd(),
             threads,
             separate,
+            code=code_of(specification, imports),
         )
 
     def filled(self, defaults: Mapping[str, Any]) -> Asked:
@@ -106,6 +112,21 @@ class Asked:
                 f"{other.specification!r}: choose another folder (--out), or another name"
             )
         self.check_same(other, folder)
+        self.check_code(other, folder)
+
+    def check_code(self, other: Asked, folder: Path) -> None:
+        """Refuse to go on with a run whose plugin was changed since.
+
+        :param other: what is asked for now.
+        :param folder: of this one.
+        :raises RecordError: naming the file.
+        """
+        changed = [f for f, code in self.code.items() if other.code.get(f, code) != code]
+        if changed:
+            raise RecordError(
+                f"{changed[0]} has changed since {folder} was begun: choose another folder (--out) "
+                "for what it trains now, or remove that one"
+            )
 
     def check_same(self, other: Asked, folder: Path, only: Iterable[str] | None = None) -> None:
         """Refuse to go on with what was asked for otherwise.
@@ -139,6 +160,7 @@ def asked(folder: Path) -> Asked | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        content.setdefault("code", {})  # there was none
         if content.pop("format") != FORMAT or set(content) != {f.name for f in fields(Asked)}:
             raise ValueError(f"expected the fields of {FORMAT!r}")
         for name, kind in (("specification", str), ("place", int), ("settings", dict)):
@@ -149,6 +171,35 @@ def asked(folder: Path) -> Asked | None:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} is damaged, or another version's: {error}") from error
+
+
+def code_of(specification: str, imports: Iterable[str]) -> dict[str, str]:
+    """Return what tells the code of one's own files from another: comments do not count.
+
+    :param specification: of the strategy; what only registers names that are not in it is left out.
+    :param imports: the files.
+    """
+    names = {part.strip() for part in specification.split("+")}
+    return {str(file): _digest(Path(file), names) for file in imports}
+
+
+def _digest(file: Path, names: set[str]) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if not (_named(node) - names) or _named(node) & names]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+def _named(node: ast.stmt) -> set[str]:
+    """Return the names that a statement of a file registers."""
+    parts: list[Any] = [node] if isinstance(node, ast.Expr) else getattr(node, "decorator_list", [])
+    calls = [one for part in parts for one in ast.walk(part) if isinstance(one, ast.Call)]
+    return {
+        str(call.args[0].value)
+        for call in calls
+        if getattr(call.func, "id", getattr(call.func, "attr", "")) == "register"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
 
 
 def _text(value: Any) -> str:

@@ -143,6 +143,13 @@ def _ask(
             known = known.filled(vars(type(comparison)()))
             if known.settings["variant"] == comparison.variant:  # a study's others differ
                 known.check_same(new[0], path.parent)
+    for one in new:
+        begun, folder = (
+            comparison.known(one.specification, out),
+            comparison.folder(one.specification, out),
+        )
+        if begun is not None:
+            begun.check_code(one, folder)
     for one in [one for one in new if comparison.known(one.specification, out) is None]:
         one.save(comparison.folder(one.specification, out))
 

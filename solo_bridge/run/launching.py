@@ -16,7 +16,7 @@ from solo_bridge.run.running import Run, checked, run_of, train
 
 LAUNCHER = "hydra/launcher"
 GPUS = "hydra.launcher.gpus_per_node"
-START_UP = 180
+START_UP = 90
 """Seconds that a job may need until it listens to SLURM's signal; SLURM may send that 60 early."""
 
 

@@ -136,3 +136,17 @@ def test_parts_that_do_not_say_so_are_experiences() -> None:
         run.train(part)
     opened = [s[1] for s in plugin.said if s[0] == "open"]
     assert opened == [1, 2, 3]
+
+
+def test_a_first_experience_that_is_not_the_streams_is_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A strategy that is made anew for each experience would leave out all of them."""
+    plugin, stream = Told(pretrained=False), benchmark().train_stream
+    plugin.verbose = True
+    strategy([plugin]).train(stream[0])
+    assert capsys.readouterr().out.startswith("Told: experience 0, the first of this strategy")
+    other = strategy([plugin])
+    with pytest.warns(UserWarning, match=r"leaves out experience 1 .* pretrained=True"):
+        other.train(stream[1])
+    assert not any(what == "open" for what, *_ in plugin.said)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import re
+import warnings
 from typing import Any
 
 import pytest
@@ -11,7 +13,13 @@ import torch
 from avalanche.benchmarks import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.training import Cumulative, JointTraining, Naive
-from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, MIRPlugin, RWalkPlugin
+from avalanche.training.plugins import (
+    EvaluationPlugin,
+    EWCPlugin,
+    MIRPlugin,
+    RARPlugin,
+    RWalkPlugin,
+)
 from torch import nn
 
 from avalanche_branchtune import (
@@ -335,7 +343,7 @@ def test_what_cannot_work_is_refused_before_the_first_experience(
     assert torch.equal(kernels(run.model), before)
 
 
-@pytest.mark.parametrize("plugin", [MIRPlugin(8, 4, 2), RWalkPlugin()])
+@pytest.mark.parametrize("plugin", [MIRPlugin(8, 4, 2), RARPlugin(8), RWalkPlugin()])
 def test_plugins_that_need_learning_kernels(plugin: Any) -> None:
     run = strategy([plugin, BranchTuningPlugin()])
     with pytest.raises(IncompatiblePluginError, match=f"{type(plugin).__name__} beside"):
@@ -500,3 +508,45 @@ def test_two_of_them() -> None:
 def test_every_error_has_one_base() -> None:
     with pytest.raises(BranchTuneError):
         BranchTuningPlugin(branch="x")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"scope": nn.Linear(2, 2)}, "got Linear: name the modules"),
+        ({"scope": [nn.Linear(2, 2)]}, "expected names or patterns"),
+        ({"scope": lambda name: True}, "expected a predicate of (name, module)"),
+        ({"scope": "feature"}, "did you mean features?"),
+        ({"branch": lambda height, width: [(1, 1)]}, "a callable of one tuple"),
+        ({"branch": lambda kernel: "1x1"}, "a callable of one tuple"),
+    ],
+)
+def test_what_is_no_option_is_said_in_the_options_words(options: dict[str, Any], said: str) -> None:
+    run = strategy([BranchTuningPlugin(**options)])
+    with pytest.raises(UnknownOptionError, match=re.escape(said)):
+        run.train(benchmark().train_stream[0])
+
+
+@pytest.mark.parametrize(
+    ("last", "options", "said"),
+    [
+        (nn.GroupNorm(2, 8), {"scope": "0"}, 'the network has GroupNorm: pass norms=["GroupNorm"]'),
+        (nn.BatchNorm2d(8), {"linear": "full"}, "all linear layers have branches, 4 too"),
+        (nn.BatchNorm2d(8), {}, "4 learn as usual, 1,200 weights"),
+        (nn.BatchNorm2d(8), {"scope": "0"}, None),
+        (nn.GroupNorm(2, 8), {"norm_mode": "none", "scope": "0"}, None),
+    ],
+)
+def test_what_is_probably_not_meant_is_warned_of_once(
+    last: nn.Module, options: dict[str, Any], said: str | None
+) -> None:
+    parts = nn.Conv2d(3, 8, 3), last, nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(200, 6)
+    plugin = BranchTuningPlugin(pretrained=True, verbose=False, **options)
+    run = strategy([plugin], nn.Sequential(*parts))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for experience in benchmark().train_stream:
+            run.train(experience)
+    ours = [str(w.message) for w in found if "Branch-tuning:" in str(w.message)]
+    assert len(ours) == (said is not None)
+    assert said is None or said in ours[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.checkpoints.lock import LOCK, Lock, locked
 from avalanche_branchtune.checkpoints.sidecar import SIDECAR
 from avalanche_branchtune.errors import FolderInUseError, RecordError
@@ -115,3 +116,21 @@ def test_a_file_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         locked(file).__enter__()
     with pytest.raises(RecordError, match="below: nothing can be written there: Not a directory"):
         locked(file / "below").__enter__()
+
+
+def _asked_to_end(folder: Path) -> None:
+    held.append(Checkpoints(folder))
+    held[0]._take_lock()
+    assert (folder / LOCK).exists()
+    raise SystemExit(143)
+
+
+held: list[Checkpoints] = []
+
+
+def test_a_process_of_multiprocessings_lets_others_in_when_it_ends(tmp_path: Path) -> None:
+    """Such processes do not do what is registered with atexit."""
+    process = multiprocessing.get_context("spawn").Process(target=_asked_to_end, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 143 and not (tmp_path / LOCK).exists()

@@ -83,7 +83,7 @@ def test_compare_without_solo_learn_and_what_it_needs() -> None:
     """
     done = without_solo_learn.run(without_solo_learn.HIDE + code)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "In a checkout of this project: pip install -e '.[solo]' && pip " in done.stderr
+    assert "pip install --no-deps solo-learn==1.0.2; what it needs is the extra" in done.stderr
 
 
 def test_names_are_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:

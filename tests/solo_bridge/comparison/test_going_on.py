@@ -24,7 +24,7 @@ from avalanche_branchtune.errors import RecordError
 from solo_bridge import cli, registry
 from solo_bridge.apart import Stopped
 from solo_bridge.comparison import REFERENCE, Comparison, compare
-from solo_bridge.comparison.asked import ASKED, Asked
+from solo_bridge.comparison.asked import ASKED, Asked, asked
 from solo_bridge.status import statuses
 
 SMALL = Comparison(samples=80, epochs=2, experiences=2, width=4, batch=20, workers=0)
@@ -194,3 +194,47 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     asked_for(folder, place="first")
     assert f"{folder / ASKED} is damaged, or another version's: field 'place'" in said(folder)
     assert [s.state for s in statuses(folder)] == ["broken"]
+
+
+CODE = """
+from solo_bridge import register
+
+def square(x):
+    return {what}
+
+@register("{name}_one")
+class One: ...
+
+@register("{name}_two", weight=2)
+class Two:
+    value = {two}
+
+register("{name}_ten", weight={ten})(One)
+"""
+
+
+def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
+    file, folder = tmp_path / "own.py", tmp_path / "run"
+
+    def now(spec: str = "fine_tuning+a_one", **changed: Any) -> Asked:
+        usual = {"name": "a", "what": "x * x", "two": 2, "ten": 10, **changed}
+        file.write_text(CODE.format(**usual), encoding="utf-8")
+        return Asked.of({}, spec, imports=[str(file)])
+
+    begun = now()
+    begun.save(folder)
+    known = asked(folder)
+    assert known == begun
+    known.check_same_run(now(two=3, ten=11), folder)  # of other names
+    with pytest.raises(RecordError, match=r"own.py has changed since .*run was begun"):
+        known.check_same_run(now(what="abs(x)"), folder)
+    with pytest.raises(RecordError, match="has changed"):
+        now("a_ten").check_same_run(now("a_ten", ten=11), folder)
+    (folder / ASKED).write_text(
+        json.dumps(
+            {k: v for k, v in json.loads((folder / ASKED).read_text()).items() if k != "code"}
+        )
+    )
+    older = asked(folder)
+    assert older is not None
+    older.check_same_run(now(what="abs(x)"), folder)  # it did not say
