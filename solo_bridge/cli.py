@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from avalanche_branchtune.errors import BranchTuneError
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         input; if it was asked to end 130 (SIGINT), 143 (SIGTERM) or 75 (SIGUSR1, SIGUSR2).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Of a package that Avalanche imports for plugins of its own: nothing here needs what it lacks.
+    warnings.filterwarnings("ignore", "no QP solver found")
     if job.follows():
         return _follow(arguments)
     options = parsed(arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 
 from avalanche_branchtune.errors import UnsupportedSoloLearnError
@@ -28,6 +29,19 @@ NEEDED = {  # distribution → module; the first group serves the plugin alone
 }
 
 
+CLI = ("hydra-core", "omegaconf", "hydra-submitit-launcher")
+"""What the extra [cli] has."""
+
+TOGETHER = "install torch and torchvision together, both from one index"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
 def examine() -> tuple[str, bool]:
     """Examine the installation.
 
@@ -36,17 +50,26 @@ def examine() -> tuple[str, bool]:
     lines = [f"Python {platform.python_version()}"]
     missing = []
     for distribution, module in NEEDED.items():
-        try:
-            state = version(distribution)
-        except PackageNotFoundError:
-            state = "present" if importlib.util.find_spec(module) else "MISSING"
+        present = "present" if importlib.util.find_spec(module) else "MISSING"
+        state = _version(distribution) or present
         if state == "MISSING":
             missing.append(distribution)
         lines.append(f"  {distribution:<18}{state}")
+    for module in ("torch", "torchvision"):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # torchvision of another build fails in words of its own
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            lines.append(f"To do: {module} cannot be imported ({what}): {TOGETHER}")
+            return "\n".join(lines), False
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     lines.append(f"  {'GPU':<18}{gpu}")
+
+    hydra = [f"{name} {_version(name) or 'MISSING'}" for name in CLI]
+    sbatch = "found" if shutil.which("sbatch") else "not found"
+    lines.append(f"branchtune run: {', '.join(hydra)}; SLURM's sbatch {sbatch}")
 
     found = find()
     where = "not found" if found.location is None else f"at {found.location}"

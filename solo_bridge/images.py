@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from avalanche_branchtune.errors import MissingDirectoryError, ViewsError
 from avalanche_branchtune.options import at_least, at_least_one
-from avalanche_branchtune.streams.folders import DEEP, FORMATS
+from avalanche_branchtune.streams.folders import DEEP, FORMATS, is_hidden
 from solo_bridge.views import to_rgb
 
 PARTS = ("train", "test")
@@ -27,6 +27,9 @@ PARTS = ("train", "test")
 
 FEW = 256
 """Images for which no process of its own is worth its start."""
+
+PHOTOGRAPHS = (".heic", ".heif", ".avif", ".gif")
+"""Endings of images that are not read."""
 
 SHOWN = 20
 """Notes of one kind that are printed."""
@@ -93,6 +96,11 @@ class Report:
         lines += [f"note: {n} more: {kind}" for kind, n in sorted(more.items())]
         if self.ignored:
             lines.append(f"ignored, since their names do not end as images': {_sum(self.ignored)}")
+        unread = [ending for ending in self.ignored if ending.lower() in PHOTOGRAPHS]
+        if unread:
+            lines.append(
+                f"note: {', '.join(unread)}: images of these kinds are not read; convert them"
+            )
         lines.append(
             f"{self.images} images ({_sum(self.modes) or 'none'}), {len(self.errors)} errors, "
             f"{len(self.notes)} notes in {_shown(self.folder)}"
@@ -204,7 +212,8 @@ def _layout(root: str, files: list[str]) -> Iterator[Finding]:
 
 def _classes(folder: str) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        found = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+        return sorted(name for name in found if not is_hidden(name))
     except OSError:  # it is among the findings
         return []
 

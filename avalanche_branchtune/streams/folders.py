@@ -122,7 +122,8 @@ def image_folder(
 ) -> ImageFiles:
     """Find the images of a labelled directory, ``root/<class>/**/<image>``.
 
-    The sub-folders of ``root`` are the classes 0, 1 … in the order of their names. Files with
+    The sub-folders of ``root`` are the classes 0, 1 … in the order of their names, but for hidden
+    ones (``.ipynb_checkpoints``) and ``__MACOSX``. Files with
     another extension than torchvision's ``IMG_EXTENSIONS`` are no images.
 
     :param root: the directory that holds one sub-folder a class.
@@ -146,7 +147,8 @@ def image_folder(
     expected = "a directory with one sub-folder of images for each class"
     _check_directory(root, expected)
     try:
-        names, _ = find_classes(root) if classes is None else (sorted(set(classes)), None)
+        names = find_classes(root)[0] if classes is None else sorted(set(classes))
+        names = [name for name in names if classes is not None or not is_hidden(name)]
         lacking = [name for name in names if not Path(root, name).is_dir()]
         if lacking:
             raise FileNotFoundError(f"{len(lacking)} are missing, the first is {lacking[0]}")
@@ -155,6 +157,20 @@ def image_folder(
     except FileNotFoundError as cause:
         raise MissingDirectoryError(f"{os.fspath(root)}: expected {expected}; {cause}") from cause
     return ImageFiles([f for f, _ in found], [label for _, label in found], names, cache=cache)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a sub-folder is one that programs leave behind, and no class.
+
+    :param name: of the folder.
+
+    Example::
+
+        >>> from avalanche_branchtune.streams.folders import is_hidden
+        >>> is_hidden(".ipynb_checkpoints"), is_hidden("dog")
+        (True, False)
+    """
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def unlabelled_folder(root: str | os.PathLike[str]) -> ImageFiles:

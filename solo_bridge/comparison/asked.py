@@ -109,7 +109,7 @@ class Asked:
         if other.specification != self.specification:
             raise RecordError(
                 f"{folder} is of another strategy, {self.specification!r} instead of "
-                f"{other.specification!r}: choose another folder (--out), or another name"
+                f"{other.specification!r}: choose another folder (--out, out=), or another name"
             )
         self.check_same(other, folder)
         self.check_code(other, folder)
@@ -124,8 +124,8 @@ class Asked:
         changed = [f for f, code in self.code.items() if other.code.get(f, code) != code]
         if changed:
             raise RecordError(
-                f"{changed[0]} has changed since {folder} was begun: choose another folder (--out) "
-                "for what it trains now, or remove that one"
+                f"{changed[0]} has changed since {folder} was begun: choose another folder "
+                "(--out, out=) for what it trains now, or remove that one"
             )
 
     def check_same(self, other: Asked, folder: Path, only: Iterable[str] | None = None) -> None:
@@ -145,7 +145,7 @@ class Asked:
         if differing:
             raise RecordError(
                 f"{folder} is of another comparison: this one has {', '.join(differing)}. Choose "
-                "another folder (--out), or the settings that it was begun with"
+                "another folder (--out, out=), or the settings that it was begun with"
             )
 
 

@@ -247,7 +247,7 @@ class Experiment(ABC):
         if found is None and (folder / RECORD).exists():
             raise RecordError(
                 f"{folder} holds the record of a run already, and no {ASKED}: choose another "
-                "folder (--out) or another seed (--seed), or remove it"
+                "folder (--out, out=) or another seed (--seed), or remove it"
             )
         return None if found is None else found.filled(vars(type(self)()))
 

@@ -14,7 +14,9 @@ import torch
 import yaml
 
 from avalanche_branchtune import ranks
+from avalanche_branchtune.checkpoints.files import INDEX
 from avalanche_branchtune.errors import ConfigError, RecordError
+from avalanche_branchtune.records.run import RECORD
 from avalanche_branchtune.writing import write_text
 from solo_bridge.apart import Stopped, stopped_by
 from solo_bridge.comparison.asked import Asked, asked
@@ -74,12 +76,18 @@ class Run:
         """Return the same where there may be no GPU, to be checked."""
         return replace(self, experiment=replace(self.experiment, device="cpu"))
 
+    def _known(self) -> Asked | None:
+        """Return what was asked for; None if nothing was trained, as by a job that never began."""
+        known = self.experiment.known(self.spec, self.out)
+        begun = any((self.folder / name).exists() for name in (RECORD, INDEX))
+        return known if begun or (known is not None and known.finished) else None
+
     def finished(self) -> bool:
         """Tell whether it is trained and measured.
 
         :raises RecordError: for a folder that is of another run.
         """
-        known = self.experiment.known(self.spec, self.out)
+        known = self._known()
         if known is None:
             return False
         known.check_same_run(self.asked(), self.folder)
@@ -90,7 +98,7 @@ class Run:
 
         :raises RecordError: for a folder that is of another run.
         """
-        known = self.experiment.known(self.spec, self.out)
+        known = self._known()
         if known is not None:
             known.check_same_run(self.asked(), self.folder)
         else:

@@ -280,3 +280,13 @@ def test_many_notes_of_one_kind_are_counted(
 def test_unknown_options(tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(UnknownOptionError, match="whole number"):
         examine(tmp_path, **options)
+
+
+def test_what_programs_leave_behind_is_no_class(tmp_path: Path) -> None:
+    for name in ("cat", ".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
+    (tmp_path / "cat" / "2.HEIC").touch()
+    assert image_folder(tmp_path).classes == ["cat"]
+    text = examine(tmp_path).text()
+    assert "images of these kinds are not read" in text and "MACOSX" not in text

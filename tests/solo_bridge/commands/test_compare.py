@@ -44,7 +44,7 @@ def test_a_folder_with_results_or_in_use_is_refused_before_training(
     run().save(tmp_path / "old" / "fine_tuning-0")
     error = said(tmp_path / "old")
     assert "fine_tuning-0 holds the record of a run already" in error
-    assert "(--out) or another seed (--seed)" in error and "overwrite" not in error
+    assert "or another seed (--seed)" in error and "overwrite" not in error
     with locked(tmp_path / "old"):
         assert "another process" in said(tmp_path / "old")
     assert [path.name for path in (tmp_path / "old").iterdir()] == ["fine_tuning-0"]

@@ -162,7 +162,7 @@ def test_a_launcher_is_asked_for_in_words_that_its_jobs_can_compose_anew(tmp_pat
     master = launching._composed(asked)
     job = hydra().config_loader.load_sweep_config(master, ["+file=a"])
     assert job.hydra.launcher.timeout_min == 10 and job.file == "a"
-    with pytest.raises(ConfigError, match=r"timeout_min=1: .* give 5 minutes or more"):
+    with pytest.raises(ConfigError, match=r"timeout_min=1: .* give 4 minutes or more"):
         launch(runs, [words[0], "hydra.launcher.timeout_min=1"])
     assert not runs[0].folder.exists()
 
