@@ -29,6 +29,8 @@ from torch import nn
 from avalanche_branchtune import compress, expand
 from solo_bridge.lessons import check
 
+torch.set_num_threads(1)  # more would round sums otherwise, and crawl on a busy machine
+
 # %% [markdown]
 # ## One fact about convolutions
 #
@@ -70,7 +72,8 @@ def as_kernel(branch, k):
 check("branch as a kernel", as_kernel)
 
 # %% [markdown]
-# **Exercise 2.** Merge a kernel `(O, I, 3, 3)` with its branches.
+# **Exercise 2.** Merge a kernel `(O, I, 3, 3)` with its branches. `branches` is a list: the 1 × 3 one, then
+# the 3 × 1 one.
 
 # %%
 def merge(kernel, branches):
@@ -236,7 +239,8 @@ print("the corners moved:", bool(change[::2, ::2].any()))
 # the trade is worth in a network, on a stream, is a matter of measuring.
 #
 # **Exercise 4, without a check.** What is left of the loss in figure 1, and why? Compute it from
-# `wished` for random images whose pixels are independent, and compare.
+# `target.weight - original.weight` for random images whose pixels are independent, and compare. (`wished` does
+# not help: it is a mean of absolute values, and you need squares, summed for each output channel.)
 #
 # **Exercise 5, without a check.** `expand(network, "3x3")` has branches of the kernel's own size. Do
 # they learn what a free kernel learns? What is stable about them, then?

@@ -19,12 +19,15 @@ warnings.filterwarnings("ignore")  # of the libraries, about their own insides
 
 # %%
 import matplotlib.pyplot as plt
+import torch
 import torch.nn.functional as F  # for your answers
 
 from avalanche_branchtune.evaluation import AccuracyMatrix, ClassifierProbe, KNNProbe, StreamProbe
 from solo_bridge import SelfSupervised
 from solo_bridge.lessons import LAPTOP, check, digit_stream, simclr
 from solo_bridge.plugins import KaizenPlugin
+
+torch.set_num_threads(1)  # more would round sums otherwise, and crawl on a busy machine
 
 # %% [markdown]
 # ## Few labels
@@ -47,7 +50,8 @@ for experience in stream.train_stream:
 # Its loss is the cross-entropy, on the images that have a label.
 #
 # **Exercise 1.** Write it. `scores` is `(N, C)`, `labels` `(N,)` with −1 where unknown. The mean is over
-# the labelled images. A minibatch without any label adds 0, and must not break the training.
+# the labelled images. A minibatch without any label adds 0, and must not break the training: `.backward()`
+# has to work there, too, so its 0 is made from the scores.
 
 # %%
 def classification(scores, labels):

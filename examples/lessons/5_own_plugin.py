@@ -101,20 +101,23 @@ done = subprocess.run(
 print(done.stdout or done.stderr)
 
 # %% [markdown]
-# In a terminal you would just type the line. Started again with the same settings it trains nothing
-# twice: what is finished is kept.
+# In a terminal you would just type the line. Each strategy trains with one thread, as many at a time as there
+# are cores. Started again with the same settings it trains nothing twice: what is finished is kept. So after a
+# change to `mine.py` give another `--out`, or remove the folder of its runs; else the command refuses, and names
+# that folder.
 #
 # ## Reading what came out
 #
-# Begin at the end, with what nobody likes to read.
+# Begin with what nobody likes to read.
 #
-# - **Protocol**: which images were judged by what. Numbers of another protocol are another thing.
-# - **The caveat**: the schedule is short. Four epochs show that everything runs.
-# - **Runs n: 1**. One seed. No deviation is known, so a difference of two points in accuracy may be
-#   nothing at all.
+# - **Protocol**, below the tables: which images were judged by what. Numbers of another protocol are another
+#   thing.
+# - **The caveat**, at the end: the schedule is short. Four epochs show that everything runs.
+# - **Runs n: 1**, in the tables. One seed. No deviation is known, so a difference of two points in accuracy
+#   may be nothing at all.
 #
-# Then the table. Compare `my anchor` with `L2 to previous weights`: all numbers are equal, but for the
-# seconds. So the plugin does what it should.
+# Then the tables. Compare `my anchor` with `L2 to previous weights`: what was learnt is equal in every number;
+# only seconds and memory differ, as they do from run to run. So the plugin does what it should.
 #
 # Now against `fine-tuning`. The accuracies are near those of the untrained network, and near each other:
 # they decide nothing. The stability S does differ. Let us look at it by layer.
@@ -170,13 +173,14 @@ check("anchor by importance", by_importance)
 
 # %% [markdown]
 # **Exercise 2, without a check.** Choose importances, and say why. Put them into `mine.py` under a
-# second name, `@register("anchor_importance")`, and compare.
+# second name, `@register("anchor_importance")`, and compare, with another `--out`.
 #
 # **Exercise 3, without a check.** λ is an option: `@register("anchor_10", "my anchor, λ = 10", weight=10.0)`
 # above the same class, as a second line, gives a second name. Where does S end, and where P?
 #
 # **Exercise 4, without a check.** A plugin of another kind: what would you have to keep, and in which
 # moment would you use it, if the *features* of old images should stay the same, not the weights?
+# `strategy.mb_x` is a list, one tensor for each view.
 #
 # ## To read
 #

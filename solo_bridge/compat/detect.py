@@ -18,7 +18,7 @@ COMMANDS = ("pip install -e '.[solo]'", "pip install --no-deps solo-learn==1.0.2
 """What installs a solo-learn that works, in a checkout; --no-deps because 1.0.2 pins torch==1.9.1.
 """
 
-HOW = f"In a checkout of this project: {' && '.join(COMMANDS)}"
+HOW = f"{COMMANDS[1]}; what it needs is the extra [solo], in a checkout: {COMMANDS[0]}"
 """Ends every message about a solo-learn that cannot be worked with."""
 
 

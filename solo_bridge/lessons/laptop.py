@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from avalanche_branchtune.options import fraction
 from avalanche_branchtune.streams import (
     ArrayImages,
     class_incremental,
@@ -70,9 +71,10 @@ def digit_stream(
     :param n_experiences: a divisor of 10.
     :param labelled: share of the training images that keep their label; the others have −1.
     :param train_transform: of the training images; None leaves it to the strategy.
+    :raises UnknownOptionError: unless ``labelled`` is above 0 and at most 1.
     """
     train: Any = scanned_digits()
-    if labelled < 1:
+    if fraction("digit_stream(labelled=…)", labelled) < 1:
         train = hide_labels(train, 1 - labelled)
     return class_incremental(
         train,

@@ -48,6 +48,11 @@ def merged(answer: Callable[[Tensor, list[Tensor]], Any]) -> str | None:
         return wrong
     if not torch.equal(kernel, before):
         return "It changes the kernel that it is given: make a new one."
+    right = torch.zeros(3, 3)
+    right[1], right[:, 1] = 2, 3
+    right[1, 1] = 5
+    if torch.equal(found, right.expand_as(found)):
+        return "It is the sum of the branches. And the kernel itself?"
     change = found - before
     if not change.any():
         return "It is the kernel as it was: where are the branches?"
@@ -55,9 +60,6 @@ def merged(answer: Callable[[Tensor, list[Tensor]], Any]) -> str | None:
         return "A corner of the kernel changed. Neither branch reaches one."
     if not bool((change[:, :, 1, 1] == 5).all()):
         return "Look at the middle: how many branches reach it?"
-    right = torch.zeros(3, 3)
-    right[1], right[:, 1] = 2, 3
-    right[1, 1] = 5
     return None if torch.equal(change, right.expand_as(change)) else "A branch lies elsewhere."
 
 

@@ -36,9 +36,13 @@ def classification(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
         return wrong
     if not (isinstance(loss, Tensor) and loss.requires_grad):
         return "The number is right, but nothing can learn from it: return the tensor."
-    nothing = number(answer(scores, torch.full((4,), -1)))
-    if nothing != 0:
-        return f"Without any label it gives {nothing}; such a minibatch should add 0 to the loss."
+    loss = answer(scores, torch.full((4,), -1))
+    found = number(loss)
+    if found != 0:
+        said = found if isinstance(found, str) else f"It gives {found:.4g}."
+        return f"Without any label: {said} Such a minibatch should add 0 to the loss."
+    if not (isinstance(loss, Tensor) and loss.requires_grad):
+        return "Without any label `.backward()` would stop: make the 0 from the scores."
     return None
 
 

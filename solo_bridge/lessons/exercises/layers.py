@@ -44,6 +44,8 @@ def of_a_frozen_network(answer: Any) -> str | None:
 
     :param answer: a number.
     """
+    if answer is None or answer is ...:
+        return "There is no answer: put a number in place of None."
     found = number(answer)
     if isinstance(found, str):
         return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,6 +50,11 @@ def repeated(branch: Tensor, k: int) -> Tensor:
     return branch.expand(-1, -1, k, k) if 1 in branch.shape[2:] else branch
 
 
+def of_labelled(scores: Tensor, labels: Tensor, nothing: Any) -> Any:
+    known = labels >= 0
+    return F.cross_entropy(scores[known], labels[known]) if known.any() else nothing
+
+
 def way(now: list[Tensor], earlier: list[Tensor]) -> list[Tensor]:
     return [(p - q).square() for p, q in zip(now, earlier, strict=True)]
 
@@ -62,6 +68,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("forgetting", lambda rows: mean(drops(rows, ever, last=0)), "last experience"),
     ("forgetting", lambda rows: mean(drops(rows, lambda r, i: r[i][i])), "ever better"),
     ("forgetting", lambda rows: max(drops(rows, ever)), "worst"),
+    ("forgetting", lambda rows: mean(drops(rows, lambda r, i: ever(r[:-1], i))), "be negative"),
+    ("forgetting", lambda rows: mean(drops(rows, lambda r, i: ever(r[i:-1], i))), "be negative"),
+    ("forgetting", lambda rows: mean(drops(rows, lambda r, i: ever(r[i:], i))), "to come"),
     ("forgetting", lambda rows: rows[5][5], "IndexError"),
     ("alignment", lambda x, y: None, "no answer"),
     ("alignment", lambda x, y: x.T @ y, "shape (5, 4)"),
@@ -70,7 +79,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("alignment", lambda x, y: cka(centred(x), centred(y)).sqrt(), "root"),
     ("alignment", in_place, "changes the features"),
     ("stability of a frozen network", 0.9, "What changed"),
-    ("stability of a frozen network", None, "no answer"),
+    ("stability of a frozen network", None, "put a number in place of None"),
     ("branch as a kernel", lambda branch, k: branch, "shape"),
     ("branch as a kernel", at_the_corner, "in the middle"),
     ("branch as a kernel", repeated, "should be zero"),
@@ -79,13 +88,25 @@ WRONG: list[tuple[str, Any, str]] = [
     ("merge", lambda kernel, branches: kernel + sum(branches), "corner"),
     ("merge", lambda kernel, branches: kernel + F.pad(branches[0], (0, 0, 1, 1)), "how many"),
     ("merge", lambda kernel, branches: kernel.add_(1), "changes the kernel"),
+    (
+        "merge",
+        lambda kernel, branches: F.pad(branches[0], (0, 0, 1, 1)) + F.pad(branches[1], (1, 1)),
+        "the kernel itself",
+    ),
     ("how many numbers learn", lambda i, o, k: i * o * k * k, "the kernel's own"),
     ("how many numbers learn", lambda i, o, k: 2 * k, "How many pairs"),
     ("how many numbers learn", lambda i, o, k: 2 * k * i * o, "same 1×1 kernel"),
     ("how many numbers learn", lambda i, o, k: i + o, "shape of each branch"),
     ("classification", lambda s, y: F.cross_entropy(s, y), "IndexError"),
     ("classification", lambda s, y: F.cross_entropy(s, y % 3), "no class"),
-    ("classification", lambda s, y: F.cross_entropy(s, y, ignore_index=-1), "should add 0"),
+    (
+        "classification",
+        lambda s, y: F.cross_entropy(s, y, ignore_index=-1),
+        "Without any label: It gives nan. Such a minibatch should add 0",
+    ),
+    ("classification", lambda s, y: of_labelled(s, y, 1.0), "Without any label: It gives 1. Such"),
+    ("classification", lambda s, y: of_labelled(s, y, 0), "make the 0 from the scores"),
+    ("classification", lambda s, y: of_labelled(s, y, torch.tensor(0.0)), "from the scores"),
     (
         "classification",
         lambda s, y: F.cross_entropy(s, y, ignore_index=-1, reduction="sum"),

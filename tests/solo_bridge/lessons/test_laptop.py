@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from avalanche_branchtune.errors import UnknownOptionError
 from solo_bridge.lessons import PHOTOGRAPHS, digit_stream, photograph_stream, scanned_digits, simclr
 
 
@@ -26,6 +28,11 @@ def test_digits_come_in_their_order_and_labels_are_hidden() -> None:
     assert [set(labels) for labels in shown] == [{0, 1, 2, 3, 4}, {5, 6, 7, 8, 9}]
     assert sum(map(len, shown)) == round(0.1 * 1297)
     assert [int(t) for e in digit_stream().test_stream for t in e.dataset.targets].count(-1) == 0
+
+
+def test_ten_percent_is_no_share() -> None:
+    with pytest.raises(UnknownOptionError, match=r"digit_stream\(labelled=…\): expected a share"):
+        digit_stream(labelled=10)
 
 
 def test_a_network_is_its_seeds_and_fits_its_views() -> None:
