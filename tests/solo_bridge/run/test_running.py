@@ -157,10 +157,8 @@ def test_a_launcher_is_asked_for_in_words_that_its_jobs_can_compose_anew(tmp_pat
     again = launching._composed(asked)
     assert again.hydra.launcher.gpus_per_node == 0 and again.hydra.launcher.timeout_min == 10
     assert again.hydra.sweep.dir.startswith(f"{tmp_path}/.jobs/")
-    for order in (asked, asked[::-1]):  # as jobs compose it, each of its words may come first
-        assert launching._composed(order).hydra.launcher == again.hydra.launcher
-    master = launching._composed(asked)
-    job = hydra().config_loader.load_sweep_config(master, ["+file=a"])
+    job = hydra().config_loader.load_sweep_config(again, ["+file=a"])
+    assert job.hydra.launcher._target_ == again.hydra.launcher._target_
     assert job.hydra.launcher.timeout_min == 10 and job.file == "a"
     with pytest.raises(ConfigError, match=r"timeout_min=1: .* give 4 minutes or more"):
         launch(runs, [words[0], "hydra.launcher.timeout_min=1"])
