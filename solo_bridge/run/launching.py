@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from avalanche_branchtune.checkpoints.lock import holder
 from avalanche_branchtune.checkpoints.sidecar import read_sidecar
 from avalanche_branchtune.errors import ConfigError, RecordError
 from solo_bridge.run.composing import CONFIG, hydra, refused
@@ -16,6 +17,7 @@ from solo_bridge.run.running import Run, checked, run_of, train
 
 LAUNCHER = "hydra/launcher"
 GPUS = "hydra.launcher.gpus_per_node"
+AT_WORK = "another process is at work on it, as branchtune status shows: no job was begun"
 START_UP = 90
 """Seconds that a job may need until it listens to SLURM's signal; SLURM may send that 60 early."""
 
@@ -48,7 +50,9 @@ def launch(runs: Sequence[Run], overrides: Sequence[str]) -> dict[str, str]:
 
         context = HydraContext(config_loader=hydra().config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(context, work, config)
-    failed = _launched(launcher, [run for run in runs if not run.finished()])
+    left = [run for run in runs if not run.finished()]
+    failed = {str(run.folder): AT_WORK for run in left if _is_at_work(run)}
+    failed |= _launched(launcher, [run for run in left if str(run.folder) not in failed])
     # Once more for those whose plasticity waited for joint training, which is there now.
     waiting = [run for run in runs if run.work.waits() and run.work.has_reference()]
     return {**failed, **_launched(launcher, waiting)}
@@ -102,6 +106,11 @@ def _refuse_a_short_limit(launcher: Any) -> None:
             f"before it has begun: give {-(-(delay + START_UP) // 60)} minutes or more, or a "
             "smaller hydra.launcher.signal_delay_s"
         )
+
+
+def _is_at_work(run: Run) -> bool:
+    held = holder(run.folder)
+    return held is not None and held.alive is not False
 
 
 def _launched(launcher: Any, runs: Sequence[Run]) -> dict[str, str]:

@@ -19,6 +19,7 @@ pytest.importorskip("hydra")
 
 from hydra.core.plugins import Plugins
 
+from avalanche_branchtune.checkpoints.lock import locked
 from avalanche_branchtune.errors import ConfigError
 from avalanche_branchtune.records import load_run
 from solo_bridge import cli
@@ -148,6 +149,24 @@ def test_one_job_that_fails_is_named_beside_the_others(
     monkeypatch.setattr(Run, "finished", lambda run: next(ends))
     monkeypatch.setattr("solo_bridge.run.launching.checked", lambda runs, here: None)
     assert launch(runs, []) == {str(runs[1].folder): "KeyError: 'a'"}
+
+
+def test_no_second_job_is_begun_for_a_run_that_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [run_of(tiny(tmp_path, f"seed={seed}")) for seed in (0, 1)]
+    begun: list[Any] = []
+
+    class Launcher:
+        def launch(self, overrides: Any, initial_job_idx: int) -> Any:
+            begun.extend(overrides)
+            return [KeyError("a")] * len(overrides)
+
+    monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *args: Launcher())
+    with locked(runs[1].folder):
+        failed = launch(runs, [])
+    assert failed[str(runs[1].folder)] == launching.AT_WORK
+    assert begun == [[f"+file='{(runs[0].folder / 'config.yaml').resolve()}'"]]
 
 
 def test_a_launcher_is_asked_for_in_words_that_its_jobs_can_compose_anew(tmp_path: Path) -> None:
