@@ -38,7 +38,24 @@ class Fitted(NamedTuple):
     found: dict[str, Any]
 
 
-class Probe(ABC):
+class NoMetric:
+    """Refuses to be among an evaluator's metrics, which would pass it over in silence."""
+
+    def before_training(self, strategy: Any) -> None:
+        """Refuse it, as Avalanche's evaluator asks its metrics at each event.
+
+        :param strategy: about to train, or to evaluate.
+        :raises ProbeError: always.
+        """
+        raise ProbeError(
+            f"EvaluationPlugin({type(self).__name__}(…)): a probe is no metric: pass "
+            "EvaluationPlugin(*run_metrics([StreamProbe(…)]), …), of avalanche_branchtune.metrics"
+        )
+
+    before_eval = before_training
+
+
+class Probe(NoMetric, ABC):
     """A way to judge features by a classifier that is fitted on them.
 
     Example::

@@ -16,6 +16,7 @@ from avalanche_branchtune.evaluation.probe import (
     FEATURES,
     OUTPUTS,
     Fitted,
+    NoMetric,
     Probe,
     check_labels,
     chosen,
@@ -60,7 +61,7 @@ class StreamResult:
     labels: list[Tensor] = field(repr=False, default_factory=list)
 
 
-class StreamProbe:
+class StreamProbe(NoMetric):
     """A probe that judges a network on every test experience of a stream.
 
     ``scope`` says which classifier is judged:
@@ -152,15 +153,6 @@ class StreamProbe:
         self.loading = loading
         self._label_sets: dict[tuple[str, int], set[int]] = {}
         self._of_outputs = False  # of a model without a module backbone, but with a classifier
-
-    def before_training(self, strategy: Any) -> None:
-        """Refuse to be among an evaluator's metrics, which would pass a probe over in silence."""
-        raise ProbeError(
-            f"EvaluationPlugin(StreamProbe {self.name}): a probe is no metric: pass "
-            "EvaluationPlugin(*run_metrics([probe]), …), of avalanche_branchtune.metrics"
-        )
-
-    before_eval = before_training
 
     def check_trained(self, strategy: Any) -> None:
         """Refuse to judge a network by another stream than the one that it learns.

@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
     versions = {}
     for package in PACKAGES:
         try:
-            versions[package] = SOURCE if _is_shadowed(package) else version(package)
+            versions[package] = SOURCE if _is_source(package) else version(package)
         except PackageNotFoundError:
             continue
     return {
@@ -66,14 +66,17 @@ def peak_memory_mib(device: str | torch.device = "cpu") -> float:
     return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
 
 
-def _is_shadowed(package: str) -> bool:
-    """Tell whether solo-learn is a source tree that comes before the installed release."""
+def _is_source(package: str) -> bool:
+    """Tell whether solo-learn is a source tree, which may come before an installed release."""
     module = sys.modules.get("solo") if package == "solo-learn" else None
-    found = getattr(module, "__file__", None)
-    if found is None:
+    file = getattr(module, "__file__", None)
+    if file is None:
         return False
-    installed = Path(str(distribution(package).locate_file("solo")))
-    return Path(found).resolve().parent != installed.resolve()
+    try:
+        installed = Path(str(distribution(package).locate_file("solo")))
+    except PackageNotFoundError:
+        return True
+    return Path(file).resolve().parent != installed.resolve()
 
 
 def _processor() -> str:

@@ -176,7 +176,8 @@ def asked(folder: Path) -> Asked | None:
 def code_of(specification: str, imports: Iterable[str]) -> dict[str, str]:
     """Return what tells the code of one's own files from another: comments do not count.
 
-    :param specification: of the strategy; what only registers names that are not in it is left out.
+    :param specification: of the strategy; what only registers names that are not in it is left out,
+        unless the rest uses it.
     :param imports: the files.
     """
     names = {part.strip() for part in specification.split("+")}
@@ -185,7 +186,13 @@ def code_of(specification: str, imports: Iterable[str]) -> dict[str, str]:
 
 def _digest(file: Path, names: set[str]) -> str:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if not (_named(node) - names) or _named(node) & names]
+    kept = [node for node in tree.body if not (named := _named(node)) or named & names]
+    before = 0
+    while before < len(kept):
+        before = len(kept)
+        used = {one.id for node in kept for one in ast.walk(node) if isinstance(one, ast.Name)}
+        kept = [node for node in tree.body if node in kept or getattr(node, "name", "") in used]
+    tree.body = kept
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 

@@ -143,15 +143,14 @@ def _ask(
             known = known.filled(vars(type(comparison)()))
             if known.settings["variant"] == comparison.variant:  # a study's others differ
                 known.check_same(new[0], path.parent)
-    for one in new:
-        begun, folder = (
-            comparison.known(one.specification, out),
-            comparison.folder(one.specification, out),
-        )
-        if begun is not None:
-            begun.check_code(one, folder)
-    for one in [one for one in new if comparison.known(one.specification, out) is None]:
-        one.save(comparison.folder(one.specification, out))
+    begun = [comparison.known(one.specification, out) for one in new]
+    folders = [comparison.folder(one.specification, out) for one in new]
+    for one, before, folder in zip(new, begun, folders, strict=True):
+        if before is not None:
+            before.check_code(one, folder)
+    for one, before, folder in zip(new, begun, folders, strict=True):
+        if before is None:
+            one.save(folder)
 
 
 def everything(of: str | None = None) -> list[str]:

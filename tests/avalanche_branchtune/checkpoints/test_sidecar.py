@@ -11,7 +11,7 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_branchtune.checkpoints import Checkpoints
 from avalanche_branchtune.checkpoints.lock import LOCK, holder
-from avalanche_branchtune.checkpoints.sidecar import SIDECAR, age, ago, read_sidecar
+from avalanche_branchtune.checkpoints.sidecar import SIDECAR, age, ago, read_sidecar, slurm_job
 from avalanche_branchtune.errors import FolderInUseError, RecordError
 from tests.supervised import benchmark, strategy
 
@@ -122,3 +122,14 @@ def test_ages_in_words() -> None:
         "2 h ago",
         "2 d ago",
     ]
+
+
+def test_slurms_job_is_said_as_squeue_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert slurm_job() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert slurm_job() == "7"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert slurm_job() == "5_2"

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from avalanche.logging import TextLogger
 from avalanche.training import JointTraining
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.evaluation import KNNProbe, StreamProbe
+from avalanche_branchtune.evaluation.probe import FEATURES, OUTPUTS
 from avalanche_branchtune.metrics import ProbeMetric, RunRecorder, run_metrics
 from avalanche_branchtune.records import load_run
 from tests import supervised
@@ -81,3 +83,29 @@ def test_avalanches_joint_training_is_one_experience(tmp_path: Path) -> None:
     assert run.n_experiences == 1 and run.complete
     assert None not in run.probes["linear_seen"].accuracies[0]
     assert set(run.probes["kNN"].summary(1)) == {"final_accuracy"}
+
+
+@pytest.mark.parametrize("which", ["stream", "alone"])
+def test_a_probe_is_no_metric(which: str) -> None:
+    """Avalanche's evaluator takes any object, and asks it only for what it has."""
+    benchmark = supervised.benchmark(2)
+    alone = KNNProbe(3)
+    probe = StreamProbe(alone, benchmark.train_stream, benchmark.test_stream)
+    evaluator = EvaluationPlugin(probe if which == "stream" else alone, loggers=[TextLogger()])
+    strategy = supervised.strategy([], evaluator=evaluator)
+    for call, stream in (("train", benchmark.train_stream), ("eval", benchmark.test_stream)):
+        with pytest.raises(ProbeError, match=r"a probe is no metric: pass .*run_metrics"):
+            getattr(strategy, call)(stream[0])
+
+
+def test_what_is_judged_is_said_of_a_network_with_a_classifier() -> None:
+    benchmark, model = supervised.benchmark(2), supervised.Net()
+    streams = benchmark.train_stream, benchmark.test_stream
+    said = {
+        part: StreamProbe(KNNProbe(3), *streams, backbone=part).measure(model, 1).settings
+        for part in (None, "features")
+    }
+    assert said[None]["features"] == OUTPUTS
+    assert said["features"]["features"] == FEATURES
+    model.fc = nn.Identity()  # type: ignore[assignment]
+    assert StreamProbe(KNNProbe(3), *streams).measure(model, 1).settings["features"] == FEATURES

@@ -17,6 +17,7 @@ import pytest
 import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import AlternativeValues, MetricValue
+from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger, WandBLogger
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ from avalanche_branchtune.errors import RecordError
 from avalanche_branchtune.metrics import RunRecorder, run_metrics
 from avalanche_branchtune.records import load_run
 from avalanche_branchtune.report import group_runs
+from avalanche_branchtune.report.notices import notices
 from avalanche_branchtune.streams import class_incremental, online, remade
 from tests import supervised
 from tests.avalanche_branchtune.metrics.measured import analysis, probes, train
@@ -240,3 +242,16 @@ def test_a_checkpoint_from_before_processes_were_noted_is_gone_on_with(tmp_path:
     recorder.restored(more=False, away=0.0)
     recorder._save(strategy)
     assert load_run(tmp_path / "run").environment["processes"] == 1
+
+
+def test_a_run_without_probes_is_whole_and_its_page_says_so(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path / "run", "fine-tuning", seed=0)
+    evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[recorder])
+    strategy, benchmark = supervised.strategy([], evaluator=evaluator), supervised.benchmark(2)
+    for trained, experience in enumerate(benchmark.train_stream, start=1):
+        strategy.train(experience)
+        assert load_run(tmp_path / "run").finished == trained
+    strategy.eval(benchmark.test_stream)
+    assert load_run(tmp_path / "run").complete
+    (said,) = notices(group_runs([tmp_path / "run"]))
+    assert said.startswith("No probe was recorded for fine-tuning") and "metrics.csv" in said

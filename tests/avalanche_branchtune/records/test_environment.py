@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 import torch
 
 from avalanche_branchtune.records import Run, environment, peak_memory_mib
-from avalanche_branchtune.records.environment import PACKAGES
+from avalanche_branchtune.records.environment import PACKAGES, SOURCE
 
 
 def test_versions_and_hardware() -> None:
@@ -25,6 +28,21 @@ def test_versions_and_hardware() -> None:
 def test_a_package_that_is_not_there_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(environment.__globals__, "PACKAGES", ("torch", "not-there"))
     assert list(environment()["versions"]) == ["torch"]
+
+
+def test_solo_learn_may_be_a_source_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = ModuleType("solo")
+    module.__file__ = str(tmp_path / "solo" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "solo", module)
+    assert environment()["versions"]["solo-learn"] == SOURCE
+    monkeypatch.setitem(environment.__globals__, "distribution", not_installed)
+    assert environment()["versions"]["solo-learn"] == SOURCE
+    monkeypatch.delitem(sys.modules, "solo")
+    assert environment()["versions"]["solo-learn"] == version("solo-learn")
+
+
+def not_installed(package: str) -> None:
+    raise PackageNotFoundError(package)
 
 
 def test_peak_memory_is_that_of_the_process() -> None:

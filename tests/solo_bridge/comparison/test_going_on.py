@@ -203,7 +203,8 @@ def square(x):
     return {what}
 
 @register("{name}_one")
-class One: ...
+class One:
+    value = {one}
 
 @register("{name}_two", weight=2)
 class Two:
@@ -217,7 +218,7 @@ def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
     file, folder = tmp_path / "own.py", tmp_path / "run"
 
     def now(spec: str = "fine_tuning+a_one", **changed: Any) -> Asked:
-        usual = {"name": "a", "what": "x * x", "two": 2, "ten": 10, **changed}
+        usual = {"name": "a", "what": "x * x", "one": 1, "two": 2, "ten": 10, **changed}
         file.write_text(CODE.format(**usual), encoding="utf-8")
         return Asked.of({}, spec, imports=[str(file)])
 
@@ -230,6 +231,9 @@ def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
         known.check_same_run(now(what="abs(x)"), folder)
     with pytest.raises(RecordError, match="has changed"):
         now("a_ten").check_same_run(now("a_ten", ten=11), folder)
+    with pytest.raises(RecordError, match="has changed"):  # which has another name too
+        now("a_ten").check_same_run(now("a_ten", one=0), folder)
+    now("a_two").check_same_run(now("a_two", one=0, ten=11), folder)
     (folder / ASKED).write_text(
         json.dumps(
             {k: v for k, v in json.loads((folder / ASKED).read_text()).items() if k != "code"}
