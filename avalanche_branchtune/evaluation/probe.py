@@ -39,7 +39,15 @@ class Fitted(NamedTuple):
 
 
 class NoMetric:
-    """Refuses to be among an evaluator's metrics, which would pass it over in silence."""
+    """Refuses to be among an evaluator's metrics, which would pass it over in silence.
+
+    Example::
+
+        >>> from avalanche_branchtune.evaluation import KNNProbe
+        >>> KNNProbe().before_training(strategy=None)
+        Traceback (most recent call last):
+        avalanche_branchtune.errors.ProbeError: EvaluationPlugin(KNNProbe(…)): a probe is no ...
+    """
 
     def before_training(self, strategy: Any) -> None:
         """Refuse it, as Avalanche's evaluator asks its metrics at each event.
