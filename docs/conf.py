@@ -3,7 +3,6 @@
 import importlib
 
 from docutils import nodes
-from jupyter_client.connect import ConnectionFileMixin
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -13,9 +12,6 @@ from sphinx.writers.html5 import HTML5Translator
 import avalanche_branchtune
 
 logger = logging.getLogger(__name__)
-
-# Pages run side by side: kernels that look for free ports at once may find the same one.
-ConnectionFileMixin.transport.default_value = "ipc"
 
 project = "avalanche-branchtune"
 author = "The authors of avalanche-branchtune"
