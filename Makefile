@@ -24,9 +24,10 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# The pages' code is run, a page on each core with one thread; open docs/_build/html/index.html.
+# The pages' code is run, one page after another with one thread: kernels that begin at once may
+# find the same free port. Open docs/_build/html/index.html.
 docs: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -j auto -d docs/_build/doctrees docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
 # Notebooks and scripts of docs/lessons, into examples/lessons.
 lessons:
