@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from avalanche_branchtune.errors import RecordError
 
@@ -30,6 +32,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # of a write: say of what
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,6 +59,60 @@ def write_text(path: Path, text: str) -> None:
     content = text.encode()
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+class Summed:
+    """A file to write to, with the sum of what was written.
+
+    What keeps it from being written is raised by :func:`write_whole`, once all is given:
+    ``torch.save`` would hide it behind an error of its own.
+
+    :param file: opened in binary mode; None to count the bytes only.
+    """
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        """See the class."""
+        self.file = file
+        self.sum = hashlib.sha256()
+        self.bytes = 0
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write bytes, or what has them."""
+        self.bytes += len(content)
+        if self.file is not None and self.error is None:
+            self.sum.update(content)
+            try:
+                self.file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing: that is done once, at the end."""
+
+
+def write_whole(path: Path, put: Callable[[Any], object]) -> str:
+    """Write a file, see :func:`replacing`, down to the disk.
+
+    :param path: the file.
+    :param put: writes to the file it is called with, as ``partial(torch.save, state)`` does.
+    :return: SHA-256 of the file.
+    :raises OSError: if it cannot be written, as for a full disk.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        summed = Summed(file)
+        put(summed)
+        if summed.error is not None:
+            raise summed.error
+        file.flush()
+        os.fsync(file.fileno())
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the new name is on the disk too
+    finally:
+        os.close(handle)
+    return summed.sum.hexdigest()
 
 
 def append(path: Path, text: str) -> None:

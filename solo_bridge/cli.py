@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from solo_bridge.commands import command, parsed
 
 TRAIN = ("compare", "demo", "resume", "run")
 """Commands that a job of several processes does together."""
+
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""What a disk or a quota without room is called; what was written before it is whole."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"branchtune {options.command}: {str(error) or 'interrupted'}", file=sys.stderr)
         return getattr(error, "status", 130)
     except (BranchTuneError, OSError) as error:
-        print(f"branchtune {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        said = " ".join(str(error).split())
+        if getattr(error, "errno", None) in FULL:
+            said += ": make room, and give the same command again"
+        print(f"branchtune {options.command}: {said}", file=sys.stderr)
         return 2
 
 

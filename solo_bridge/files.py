@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from avalanche_branchtune.checkpoints.files import INDEX
 from avalanche_branchtune.checkpoints.weights import saved_weights
 from avalanche_branchtune.errors import CheckpointError
-from avalanche_branchtune.writing import replacing
+from avalanche_branchtune.writing import write_text, write_whole
 from solo_bridge.archives import Stored, opened
 
 SHOWN = 5
@@ -185,14 +186,15 @@ def write(content: Any, path: Path) -> None:
     :param content: a value for ``.json``; tensors by name for ``.safetensors``;
         for any other suffix, what ``torch.save`` takes.
     :param path: the file; one that is there is replaced when all went well.
+    :raises OSError: if it cannot be written, as for a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        if path.suffix == ".json":
-            temporary.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
-        elif path.suffix == ".safetensors":
-            from safetensors.torch import save_file
+    if path.suffix == ".json":
+        write_text(path, json.dumps(content, indent=2, default=str))
+    elif path.suffix == ".safetensors":
+        from safetensors.torch import save
 
-            save_file(content, temporary, metadata={"format": "pt", CHECKSUM: checksum(content)})
-        else:
-            torch.save(content, temporary)
+        metadata = {"format": "pt", CHECKSUM: checksum(content)}
+        write_whole(path, lambda file: file.write(save(content, metadata)))
+    else:
+        write_whole(path, partial(torch.save, content))

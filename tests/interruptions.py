@@ -1,4 +1,4 @@
-"""Stopping an operation at every line of ours, or by a signal, as Ctrl-C would."""
+"""Stopping an operation at every line of ours, by a signal as Ctrl-C would, or by a full disk."""
 
 from __future__ import annotations
 
@@ -92,3 +92,16 @@ def signalled(after: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -147,7 +147,7 @@ def written(what: Callable[[], None]) -> Iterator[None]:
     """Let something happen when half of a checkpoint of a step is written."""
     from avalanche_branchtune.checkpoints import files
 
-    write = files._write
+    write = files.write_whole
 
     def half(path: Path, put: Any) -> str:
         if path.name.startswith("midway"):
@@ -155,11 +155,11 @@ def written(what: Callable[[], None]) -> Iterator[None]:
             what()
         return write(path, put)
 
-    files._write = half
+    files.write_whole = half
     try:
         yield
     finally:
-        files._write = write
+        files.write_whole = write
 
 
 # ---- under torchrun

@@ -12,15 +12,15 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from avalanche_branchtune.errors import CheckpointError
-from avalanche_branchtune.writing import remove_unfinished, replacing
+from avalanche_branchtune.writing import Summed, remove_unfinished, write_whole
 
 INDEX = "checkpoints.json"
 FORMAT = 2
@@ -72,7 +72,7 @@ class CheckpointFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         listed = self._listed()
         name = f"{kind}-{number:06d}-{secrets.token_hex(4)}.pt"
-        entry = {"file": name, "sha256": _write(self.path / name, partial(torch.save, state))}
+        entry = {"file": name, "sha256": write_whole(self.path / name, partial(torch.save, state))}
         if kind == "state":
             kept = [e for e in listed if e["number"] < number]
             kept = [*kept, {"number": number, **entry, **_NOTHING}][-self.keep :]
@@ -81,7 +81,7 @@ class CheckpointFolder:
             kept = [{**e, **new} if e["number"] == number else e for e in listed]
         index = {"format": FORMAT, "checkpoints": kept}
         content = json.dumps(index, indent=1).encode()
-        _write(self.path / INDEX, lambda file: file.write(content))
+        write_whole(self.path / INDEX, lambda file: file.write(content))
         names = {e["file"] for e in _files_of(kept)}
         for old in self._own():
             if old.name not in names:
@@ -109,7 +109,7 @@ class CheckpointFolder:
 
         :param state: of the checkpoint.
         """
-        counted: Any = _Summed(None)
+        counted: Any = Summed(None)
         torch.save(state, counted)
         needed = f"it has {counted.bytes} bytes"
         try:
@@ -211,38 +211,3 @@ class CheckpointFolder:
 def _files_of(entries: list[Any]) -> list[Any]:
     within = [e[kind] for e in entries for kind in _NOTHING]
     return [*entries, *(e for e in within if e is not None)]
-
-
-class _Summed:
-    """Takes the sum of what is written to a file."""
-
-    def __init__(self, file: BinaryIO | None) -> None:
-        self.file = file
-        self.sum = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, content: Any) -> int:
-        """Write; without a file, only count."""
-        self.bytes += len(content)
-        if self.file is not None:
-            self.sum.update(content)
-            self.file.write(content)
-        return len(content)
-
-    def flush(self) -> None:
-        """Do nothing: that is done once, at the end."""
-
-
-def _write(path: Path, put: Callable[[Any], object]) -> str:
-    """Write a file, whole or not at all, and return its SHA-256."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        summed = _Summed(file)
-        put(summed)
-        file.flush()
-        os.fsync(file.fileno())
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # the new name is on the disk too
-    finally:
-        os.close(handle)
-    return summed.sum.hexdigest()

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from avalanche_branchtune.metrics import LabelledImages, OnlineProbe, RunRecorde
 from avalanche_branchtune.streams import online
 from solo_bridge import SelfSupervised, specification
 from solo_bridge.titles import TITLES
+from tests.interruptions import full_disk
 from tests.selfsupervised import ALL_METHODS, method, small_options, stream, weights
 
 
@@ -392,24 +394,19 @@ def test_a_full_disk_does_not_end_the_training(
 ) -> None:
     WHAT.clear()
     expected = run("branch_tuning", "simclr", tmp_path / "whole", resume=False)
-    write, files = files_module._write, []
+    write, files = files_module.write_whole, []
 
     def full(path: Path, put: Any) -> str:
         files.append(path)
-        if 6 < len(files) < 13:
-            put = no_space
-        return write(path, put)
+        with full_disk(100) if 6 < len(files) < 13 else nullcontext():
+            return write(path, put)
 
-    def no_space(file: Any) -> None:
-        file.write(bytes(100))
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files_module, "_write", full)
+    monkeypatch.setattr(files_module, "write_whole", full)
     WHAT[22] = kill
     with pytest.raises(Killed):
         run("branch_tuning", "simclr", tmp_path / "parts", resume=False)
     warned = [r.getMessage() for r in caplog.records if "could be saved" in r.getMessage()]
-    assert len(warned) == 1 and "No space left on device" in warned[0]
+    assert len(warned) == 1 and "File too large" in warned[0]
     assert re.search(r"parts/state: .*it has \d+ bytes, and \d+ are free", warned[0])
     WHAT.clear()
     found = run("branch_tuning", "simclr", tmp_path / "parts", resume=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,3 +77,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])
     assert caught.value.code == 0 and capsys.readouterr().out == f"branchtune {__version__}\n"
+
+
+def test_a_full_disk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(options: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/run.json")
+
+    monkeypatch.setattr(cli, "command", lambda name: SimpleNamespace(run=full))
+    assert cli.main(["report", "runs"]) == 2
+    assert capsys.readouterr().err == (
+        "branchtune report: [Errno 28] No space left on device: 'runs/run.json': make room, and "
+        "give the same command again\n"
+    )
