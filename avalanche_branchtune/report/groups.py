@@ -149,7 +149,7 @@ class Group:
         )
         return [step for step in steps if step is not None]
 
-    def untrained(self, probe: str) -> Statistic | None:
+    def before(self, probe: str) -> Statistic | None:
         """Return the same before any training.
 
         :param probe: name of the probe.
@@ -168,7 +168,7 @@ class Group:
             for t in range(max((len(rows) for rows in matrices), default=0))
         ]
 
-    def untrained_cells(self, probe: str) -> list[Statistic | None] | None:
+    def before_cells(self, probe: str) -> list[Statistic | None] | None:
         """Return the row of the network before any training, or None if it was not measured.
 
         :param probe: name of the probe.

@@ -23,8 +23,8 @@ MEANING = (
     "Accuracies in percent; forgetting and transfer in percentage points. Final accuracy: mean "
     "over the test experiences after the last training experience. Continual accuracy: mean, after "
     "each experience, over those seen so far, and then over all of these. Forgetting: how far an "
-    "experience fell from its best accuracy. Forward transfer: what it gained over an untrained "
-    "network before it was trained. Backward transfer: what it gained after it was trained."
+    "experience fell from its best accuracy. Forward transfer: what it gained before it was trained, "
+    "over the network before all training. Backward transfer: what it gained after it was trained."
 )
 
 
@@ -114,8 +114,8 @@ def overall_table(groups: Sequence[Group], probe: str) -> Table:
         steps = [percent(step, len(group.runs)) for step in group.overall(probe)]
         gap = [NONE] * (last - len(steps))
         cells = gap + steps if group.at_once else steps + gap
-        untrained = percent(group.untrained(probe), len(group.runs))
-        rows.append([row_name(group), untrained, *cells])
+        before = percent(group.before(probe), len(group.runs))
+        rows.append([row_name(group), before, *cells])
     notes = ["On the test samples of all measured experiences together.", *_deviation_note(groups)]
     if any(group.at_once for group in groups) and last > 1:
         notes.append("What has one experience only (joint training) stands in the last column.")
@@ -129,7 +129,7 @@ def overall_table(groups: Sequence[Group], probe: str) -> Table:
     return Table(
         f"overall-{probe}",
         f"Accuracy in percent after each experience, probe {one_line(probe)}",
-        ["strategy", "untrained network", *(f"after {t}" for t in range(last))],
+        ["strategy", "before training", *(f"after {t}" for t in range(last))],
         rows,
         [*notes, BOLD] if best else notes,
         bold=best,

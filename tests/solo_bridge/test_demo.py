@@ -43,7 +43,7 @@ def test_demo_compares_and_writes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert len(set(curves["frozen"])) == 1
     untrained = {run.probes["kNN"].random_overall for run in runs.values()}
     assert len(untrained) == 1, "all start from one network"
-    for name, accuracies in [*curves.items(), ("untrained", list(untrained))]:
+    for name, accuracies in [*curves.items(), ("before", list(untrained))]:
         assert name in printed.out.lower() or name in printed.out
         assert f"{100 * accuracies[-1]:.1f}" in printed.out
     assert runs["joint"].stability == [], "it is the reference"

@@ -34,7 +34,7 @@ def curves(groups: Sequence[Group], probe: str) -> Picture | None:
     if last == 1:
         return None
     labels = [group.label for _, group in shown]
-    levels = _untrained([group for _, group in shown], probe)
+    levels = _before([group for _, group in shown], probe)
     labels += [name for name, _ in levels]
     drawing = figure(3.0 + legend_height(labels))
     axes = drawing.add_subplot()
@@ -89,7 +89,7 @@ def curves(groups: Sequence[Group], probe: str) -> Picture | None:
     return Picture(f"curves-{slug(probe)}", drawing, caption, " ".join(alt))
 
 
-def _untrained(groups: Sequence[Group], probe: str) -> list[tuple[str, float]]:
+def _before(groups: Sequence[Group], probe: str) -> list[tuple[str, float]]:
     """Return the levels before training: one, if equal seeds start alike in all groups."""
     known: dict[int | None, set[float]] = {}
     for group in groups:
@@ -100,8 +100,6 @@ def _untrained(groups: Sequence[Group], probe: str) -> list[tuple[str, float]]:
     if not known:
         return []
     if all(len(levels) == 1 for levels in known.values()):
-        return [
-            ("untrained network", fmean(level for levels in known.values() for level in levels))
-        ]
-    starts = [(group.shown, group.untrained(probe)) for group in groups]
+        return [("before training", fmean(level for levels in known.values() for level in levels))]
+    starts = [(group.shown, group.before(probe)) for group in groups]
     return [(f"{name} before training", start.mean) for name, start in starts if start]

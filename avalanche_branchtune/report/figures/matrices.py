@@ -40,9 +40,9 @@ def matrix(group: Group, probe: str) -> Picture | None:
     names = ["all"] if group.at_once else [str(t) for t in range(group.n_experiences)]
     unfinished: list[Statistic | None] = [None] * len(cells[0])
     rows = [*cells, *[unfinished] * (group.n_experiences - len(cells))]
-    untrained = group.untrained_cells(probe)
-    if untrained is not None:
-        rows, names = [untrained, *rows], ["none", *names]
+    before = group.before_cells(probe)
+    if before is not None:
+        rows, names = [before, *rows], ["none", *names]
     height, width = len(rows), len(rows[0])
     side = min(0.55, 3.4 / width, 20 / height)  # inches; a stream may have 1000 experiences
     hatched = any(c is None for row in rows for c in row)
@@ -55,7 +55,7 @@ def matrix(group: Group, probe: str) -> Picture | None:
     axes.set_xlabel("test experience" if width > 1 else "common test set")
     axes.set_ylabel("trained up to")
     axes.set_title(f"{wrapped(group.label, 44)}\nprobe {one_line(probe)}")
-    if untrained is not None:
+    if before is not None:
         axes.axhline(0.5, color="white", linewidth=3)
     if width > MOST_WITH_NUMBERS:
         bar = ScalarMappable(SCALE, COLOURS)
@@ -71,7 +71,7 @@ def matrix(group: Group, probe: str) -> Picture | None:
         f"{group.label}: accuracy in percent on each test experience (column) after each training "
         f"experience (row), probe {probe}; mean over {runs}."
     )
-    if untrained is not None:
+    if before is not None:
         caption += " Row “none”: the network before any training."
     alt = [f"Heatmap of the accuracy matrix of {group.label}, probe {probe}, in percent."]
     for name, row in zip(names, rows, strict=True):

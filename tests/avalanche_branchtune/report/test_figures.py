@@ -47,14 +47,14 @@ def test_curves_show_means_and_levels() -> None:
     drawn = lines(picture)
     assert drawn[0] == pytest.approx([100 * (1.3 + 1.0) / 6, 65.0, 50.0])
     assert drawn[1] == [50.0], "hollow: over fewer runs"
-    assert drawn[2:] == [pytest.approx([80.0, 80.0]), [20.0, 20.0]], "joint, untrained"
+    assert drawn[2:] == [pytest.approx([80.0, 80.0]), [20.0, 20.0]], "joint, before training"
     assert "fine-tuning (n = 2, 1 of 2 runs partial)" in texts(picture)
     for number in ("38.3 ± 7.1", "65.0 ± 7.1", "50.0 (n = 1)", "level at 80.0", "level at 20.0"):
         assert number in picture.alt
     assert curves(group_runs([joint()]), "knn") is None
 
 
-def test_untrained_levels_that_differ_stand_alone() -> None:
+def test_first_levels_that_differ_stand_alone() -> None:
     other = run("other", probes={"knn": probe(random_overall=0.3)})
     picture = curves(group_runs([run(), other]), "knn")
     assert picture is not None

@@ -95,7 +95,7 @@ def test_characters_that_cannot_be_printed_are_not_written() -> None:
 def test_overall_by_hand() -> None:
     groups = group_runs([run(seed=0), run(seed=1, rows=SECOND[:2]), joint()])
     table = overall_table(groups, "knn")
-    assert table.head == ["strategy", "untrained network", "after 0", "after 1", "after 2"]
+    assert table.head == ["strategy", "before training", "after 0", "after 1", "after 2"]
     assert table.rows == [
         [
             "fine-tuning (1 of 2 runs partial)",
