@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from avalanche_branchtune.errors import BranchTuneError
 from solo_bridge import job
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _follow(arguments)
     options = parsed(arguments)
     try:
-        with stoppable():
+        with stoppable(), said_once():
             return command(options.command).run(options)
     except KeyboardInterrupt as error:
         print(f"branchtune {options.command}: {str(error) or 'interrupted'}", file=sys.stderr)
@@ -45,6 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             said += ": make room, and give the same command again"
         print(f"branchtune {options.command}: {said}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Let equal warnings be shown once: one file may be read for each of many runs."""
+    shown: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        before = len(shown)
+        shown.add(record.getMessage())
+        return len(shown) > before
+
+    handler = logging.lastResort
+    if handler is not None:
+        handler.addFilter(is_new)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            handler.removeFilter(is_new)
 
 
 def _follow(arguments: Sequence[str]) -> int:

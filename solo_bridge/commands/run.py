@@ -29,8 +29,9 @@ Trains and measures a strategy as a configuration says, which Hydra composes of 
                 paper/tinyimagenet_10, paper/domainnet, or a name of branchtune presets
 
 and of values: strategy=branch_tuning+cassle, options.cassle.weight=0.3, probe=knn+linear, seed=0,
-training.epochs=100, training.lr=0.3, out=runs. A value that is null is the preset's, else the
-method's own. branchtune list has the names; --cfg job prints every setting.
+training.epochs=100, training.lr=0.3, out=runs, weights=FILE to begin with a trained network. A
+value that is null is the preset's, else the method's own. branchtune list has the names; --cfg job
+prints every setting.
 """
 EXAMPLES = """\
   branchtune run preset=laptop strategy=branch_tuning+cassle
@@ -38,6 +39,7 @@ EXAMPLES = """\
   branchtune run preset=paper/cifar100_5 stream.root=data method=byol hardware=gpu
   branchtune run runs/…/branch_tuning-0/config.yaml       the same again, or on with it
   branchtune run --config barlow.yaml stream=folder stream.root=…     solo-learn's own file
+  branchtune run --config barlow.yaml weights=barlow.ckpt stream=…    and its checkpoint
 """
 
 

@@ -18,6 +18,7 @@ from solo_bridge.backbones import small_resnet
 from solo_bridge.comparison import digits
 from solo_bridge.comparison.experiment import Experiment
 from solo_bridge.comparison.scenarios import classes_of
+from solo_bridge.comparison.weights import begin_with
 from solo_bridge.method import SoloMethod
 from solo_bridge.presets import preset
 from solo_bridge.specification import title
@@ -44,6 +45,8 @@ class Configured(Experiment):
         :class:`~solo_bridge.augmentation.Augmentation`.
     :param training: further arguments of :class:`~solo_bridge.SelfSupervised`.
     :param preset: name of the preset that these settings began with, for the record.
+    :param weights: ``file`` that the network begins with, see
+        :func:`~solo_bridge.load_solo_checkpoint`, and its ``sha256``; None for new weights.
     """
 
     named: str = "digits"
@@ -55,6 +58,12 @@ class Configured(Experiment):
     augmentations: list[dict[str, Any]] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
+    weights: dict[str, str] | None = None
+
+    @property
+    def learnt_before(self) -> bool:
+        """Whether the network has learnt from other data before the stream begins."""
+        return self.weights is not None
 
     @property
     def eval_view(self) -> EvalTransform:
@@ -109,13 +118,14 @@ class Configured(Experiment):
         }
 
     def network(self, stream: Any) -> SoloMethod:
-        """Return the method, newly initialised from the seed.
+        """Return the method, newly initialised from the seed, with :attr:`weights` if there are.
 
         :param stream: whose classes there are.
+        :raises CheckpointError: for weights that changed since they were asked for, or do not fit.
         """
         torch.manual_seed(self.seed)
         small = self.backbone == SMALL
-        return SoloMethod(
+        method = SoloMethod(
             self.method,
             small_resnet(**self.backbone_options) if small else self.backbone,
             backbone_kwargs=None if small else self.backbone_options,
@@ -124,6 +134,9 @@ class Configured(Experiment):
             augmentations=self._pipelines,
             **tuples(self.method_options, {"tau"}),
         )
+        if self.weights is not None:
+            begin_with(method, **self.weights)
+        return method
 
     def training_settings(self) -> dict[str, Any]:
         """Return further arguments of :func:`solo_bridge.specification.build`."""
@@ -151,6 +164,7 @@ class Configured(Experiment):
             "epochs": str(self.epochs),
             "batch": str(self.batch),
             "backbone": _told(self.backbone, self.backbone_options),
+            **({} if self.weights is None else {"weights": _told("", self.weights)}),
             "settings of the method": _told("", method),
             "pipelines of the views": str(self.augmentations),
             "training": _told("", optimizer),

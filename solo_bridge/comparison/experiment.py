@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ MINUTES = 30.0
 """Between two checkpoints, unless told otherwise."""
 TALKING = ("branch_tuning", "clr", "fixed_norms", "kappatune")
 """Plugins that print what they do, unless told otherwise."""
+PRETRAINED = "pretrained"
+"""Argument of plugins that otherwise leave out the first experience."""
 SHORT = 100
 """Fewer epochs of each experience than this are few: the paper has 500."""
 CAVEAT = "A schedule this short shows that everything runs, and supports no claim of a paper."
@@ -145,6 +148,11 @@ class Experiment(ABC):
     @abstractmethod
     def training_facts(self) -> dict[str, str]:
         """Return what stands beside the numbers of network and training."""
+
+    @property
+    def learnt_before(self) -> bool:
+        """Whether the network has learnt from other data before the stream begins."""
+        return False
 
     def default_options(self) -> dict[str, dict[str, Any]]:
         """Return name → arguments of its plugin, where they are not the plugin's own."""
@@ -345,9 +353,15 @@ class Experiment(ABC):
         :param plugins: of the caller's own, before all others.
         """
         method = self.network(stream)
-        parts = {e.name for e in entries(spec)}
-        defaults = self.default_options()
-        options = {n: {**defaults.get(n, {}), **self.options.get(n, {})} for n in parts}
+        defaults, options = self.default_options(), {}
+        for e in entries(spec):
+            asks = self.learnt_before and PRETRAINED in inspect.signature(e.maker).parameters
+            begun = {PRETRAINED: True} if asks else {}
+            options[e.name] = {
+                **begun,
+                **defaults.get(e.name, {}),
+                **self.options.get(e.name, {}),
+            }
         online = []
         if "online" in self.probes:
             labelled = LabelledImages(stream.train_stream)

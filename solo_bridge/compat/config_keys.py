@@ -73,8 +73,8 @@ _LENGTH = (
     "an experience lasts for its epochs here: SelfSupervised(train_epochs=…), training.epochs=…"
 )
 _WEIGHTS = (
-    "no weights are loaded: in a script load_solo_checkpoint(method, FILE), then "
-    "BranchTuningPlugin(pretrained=True)"
+    "its weights are not loaded by this: weights=FILE of branchtune run does it; in a script "
+    "load_solo_checkpoint(method, FILE), then BranchTuningPlugin(pretrained=True)"
 )
 _FEWER = "here all data is trained on: give the stream the part that is meant"
 _KWARGS = "pass a function from parameter groups to an optimizer: SelfSupervised(optimizer=…)"

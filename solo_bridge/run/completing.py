@@ -22,6 +22,7 @@ from avalanche_branchtune.streams import DIVISIONS, STREAMS
 from solo_bridge.augmentation import Augmentation, resized
 from solo_bridge.comparison.configured import SMALL, Configured, tuples
 from solo_bridge.comparison.measured import PROBES
+from solo_bridge.comparison.weights import described, file_of
 from solo_bridge.config import settings_from_config
 from solo_bridge.defaults import DEFAULTS
 from solo_bridge.feeding import VIEWS
@@ -34,10 +35,10 @@ from solo_bridge.specification import entries
 from solo_bridge.strategy import SelfSupervised
 
 SECTIONS = ("method", "backbone", "stream", "augmentation", "options", "training", "hardware")
-NAMES = ("preset", "strategy", "probe", "logger", "seed", "out", "name", "imports")
+NAMES = ("preset", "weights", "strategy", "probe", "logger", "seed", "out", "name", "imports")
 PLAIN: Mapping[str, Any] = {
-    **{"preset": str | None, "strategy": str, "probe": str, "logger": str | None, "seed": int},
-    **{"out": str, "name": str | None, "imports": list[str]},
+    **{"preset": str | None, "weights": str | None, "strategy": str, "probe": str},
+    **{"logger": str | None, "seed": int, "out": str, "name": str | None, "imports": list[str]},
 }
 HARDWARE: Mapping[str, Any] = {
     **{"device": str, "workers": int, "threads": int, "jobs": int | None, "processes": int},
@@ -45,6 +46,8 @@ HARDWARE: Mapping[str, Any] = {
 }
 APART = frozenset({"strategy", "options", "seed", "out", "name", "hardware", "imports", "logger"})
 """What may differ between the runs of one folder, which are compared."""
+LATER = frozenset({"weights"})
+"""Settings that there were not from the beginning: without them, folders keep their names."""
 SCHEDULE = frozenset(
     {
         *("scheduler", "schedule_every", "warmup_epochs", "unfinished_warmup"),
@@ -107,6 +110,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     stream = _stream(sections["stream"], base)
     return {
         **found,
+        "weights": None if found["weights"] is None else file_of(found["weights"]),
         "strategy": found["strategy"].replace(" ", ""),
         "probe": "+".join(probes),
         "method": _method(sections["method"], base),
@@ -344,6 +348,7 @@ def experiment(config: Mapping[str, Any]) -> Configured:
         augmentations=config["augmentation"]["pipelines"],
         training=training,
         preset=config["preset"],
+        weights=None if config["weights"] is None else described(config["weights"]),
     )
 
 
@@ -356,7 +361,8 @@ def folder(config: Mapping[str, Any]) -> Path:
     """
     name = config["name"]
     if name is None:
-        shared = {key: value for key, value in config.items() if key not in APART}
+        left = APART | {key for key in LATER if config[key] is None}
+        shared = {key: value for key, value in config.items() if key not in left}
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
         parts = (config["stream"]["name"], config["method"]["name"], digest)
         name = "-".join(parts)

@@ -36,6 +36,8 @@ HERE = {
     "data": "stream=NAME and stream.NAME",
     "precision": "training.precision",
     "devices": "hardware=NAME and hardware.NAME",
+    "resume_from_checkpoint": "weights=FILE, which the first experience begins with",
+    "pretrained_feature_extractor": "weights=FILE, which the first experience begins with",
 }
 """Sections of solo-learn's configurations → what says it here."""
 NOISE = ("See https", "full_key:", "object_type=", "reference_type=")

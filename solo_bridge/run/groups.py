@@ -90,6 +90,7 @@ def primary() -> dict[str, Any]:
             **dict.fromkeys(TRAINING),
             "optimizer_settings": dict.fromkeys(OPTIMIZER),
         },
+        "weights": None,
         "seed": 0,
         "out": "runs",
         "name": None,

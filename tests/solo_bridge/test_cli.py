@@ -89,3 +89,16 @@ def test_a_full_disk(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         "branchtune report: [Errno 28] No space left on device: 'runs/run.json': make room, and "
         "give the same command again\n"
     )
+
+
+def test_equal_warnings_are_shown_once() -> None:
+    """As where no handlers are set: pytest has its own."""
+    code = (
+        "import logging\n"
+        "from solo_bridge.cli import said_once\n"
+        "with said_once():\n"
+        "    for text in ('a', 'b', 'a', 'a'): logging.getLogger('x').warning('%s', text)\n"
+        "logging.getLogger('x').warning('a')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["a", "b", "a"]

@@ -390,7 +390,7 @@ def test_keys_that_change_training_and_cannot_be_honoured_are_warned_of(
         ("max_time", "00:01:00:00", None, "training.epochs=…"),
         ("min_epochs", 3, 0, "training.epochs=…"),
         ("seed", 5, None, "give it as seed=…"),
-        ("resume_from_checkpoint", "a.ckpt", None, "no weights are loaded"),
+        ("resume_from_checkpoint", "a.ckpt", None, "weights are not loaded by this"),
         ("fast_dev_run", 3, False, "training.epochs=…"),
         ("limit_train_batches", 1, 1.0, "all data is trained on"),
         ("data__fraction", 0.1, -1, "all data is trained on"),
