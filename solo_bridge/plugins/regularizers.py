@@ -198,7 +198,8 @@ class SelfSupervisedSIPlugin(_Taken, SynapticIntelligencePlugin):
         loss scaler or ``on_non_finite="skip"`` does where a gradient is not finite.
         """
         learning = [p for p in strategy.model.parameters() if p.requires_grad]
-        if not all(p.grad is None or torch.isfinite(p.grad).all() for p in learning):
+        finite = [torch.isfinite(p.grad).all() for p in learning if p.grad is not None]
+        if finite and not torch.stack(finite).all():  # read once; the copies to the CPU wait too
             return
         still = [p for p in learning if p.grad is None]
         for p in still:

@@ -137,7 +137,7 @@ def test_transformers_of_timm_and_of_solo_learn(tmp_path: Path) -> None:
     other = trained(save_solo_checkpoint(own, tmp_path / "c.ckpt"))
     with pytest.raises(CheckpointError, match="timm has no model vit_tiny: export safetensors"):
         export(other, tmp_path / "d.pt", "timm")
-    export(other, tmp_path / "d.ckpt", "solo-learn")
+    export(other, tmp_path / "d" / "d.ckpt", "solo-learn")
 
 
 @pytest.mark.slow

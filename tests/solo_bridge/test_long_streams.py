@@ -40,9 +40,9 @@ class Held:
     """What there is after an experience.
 
     :param memory: of the process, in bytes.
-    :param constant: bytes of all tensors but the finished calls, and numbers of modules, of hooks
+    :param constant: bytes of tensors but the finished calls, and numbers of modules, of hooks
         on the network, of the optimizer's groups and of open files.
-    :param objects: of Python's, all that there are.
+    :param objects: of Python's, all that the test has made.
     :param journal: bytes of what was added to the record.
     :param record: what the record began with.
     :param checkpoint: bytes of the newest one.
@@ -137,6 +137,7 @@ def test_nothing_grows(spec: str, name: str, tmp_path: Path) -> None:
     )
     torch.manual_seed(1)
     training, saving, found = [], [], {}
+    gc.freeze()  # not what other tests have left, and may go meanwhile
     for number, experience in enumerate(benchmark.train_stream, 1):
         begin = time.process_time()
         strategy.train(experience)
@@ -147,6 +148,7 @@ def test_nothing_grows(spec: str, name: str, tmp_path: Path) -> None:
         saving.append(saved / unit)
         if number in (FIRST, MIDDLE, LAST):
             found[number] = held(strategy, tmp_path)
+    gc.unfreeze()
     first, middle, last = found[FIRST], found[MIDDLE], found[LAST]
     assert last.memory <= 1.02 * first.memory
     assert last.constant == first.constant

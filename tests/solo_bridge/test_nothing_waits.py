@@ -34,9 +34,9 @@ SPECS = (
     "der",
     "replay",
     "ewc",
-    "si",
     "l2",
 )
+"""All but SI, which is Avalanche's: it copies all weights to the CPU in each step."""
 
 
 def readings(spec: str, name: str) -> list[str]:
