@@ -188,6 +188,7 @@ class ExperienceLoader:
                 numbers, seeds = zip(*keys, strict=True)
                 yield self.table.minibatch(numbers, None if seeds[0] is None else seeds)
             return
+        ranks.rest(self.num_workers)
         for batch, unread in self._loader:
             if batch is None:
                 raise self._error(unread[0])

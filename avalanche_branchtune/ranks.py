@@ -27,6 +27,9 @@ from avalanche_branchtune.errors import OtherProcessError, UnknownOptionError
 
 T = TypeVar("T")
 
+REST = 0.01
+"""Seconds in which the process group's threads give back what a collective operation had."""
+
 BUCKET = 25 * 2**20
 """Bytes of gradients that are sent at a time, as in torch's DistributedDataParallel."""
 
@@ -327,6 +330,18 @@ def of_all(value: T) -> list[T]:
     with _talking("control", 0):
         dist.all_gather_object(found, value)
     return found
+
+
+def rest(workers: int) -> None:
+    """Wait a moment before workers of a data loader are forked, in a job.
+
+    A thread of gloo's that gives back a tensor enters Python for that, and a process that is forked
+    at this moment waits for ever, and whoever waits for it (Python 3.11).
+
+    :param workers: that are about to begin; nothing happens for none.
+    """
+    if _joined and workers:
+        time.sleep(REST)
 
 
 def end_in_peace() -> None:

@@ -119,6 +119,7 @@ class Feeding(BaseSGDTemplate):
         self, num_workers: int = 0, persistent_workers: bool = False, **kwargs: Any
     ) -> None:
         """Make the loader of :meth:`eval`; minibatches are as in training."""
+        ranks.rest(num_workers)
         self.dataloader = DataLoader(
             self.adapted_dataset,
             batch_size=self.eval_mb_size,
@@ -207,6 +208,7 @@ class Feeding(BaseSGDTemplate):
         :param name: of the data, for messages; the experience's by default.
         :param settings: of torch's loader.
         """
+        ranks.rest(settings.get("num_workers", 0))
         loader: Any = DataLoader(data, batch_size, shuffle=True, **settings)
         if self.on_bad_image != "skip":
             return loader

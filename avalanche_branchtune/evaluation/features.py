@@ -12,6 +12,7 @@ from avalanche.benchmarks import CLExperience
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from avalanche_branchtune import ranks
 from avalanche_branchtune.errors import ProbeError
 from avalanche_branchtune.keeping import looked_at
 from avalanche_branchtune.options import at_least_one
@@ -62,6 +63,7 @@ def loader_of(dataset: Any, batch_size: int, num_workers: int = 0) -> DataLoader
         >>> torch.equal(torch.get_rng_state(), state)
         True
     """
+    ranks.rest(num_workers)
     generator = torch.Generator().manual_seed(0)
     return DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, generator=generator)
 

@@ -172,6 +172,7 @@ class LabelledImages:
 
 def _without_end(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
+        ranks.rest(loader.num_workers)
         yield from loader
 
 

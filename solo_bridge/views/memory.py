@@ -85,6 +85,7 @@ def in_memory(
     images: list[Tensor] = []
     others: list[list[Any]] = []
     limit, used = SHARE * free_memory() / ranks.on_this_machine(), 0
+    ranks.rest(workers)
     for samples in DataLoader(still, CHUNK, num_workers=workers, collate_fn=list):
         for sample in samples:
             if isinstance(sample, str):

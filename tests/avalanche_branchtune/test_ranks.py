@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,3 +121,14 @@ def test_alone_nothing_is_told() -> None:
     ranks.average([tensor])
     ranks.as_first([tensor])
     assert tensor.tolist() == [1, 1]
+
+
+def test_a_job_rests_before_it_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(ranks, "time", SimpleNamespace(sleep=slept.append))
+    ranks.rest(2)
+    monkeypatch.setattr(ranks, "_joined", True)
+    ranks.rest(0)
+    assert not slept
+    ranks.rest(2)
+    assert slept == [ranks.REST]

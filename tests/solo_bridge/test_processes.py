@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,9 +23,11 @@ from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import TextLogger
 from avalanche.training.plugins import EarlyStoppingPlugin, EvaluationPlugin
 from torch import nn
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from avalanche_branchtune import BranchTuningPlugin, ranks
 from avalanche_branchtune.errors import BranchTuneError, NonFiniteLossError
+from avalanche_branchtune.evaluation.features import loader_of
 from avalanche_branchtune.metrics import LabelledImages, OnlineProbe
 from solo_bridge import Processes, SelfSupervised
 from solo_bridge.plugins import DERPlugin, KaizenPlugin, LUMPPlugin, replay
@@ -203,6 +206,32 @@ def with_workers() -> list[list[Weights]]:
 def test_workers_change_nothing(in_two: InTwo) -> None:
     (none, two), other = in_two("with_workers")
     assert_equal_ranks([none, two, *other])
+
+
+def test_workers_never_begin_without_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the process group may hold what a forked process then waits for."""
+    events: list[str] = []
+    begin = _MultiProcessingDataLoaderIter.__init__
+
+    def begun(self: Any, loader: Any) -> None:
+        events.append("workers")
+        begin(self, loader)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", begun)
+    monkeypatch.setattr(ranks, "rest", lambda workers: events.extend(["rest"][:workers]))
+    labelled = LabelledImages([data(40)], num_workers=1)
+    for seeded in (True, False):
+        for spec in ("replay", "fine_tuning"):
+            probe = OnlineProbe(10, labelled=labelled)
+            run = Run("simclr", spec, {"reproducible_views": seeded, "views": "batched"}, False)
+            strategy = strategy_of(run, probe)
+            for experience in stream(2, data(40)).train_stream:
+                strategy.train(experience, num_workers=1)
+        strategy.eval(first_experience(40), num_workers=1)
+    loader_of(data(20), 5, num_workers=1).__iter__()
+    assert events.count("workers") > 6
+    before = [event for event, after in pairwise(events) if after == "workers"]
+    assert events[0] == "rest" and set(before) == {"rest"}
 
 
 @scenario
