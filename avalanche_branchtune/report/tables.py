@@ -24,8 +24,8 @@ MEANING = (
     "over the test experiences after the last training experience. Continual accuracy: mean, after "
     "each experience, over those seen so far, and then over all of these. Forgetting: how far an "
     "experience fell from its best accuracy. Forward transfer: what it gained before it was "
-    "trained, over the network before all training. Backward transfer: what it gained after it "
-    "was trained."
+    "trained, over the network before training. Backward transfer: what it gained after it was "
+    "trained."
 )
 
 

@@ -72,7 +72,7 @@ def matrix(group: Group, probe: str) -> Picture | None:
         f"experience (row), probe {probe}; mean over {runs}."
     )
     if before is not None:
-        caption += " Row “none”: the network before any training."
+        caption += " Row “none”: the network before training."
     alt = [f"Heatmap of the accuracy matrix of {group.label}, probe {probe}, in percent."]
     for name, row in zip(names, rows, strict=True):
         known = ["not measured" if c is None else number(100 * c.mean) for c in row]
