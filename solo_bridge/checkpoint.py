@@ -29,6 +29,7 @@ from solo_bridge.compat.settings import Description
 from solo_bridge.files import (
     CHECKPOINT,
     CHECKSUM,
+    METHOD,
     WEIGHTS,
     checksum,
     portable,
@@ -144,6 +145,16 @@ def load_solo_checkpoint(
     matched = fits(names)
     # A counter of batches, which has no axes, fits any other.
     if not any(n.startswith(inside) and own[n].ndim for n in matched):
+        alike = max(readings, key=lambda reading: len(own.keys() & reading))
+        shapes = [
+            f"{n} {tuple(found[k].shape)} instead of {tuple(own[n].shape)}"
+            for n, k in alike.items()
+            if n in own and n.startswith(inside) and own[n].ndim and own[n].shape != found[k].shape
+        ]
+        if shapes:
+            raise CheckpointError(
+                f"{path} is of another backbone, as of another width: {some(shapes)}"
+            )
         raise CheckpointError(
             f"{path} holds no tensor that fits the backbone ({type(model).__name__}): the file has "
             f"{some(list(found))}; the model has "
@@ -189,9 +200,11 @@ def plain_tensors(path: Path) -> dict[str, Tensor]:
     :raises CheckpointError: see there.
     """
     try:
-        return without_branches(read_tensors(path))
+        found = without_branches(read_tensors(path))
     except ExpansionError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    whole = all(name.startswith(METHOD) for name in found)  # the state of a SoloMethod
+    return {name.removeprefix(METHOD): t for name, t in found.items()} if whole else found
 
 
 def save_solo_checkpoint(

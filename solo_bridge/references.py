@@ -12,6 +12,7 @@ from avalanche.core import BasePlugin
 
 from avalanche_branchtune.errors import UnknownOptionError
 from avalanche_branchtune.experiences import recipe_of, trained_before
+from avalanche_branchtune.options import true_or_false
 from solo_bridge.interface import SelfSupervisedMethod
 from solo_bridge.method import SoloMethod
 from solo_bridge.plugins.distillation.kaizen import KaizenPlugin
@@ -28,11 +29,23 @@ class FineTuning(SelfSupervised):
 
 @register("frozen", "frozen")
 class Frozen(SelfSupervised):
-    """Learn the first experience only; the later ones pass without an iteration."""
+    """Learn the first experience only; the later ones pass without an iteration.
+
+    :param model: the method.
+    :param pretrained: True to learn nothing at all, of a network that has learnt already.
+    :param settings: of :class:`~solo_bridge.SelfSupervised`.
+    """
+
+    def __init__(
+        self, model: SelfSupervisedMethod, *, pretrained: bool = False, **settings: Any
+    ) -> None:
+        """See the class."""
+        self.pretrained = true_or_false("Frozen(pretrained=…)", pretrained)
+        super().__init__(model, **settings)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Go through the minibatches, in the first experience."""
-        if trained_before(self) == 0:
+        if trained_before(self) == 0 and not self.pretrained:
             super().training_epoch(**kwargs)
 
 

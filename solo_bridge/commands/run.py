@@ -124,12 +124,18 @@ def _file(options: Namespace) -> tuple[Path | None, list[str]]:
     if file is None and overrides and ("=" not in overrides[0] or os.path.exists(overrides[0])):
         file = overrides.pop(0)
     if file is None:
-        return None, overrides
+        return None, _quoted(overrides)
     path = Path(file)
     path = path / "config.yaml" if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"{file}: there is no such file, and it is no NAME=VALUE either")
-    return path, overrides
+    return path, _quoted(overrides)
+
+
+def _quoted(overrides: list[str]) -> list[str]:
+    from solo_bridge.run.composing import quoted
+
+    return [quoted(one) for one in overrides]
 
 
 def _several(file: Path | None, overrides: list[str], cfg: str | None) -> int:

@@ -25,6 +25,7 @@ from solo_bridge.specification import title
 from solo_bridge.strategy import precision_on
 from solo_bridge.views import EvalTransform
 
+BEGUN = "plugins that can (pretrained=True) begin with the first experience"
 SMALL = "small_resnet"
 """Name of the one backbone that is this package's own."""
 
@@ -164,7 +165,7 @@ class Configured(Experiment):
             "epochs": str(self.epochs),
             "batch": str(self.batch),
             "backbone": _told(self.backbone, self.backbone_options),
-            **({} if self.weights is None else {"weights": _told("", self.weights)}),
+            **({} if self.weights is None else {"weights": f"{_told('', self.weights)}; {BEGUN}"}),
             "settings of the method": _told("", method),
             "pipelines of the views": str(self.augmentations),
             "training": _told("", optimizer),

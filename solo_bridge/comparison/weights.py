@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def file_of(given: str) -> str:
     :param given: it, or the folder of a run that is finished.
     :raises ConfigError: for a folder without a network.
     """
+    if not given:
+        raise ConfigError("weights: expected a file, got an empty name")
     file = Path(given)
     if file.is_dir():
         file = file / REFERENCE
@@ -29,17 +32,20 @@ def file_of(given: str) -> str:
     return str(file)
 
 
-def described(file: str) -> dict[str, str]:
+def described(file: str, begun: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return which weights are asked for.
 
     :param file: see :func:`file_of`.
+    :param begun: what a run that is asked for again was begun with: its file may be gone.
     :return: arguments of :func:`begin_with`.
     :raises ConfigError: if it cannot be read.
     """
     try:
         return {"file": file, "sha256": _sum(Path(file))}
     except OSError as error:
-        raise ConfigError(f"weights: {file} cannot be read: {error.strerror}") from error
+        if begun is not None and begun["file"] == file:
+            return dict(begun)
+        raise ConfigError(_unread(file, error)) from error
 
 
 def begin_with(method: SoloMethod, file: str, sha256: str) -> None:
@@ -53,13 +59,20 @@ def begin_with(method: SoloMethod, file: str, sha256: str) -> None:
     try:
         changed = _sum(Path(file)) != sha256
     except OSError as error:
-        raise CheckpointError(f"weights: {file} cannot be read: {error.strerror}") from error
+        raise CheckpointError(_unread(file, error)) from error
     if changed:
         raise CheckpointError(
             f"weights: {file} is not the file that the run was begun with (sha256 {sha256[:16]}…): "
             "bring that back, or choose another folder (out=)"
         )
     load_solo_checkpoint(method, file)
+
+
+def _unread(file: str, error: OSError) -> str:
+    return (
+        f"weights: {Path(file).absolute()} cannot be read: {error.strerror}: say where it is, or "
+        "bring it back; a run that was begun goes on then"
+    )
 
 
 def _sum(file: Path) -> str:

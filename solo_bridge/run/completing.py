@@ -46,8 +46,6 @@ HARDWARE: Mapping[str, Any] = {
 }
 APART = frozenset({"strategy", "options", "seed", "out", "name", "hardware", "imports", "logger"})
 """What may differ between the runs of one folder, which are compared."""
-LATER = frozenset({"weights"})
-"""Settings that there were not from the beginning: without them, folders keep their names."""
 SCHEDULE = frozenset(
     {
         *("scheduler", "schedule_every", "warmup_epochs", "unfinished_warmup"),
@@ -316,10 +314,11 @@ def _plain(content: dict[str, Any]) -> dict[str, Any]:
 # ---- what is trained
 
 
-def experiment(config: Mapping[str, Any]) -> Configured:
+def experiment(config: Mapping[str, Any], begun: Mapping[str, str] | None = None) -> Configured:
     """Return what a complete configuration trains on.
 
     :param config: see :func:`completed`.
+    :param begun: see :func:`~solo_bridge.comparison.weights.described`.
     """
     stream = dict(config["stream"])
     named, division, size = (stream.pop(name) for name in ("name", "division", "size"))
@@ -348,7 +347,7 @@ def experiment(config: Mapping[str, Any]) -> Configured:
         augmentations=config["augmentation"]["pipelines"],
         training=training,
         preset=config["preset"],
-        weights=None if config["weights"] is None else described(config["weights"]),
+        weights=None if config["weights"] is None else described(config["weights"], begun),
     )
 
 
@@ -361,8 +360,9 @@ def folder(config: Mapping[str, Any]) -> Path:
     """
     name = config["name"]
     if name is None:
-        left = APART | {key for key in LATER if config[key] is None}
-        shared = {key: value for key, value in config.items() if key not in left}
+        shared = {key: value for key, value in config.items() if key not in APART}
+        if shared.pop("weights") is not None:  # there were none in earlier versions
+            shared["weights"] = described(config["weights"])["sha256"]
         digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
         parts = (config["stream"]["name"], config["method"]["name"], digest)
         name = "-".join(parts)

@@ -37,7 +37,6 @@ HERE = {
     "precision": "training.precision",
     "devices": "hardware=NAME and hardware.NAME",
     "resume_from_checkpoint": "weights=FILE, which the first experience begins with",
-    "pretrained_feature_extractor": "weights=FILE, which the first experience begins with",
 }
 """Sections of solo-learn's configurations → what says it here."""
 NOISE = ("See https", "full_key:", "object_type=", "reference_type=")
@@ -128,6 +127,17 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
                 "name=… say where runs lie"
             )
     return hydras, [line for _, line in named if line not in hydras]
+
+
+def quoted(override: str) -> str:
+    """Return an override with a file's name in quotes: solo-learn's has ``ep=`` in it.
+
+    :param override: as it was given.
+    """
+    name, _, value = override.partition("=")
+    if name == "weights" and not value.startswith(("'", '"')) and Path(value).exists():
+        return f"{name}='{value}'" if "'" not in value else override
+    return override
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -120,10 +120,10 @@ def run_of(overrides: Sequence[str], file: Path | None = None) -> Run:
     for path in imports if isinstance(imports, list) else []:
         import_file(path)
     config = completed(config)
-    made = experiment(config)
     here = (
         None if file is None or overrides or file.name != CONFIG else asked(file.resolve().parent)
     )
+    made = experiment(config, None if here is None else here.settings.get("weights"))
     if file is None or here is None:
         return Run(config, made, folder(config))
     own = file.resolve().parent
@@ -165,7 +165,8 @@ def train(run: Run) -> None:
 def _ready(run: Run) -> None:
     run.check()
     run.begin()
-    print(run.folder, file=sys.stderr)
+    weights = run.config["weights"]
+    print(run.folder, *([] if weights is None else [f"with weights of {weights}"]), file=sys.stderr)
 
 
 def _resumable(error: KeyboardInterrupt, what: Path) -> KeyboardInterrupt:

@@ -79,6 +79,7 @@ def test_a_run_says_what_it_began_with_and_goes_on(
     run = run_of(words)
     record = load_run(run.folder)
     assert record.settings["weights"].startswith(f"file {file}, sha256 ")
+    assert "begin with the first experience" in record.settings["weights"]
     asked = json.loads((run.folder / "comparison.json").read_text(encoding="utf-8"))
     assert made(asked["settings"]) == run.experiment
     assert run_of([], run.folder / "config.yaml").experiment == run.experiment
@@ -89,12 +90,30 @@ def test_a_run_says_what_it_began_with_and_goes_on(
     assert record.probes["kNN"].random == before, "the network that was in the file"
     assert run_of(plain).out != run.out, "they are not compared"
 
-    checkpoint(tmp_path, seed=8)
+    moved = file.rename(tmp_path / "moved-ep=9.ckpt")
     capsys.readouterr()
+    for again in ([*words[:-2], f"weights={moved}", *words[-2:]], [str(run.folder)]):
+        again = [word for word in again if word != f"weights={file}"]
+        assert cli.main(["run", *again]) == 0
+        assert "this run is finished" in capsys.readouterr().out
     assert cli.main(["run", *words]) == 2
-    assert "weights" in capsys.readouterr().err
+    assert f"weights: {file} cannot be read" in capsys.readouterr().err
+
+    checkpoint(tmp_path, seed=8)
+    assert run_of(words).folder != run.folder, "other weights, another folder"
     with pytest.raises(CheckpointError, match="not the file that the run was begun with"):
         made(asked["settings"]).network(run.experiment.stream())
+
+
+def test_frozen_learns_nothing(tmp_path: Path) -> None:
+    words = tiny(tmp_path / "runs", f"weights={checkpoint(tmp_path)}", "strategy=frozen")
+    assert cli.main(["run", *words]) == 0
+    found = load_run(run_of(words).folder).probes["kNN"]
+    assert found.random is not None and found.accuracies == [found.random] * 2
+    plain = tiny(tmp_path / "runs", "strategy=frozen")
+    assert cli.main(["run", *plain]) == 0
+    found = load_run(run_of(plain).folder).probes["kNN"]
+    assert found.random != found.accuracies[0] == found.accuracies[1]
 
 
 def test_what_cannot_be_is_refused_before_training(
@@ -106,6 +125,8 @@ def test_what_cannot_be_is_refused_before_training(
         run_of(tiny(out, f"weights={tmp_path}/none.pt"))
     with pytest.raises(ConfigError, match="is no finished run"):
         run_of(tiny(out, f"weights={tmp_path}/empty"))
+    with pytest.raises(ConfigError, match="weights: expected a file, got an empty name"):
+        run_of(tiny(out, "weights=''"))
     with pytest.raises(ConfigError, match="weights: expected"):
         run_of(tiny(out, "weights=[a,b]"))
     with pytest.raises(ConfigError, match="here it is weights=FILE"):
