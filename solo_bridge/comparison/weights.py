@@ -70,8 +70,8 @@ def begin_with(method: SoloMethod, file: str, sha256: str) -> None:
 
 def _unread(file: str, error: OSError) -> str:
     return (
-        f"weights: {Path(file).absolute()} cannot be read: {error.strerror}: say where it is, or "
-        "bring it back; a run that was begun goes on then"
+        f"weights: {Path(file).absolute()} cannot be read: {error.strerror}: bring it back, or "
+        "give branchtune run its new place, weights=…; a run that was begun goes on then"
     )
 
 
